@@ -1,0 +1,23 @@
+//! Where packets come from and go to: one [`Port`] trait, and its implementations.
+#![deny(unsafe_code)]
+
+mod error;
+mod port;
+mod spec;
+
+pub use error::PortError;
+pub use port::{Arrival, Opener, Outgoing, Port, PortCounters, PortInfo, Progress, Received, Sink};
+pub use spec::{KINDS, Kind, PortSpec};
+
+/// Looks a port up and splits it into at most `parts` openers, one a dispatcher. Touches nothing.
+///
+/// # Errors
+/// A name, interface, file or option that cannot be: with what can.
+pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, PortError> {
+    let _ = parts;
+    match spec.kind {
+        Kind::Xdp | Kind::Packet | Kind::Pcap | Kind::Gen => {
+            Err(spec.bad_option("is not built in", "use another kind of port"))
+        }
+    }
+}
