@@ -1,0 +1,133 @@
+//! The whole of steering for one packet: dissect, hash, look up; or hold, for a later fragment.
+
+use crate::conversation::Conversation;
+use crate::dissection::{Dissection, Ports};
+use crate::fragment::{Datagram, FragmentMemory};
+use crate::walk::dissect;
+use crate::{FlowHash, Frame, Observer, Policy, Table};
+
+/// Where a packet goes and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// The ring.
+    pub ring: u16,
+    /// The hash of its conversation; for a later fragment, of its first fragment's.
+    pub hash: u32,
+    /// What dissection found.
+    pub dissection: Dissection,
+}
+
+/// A later fragment whose first one has not been seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hold {
+    /// The datagram to wait for: classify again when its first fragment has been.
+    pub datagram: Datagram,
+    /// Where the packet goes when the wait ends in vain: by addresses and protocol.
+    pub fallback: Decision,
+}
+
+/// What [`Classifier::classify`] says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The packet goes to a ring.
+    Ring(Decision),
+    /// The packet must wait for another.
+    Hold(Hold),
+}
+
+impl Verdict {
+    /// The decision as it stands: a held packet's fallback.
+    #[inline]
+    pub fn decision(&self) -> &Decision {
+        match self {
+            Verdict::Ring(decision) => decision,
+            Verdict::Hold(hold) => &hold.fallback,
+        }
+    }
+}
+
+/// Policy, hash and table together. Immutable on the packet path, so threads can share it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Classifier {
+    /// What makes the key.
+    pub policy: Policy,
+    /// How the key becomes a hash.
+    pub hash: FlowHash,
+    /// How the hash becomes a ring.
+    pub table: Table,
+}
+
+impl Classifier {
+    /// Sorts one packet. `now_ns` is packet time.
+    ///
+    /// A later fragment goes where `memory` says its first one went, or is held. A packet that is a
+    /// first fragment itself, at any IP level, is learned; then what was held for its datagrams can
+    /// be classified again. Never allocates (as long as `memory` does not), never panics.
+    #[inline]
+    pub fn classify<M: FragmentMemory>(&self, frame: &Frame<'_>, memory: &mut M, now_ns: u64) -> Verdict {
+        self.classify_observed(frame, memory, now_ns, &mut ())
+    }
+
+    /// As [`classify`](Classifier::classify), and tells `observer` what is met.
+    #[inline]
+    pub fn classify_observed<M: FragmentMemory, O: Observer>(
+        &self,
+        frame: &Frame<'_>,
+        memory: &mut M,
+        now_ns: u64,
+        observer: &mut O,
+    ) -> Verdict {
+        let dissection = dissect(frame, &self.policy, observer);
+        if dissection.awaits {
+            return self.classify_later(frame, memory, now_ns, dissection);
+        }
+        let hash = self.hash.hash(&dissection.conversation(frame.bytes));
+        if dissection.first_count > 0 {
+            learn(frame, memory, now_ns, &dissection, hash);
+        }
+        Verdict::Ring(self.decide(hash, dissection))
+    }
+
+    /// The hash of a packet by addresses and protocol alone: where a fragment goes when its first
+    /// one never comes.
+    pub fn hash_by_addresses(&self, frame: &Frame<'_>, dissection: &Dissection) -> u32 {
+        let mut level = dissection.key;
+        level.ports = Ports::None;
+        let conversation = Conversation::of_level(&level, frame.bytes, dissection.extra)
+            .unwrap_or_else(|| dissection.conversation(frame.bytes));
+        self.hash.hash(&conversation)
+    }
+
+    #[inline]
+    fn decide(&self, hash: u32, dissection: Dissection) -> Decision {
+        Decision { ring: self.table.ring(hash), hash, dissection }
+    }
+
+    #[cold]
+    fn classify_later<M: FragmentMemory>(
+        &self,
+        frame: &Frame<'_>,
+        memory: &mut M,
+        now_ns: u64,
+        dissection: Dissection,
+    ) -> Verdict {
+        let by_addresses = || self.hash_by_addresses(frame, &dissection);
+        let Some(datagram) = dissection.awaited(frame.bytes) else {
+            return Verdict::Ring(self.decide(by_addresses(), dissection));
+        };
+        match memory.recall(&datagram, now_ns) {
+            Some(hash) => {
+                learn(frame, memory, now_ns, &dissection, hash);
+                Verdict::Ring(self.decide(hash, dissection))
+            }
+            None => Verdict::Hold(Hold { datagram, fallback: self.decide(by_addresses(), dissection) }),
+        }
+    }
+}
+
+#[cold]
+fn learn<M: FragmentMemory>(frame: &Frame<'_>, memory: &mut M, now_ns: u64, dissection: &Dissection, hash: u32) {
+    for datagram in dissection.first_fragments(frame.bytes) {
+        memory.learn(&datagram, hash, now_ns);
+    }
+}

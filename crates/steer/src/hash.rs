@@ -1,0 +1,163 @@
+//! From a conversation to 32 bits: the default hash, version 1, or Toeplitz.
+//!
+//! # The default hash, version 1
+//!
+//! Computable wherever a 32×32→64-bit multiply is: Rust, C, eBPF. All words are 32 bits unsigned,
+//! all products 64 bits; `^` is exclusive or, `rotl` rotates 64 bits to the left, `lo` and `hi` are
+//! the halves of 64 bits.
+//!
+//! **Words.** The ends of the conversation are ordered as (address, port), the address first, as
+//! numbers in network order. An IPv4 address is one word `a[0]`; an IPv6 address is four, `a[0]` the
+//! first four bytes. A port that is not there is 0; the identifier of an ICMP query is both ports.
+//!
+//! ```text
+//! ports = low.port << 16 | high.port
+//! what  = protocol | kind << 8        kind: 4 IPv4, 6 IPv6, 2 hardware addresses, 1 link
+//! ```
+//!
+//! Without IP, `a[0]` of an end is the first four bytes of its hardware address, `port` the last
+//! two, and the protocol is 0. For a link, all is 0 but `low.a[0]` = the link type.
+//!
+//! **Keys.** `S = lo(seed)`, `T = hi(seed)`; `K[i] = C[i] ^ S` for even `i`, `C[i] ^ T` for odd, `C`
+//! as in [`CONSTANTS`].
+//!
+//! **Mixing.** For `n` address words (4 for IPv6, else 1):
+//!
+//! ```text
+//! x = (ports ^ K[0]) * (what ^ K[1])
+//! for i in 0..n:  x = rotl(x, 23) ^ (low.a[i] ^ K[2 + 2i]) * (high.a[i] ^ K[3 + 2i])
+//! if extra != 0:  x = rotl(x, 23) ^ (lo(extra) ^ K[10]) * (hi(extra) ^ K[11])
+//! x = (lo(x) ^ K[12]) * (hi(x) ^ K[13])
+//! x = (lo(x) ^ K[14]) * (hi(x) ^ K[15])
+//! hash = lo(x) ^ hi(x)
+//! ```
+//!
+//! `extra` is what the policy adds to the key: the outermost VLAN identifier plus 1 in the high
+//! half (0: no tag), the virtual network in the low half; 0 by default.
+
+use crate::Conversation;
+use crate::toeplitz::ToeplitzKey;
+
+/// The version of the default hash: it changes when any output does.
+pub const HASH_VERSION: u32 = 1;
+
+/// The seed of `inspect`, `split` and clusters, where every run must agree.
+pub const FIXED_SEED: u64 = 0x666c_6f77_7961_7264;
+
+/// The constants `C` of the default hash: the first 512 bits of the fraction of π.
+pub const CONSTANTS: [u32; 16] = [
+    0x243f_6a88,
+    0x85a3_08d3,
+    0x1319_8a2e,
+    0x0370_7344,
+    0xa409_3822,
+    0x299f_31d0,
+    0x082e_fa98,
+    0xec4e_6c89,
+    0x4528_21e6,
+    0x38d0_1377,
+    0xbe54_66cf,
+    0x34e9_0c6c,
+    0xc0ac_29b7,
+    0xc97c_50dd,
+    0x3f84_d5b5,
+    0xb547_0917,
+];
+
+/// How a conversation becomes 32 bits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FlowHash {
+    /// The default hash with this seed.
+    Default {
+        /// Any 64 bits; random per yard, [`FIXED_SEED`] where runs must agree.
+        seed: u64,
+    },
+    /// Toeplitz, to match a card. The ordered ends are hashed, so only a symmetric key agrees with
+    /// a card in both directions.
+    Toeplitz(ToeplitzKey),
+}
+
+impl Default for FlowHash {
+    fn default() -> Self {
+        FlowHash::Default { seed: FIXED_SEED }
+    }
+}
+
+impl FlowHash {
+    /// The hash of a conversation. 4 multiplies for IPv4 and 7 for IPv6 with the default hash;
+    /// a table look-up per byte with Toeplitz.
+    #[inline]
+    pub fn hash(&self, conversation: &Conversation) -> u32 {
+        match self {
+            FlowHash::Default { seed } => default_hash(*seed, conversation),
+            FlowHash::Toeplitz(key) => key.hash_conversation(conversation),
+        }
+    }
+}
+
+/// The default hash, version 1.
+#[inline]
+pub fn default_hash(seed: u64, conversation: &Conversation) -> u32 {
+    let keys = Keys(seed);
+    match *conversation {
+        Conversation::V4 { low, high, proto, extra } => {
+            let what = u32::from(proto) | 4 << 8;
+            let x = keys.begin(low.1, high.1, what);
+            let x = keys.address(x, 0, low.0, high.0);
+            keys.end(x, extra)
+        }
+        Conversation::V6 { low, high, proto, extra } => {
+            let what = u32::from(proto) | 6 << 8;
+            let (a, b) = (low.0, high.0);
+            let x = keys.begin(low.1, high.1, what);
+            let x = keys.address(x, 0, (a[0] >> 32) as u32, (b[0] >> 32) as u32);
+            let x = keys.address(x, 1, a[0] as u32, b[0] as u32);
+            let x = keys.address(x, 2, (a[1] >> 32) as u32, (b[1] >> 32) as u32);
+            let x = keys.address(x, 3, a[1] as u32, b[1] as u32);
+            keys.end(x, extra)
+        }
+        Conversation::Mac { low, high, extra } => {
+            let x = keys.begin(low as u16, high as u16, 2 << 8);
+            let x = keys.address(x, 0, (low >> 16) as u32, (high >> 16) as u32);
+            keys.end(x, extra)
+        }
+        Conversation::Link { link, extra } => {
+            let x = keys.begin(0, 0, 1 << 8);
+            let x = keys.address(x, 0, link.into(), 0);
+            keys.end(x, extra)
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Keys(u64);
+
+impl Keys {
+    /// The product of two words under keys `K[EVEN]` and `K[EVEN + 1]`.
+    #[inline(always)]
+    fn product(self, even: usize, a: u32, b: u32) -> u64 {
+        let a = a ^ CONSTANTS[even & 14] ^ self.0 as u32;
+        let b = b ^ CONSTANTS[even & 14 | 1] ^ (self.0 >> 32) as u32;
+        u64::from(a) * u64::from(b)
+    }
+
+    #[inline(always)]
+    fn begin(self, low_port: u16, high_port: u16, what: u32) -> u64 {
+        self.product(0, u32::from(low_port) << 16 | u32::from(high_port), what)
+    }
+
+    #[inline(always)]
+    fn address(self, x: u64, index: usize, low: u32, high: u32) -> u64 {
+        x.rotate_left(23) ^ self.product(2 + 2 * index, low, high)
+    }
+
+    #[inline(always)]
+    fn end(self, mut x: u64, extra: u64) -> u32 {
+        if extra != 0 {
+            x = x.rotate_left(23) ^ self.product(10, extra as u32, (extra >> 32) as u32);
+        }
+        x = self.product(12, x as u32, (x >> 32) as u32);
+        x = self.product(14, x as u32, (x >> 32) as u32);
+        x as u32 ^ (x >> 32) as u32
+    }
+}

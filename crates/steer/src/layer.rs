@@ -1,0 +1,119 @@
+//! The protocols that steer tells apart, by the short names that `inspect` prints.
+
+macro_rules! layers {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// A protocol layer: what a header is, and what the next one will be read as.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Layer {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Layer {
+            /// Every layer, in the order of declaration.
+            pub const ALL: &'static [Layer] = &[$(Layer::$variant,)*];
+
+            /// The short name, as in the `stack` that `inspect` prints.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Layer::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+layers! {
+    /// Ethernet II or 802.3.
+    Eth = "eth";
+    /// A VLAN tag (0x8100, 0x9100).
+    Vlan = "vlan";
+    /// A service VLAN tag (0x88a8).
+    Dot1ad = "dot1ad";
+    /// 802.2 LLC, with or without SNAP.
+    Llc = "llc";
+    /// An MPLS label.
+    Mpls = "mpls";
+    /// A pseudo-wire control word.
+    PwCw = "pwcw";
+    /// A pseudo-wire without control word.
+    Pw = "pw";
+    /// A pseudo-wire associated channel header.
+    PwAch = "pwach";
+    /// A PPPoE session.
+    Pppoe = "pppoe";
+    /// PPPoE discovery.
+    PppoeDisc = "pppoe_disc";
+    /// PPP.
+    Ppp = "ppp";
+    /// IPv4.
+    Ip = "ip";
+    /// IPv6.
+    Ipv6 = "ipv6";
+    /// IPv6 hop-by-hop options.
+    HopOpts = "hopopts";
+    /// IPv6 destination options.
+    DstOpts = "dstopts";
+    /// IPv6 routing header.
+    Routing = "routing";
+    /// IPv6 fragment header.
+    Frag6 = "frag6";
+    /// IPv6 mobility header.
+    Mipv6 = "mipv6";
+    /// IPv6 host identity protocol.
+    Hip = "hip";
+    /// IPv6 shim6 header.
+    Shim6 = "shim6";
+    /// IPsec authentication header.
+    Ah = "ah";
+    /// IPsec encapsulating security payload.
+    Esp = "esp";
+    /// IP payload compression.
+    IpComp = "ipcomp";
+    /// Generic routing encapsulation.
+    Gre = "gre";
+    /// TCP.
+    Tcp = "tcp";
+    /// UDP.
+    Udp = "udp";
+    /// UDP-Lite.
+    UdpLite = "udplite";
+    /// SCTP.
+    Sctp = "sctp";
+    /// DCCP.
+    Dccp = "dccp";
+    /// ICMP.
+    Icmp = "icmp";
+    /// ICMPv6.
+    Icmpv6 = "icmpv6";
+    /// IGMP.
+    Igmp = "igmp";
+    /// OSPF.
+    Ospf = "ospf";
+    /// PIM.
+    Pim = "pim";
+    /// EIGRP.
+    Eigrp = "eigrp";
+    /// VRRP.
+    Vrrp = "vrrp";
+    /// RSVP.
+    Rsvp = "rsvp";
+    /// GTP, versions 0 and 1.
+    Gtp = "gtp";
+    /// GTP version 2 control.
+    Gtpv2 = "gtpv2";
+    /// GTP′ charging.
+    GtpPrime = "gtpprime";
+    /// VXLAN.
+    Vxlan = "vxlan";
+    /// ARP and reverse ARP.
+    Arp = "arp";
+    /// Linux cooked capture, version 1.
+    Sll = "sll";
+    /// Linux cooked capture, version 2.
+    Sll2 = "sll2";
+    /// BSD null and OpenBSD loop link headers.
+    Null = "null";
+    /// A raw IP link: the first nibble says which.
+    Raw = "raw";
+}

@@ -1,0 +1,36 @@
+//! Ethernet II and IEEE 802.3 (IEEE 802.3 clause 3.2).
+
+pub(crate) use super::Field;
+use super::ethertype;
+use crate::walk::{Step, Walk};
+use crate::{Layer, Observer};
+
+/// Destination address.
+pub(crate) const DST: Field = 0..6;
+/// Source address.
+pub(crate) const SRC: Field = 6..12;
+/// Length of the header with the type or length field at 12.
+pub(crate) const LEN: usize = 14;
+/// Smaller values of the type field are lengths (clause 3.2.6).
+const MIN_TYPE: u16 = 0x0600;
+
+#[inline]
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let header: &[u8; LEN] = walk.header()?;
+    walk.mac();
+    let kind = u16::from_be_bytes([header[12], header[13]]);
+    walk.skip(LEN)?;
+    by_type_or_length(kind, walk)
+}
+
+/// What follows a field that is a type, or the length of an LLC frame.
+#[inline]
+pub(crate) fn by_type_or_length<O: Observer>(kind: u16, walk: &mut Walk<'_, O>) -> Step {
+    if kind >= MIN_TYPE {
+        return ethertype::next(kind);
+    }
+    if kind > 0 {
+        walk.clip(kind.into());
+    }
+    Ok(Layer::Llc)
+}

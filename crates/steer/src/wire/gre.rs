@@ -1,0 +1,96 @@
+//! GRE (RFC 2784, RFC 2890; routing as RFC 1701 section 2) and enhanced GRE, which PPTP uses
+//! (RFC 2637 section 4.1).
+
+use super::ethertype;
+use crate::dissection::TunnelKind;
+use crate::walk::{Step, Walk};
+use crate::{Id, Layer, Observer, Stop};
+
+/// Flags and version at 0, protocol at 2.
+const LEN: usize = 4;
+const CHECKSUM: u16 = 0x8000;
+const ROUTING: u16 = 0x4000;
+const KEY: u16 = 0x2000;
+const SEQUENCE: u16 = 0x1000;
+const ACKNOWLEDGMENT: u16 = 0x0080;
+const VERSION: u16 = 0x0007;
+
+#[inline]
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let &[f0, f1, p0, p1]: &[u8; LEN] = walk.header()?;
+    let flags = u16::from_be_bytes([f0, f1]);
+    let protocol = u16::from_be_bytes([p0, p1]);
+    walk.id(Id::GreProtocol(protocol));
+    walk.skip(LEN)?;
+    match flags & VERSION {
+        0 => plain(flags, protocol, walk),
+        1 => enhanced(flags, protocol, walk),
+        _ => Err(Stop::Malformed),
+    }
+}
+
+#[inline]
+fn plain<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> Step {
+    // Checksum and offset come together, for either flag.
+    if flags & (CHECKSUM | ROUTING) != 0 {
+        walk.skip(4)?;
+    }
+    let mut key = 0;
+    if flags & KEY != 0 {
+        key = u32::from_be_bytes(*walk.header()?);
+        walk.id(Id::GreKey(key));
+        walk.skip(4)?;
+    }
+    if flags & SEQUENCE != 0 {
+        walk.skip(4)?;
+    }
+    walk.tunnel(TunnelKind::Gre, key);
+    if flags & ROUTING != 0 {
+        routing(walk)?;
+    }
+    match protocol {
+        // RFC 7637 section 3.2: the virtual subnet is the high 24 bits of the key.
+        0x6558 if flags & KEY != 0 => {
+            walk.virtual_network(key >> 8);
+            Ok(Layer::Eth)
+        }
+        _ => ethertype::next(protocol),
+    }
+}
+
+/// Skips source route entries: family at 0, length at 3; one of length 0 ends the list.
+#[cold]
+fn routing<O: Observer>(walk: &mut Walk<'_, O>) -> Result<(), Stop> {
+    for _ in 0..8 {
+        let &[_, _, _, len]: &[u8; 4] = walk.header()?;
+        walk.skip(4 + usize::from(len))?;
+        if len == 0 {
+            return Ok(());
+        }
+    }
+    Err(Stop::Malformed)
+}
+
+fn enhanced<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> Step {
+    if flags & KEY == 0 {
+        return Err(Stop::Malformed);
+    }
+    // Payload length and call in place of the key.
+    let &[l0, l1, c0, c1]: &[u8; 4] = walk.header()?;
+    let call = u16::from_be_bytes([c0, c1]);
+    walk.id(Id::GreCallId(call));
+    walk.tunnel(TunnelKind::Pptp, call.into());
+    walk.skip(4)?;
+    if flags & SEQUENCE != 0 {
+        walk.skip(4)?;
+    }
+    if flags & ACKNOWLEDGMENT != 0 {
+        walk.skip(4)?;
+    }
+    let payload: usize = u16::from_be_bytes([l0, l1]).into();
+    walk.clip(payload);
+    if payload == 0 {
+        return Err(Stop::Control);
+    }
+    ethertype::next(protocol)
+}

@@ -1,0 +1,70 @@
+//! GTP: user plane version 1 (3GPP TS 29.281 section 5.1), control planes as themselves
+//! (TS 29.060, TS 29.274).
+
+use super::{ipv4, ipv6};
+use crate::dissection::TunnelKind;
+use crate::walk::{Step, Walk};
+use crate::{Id, Layer, Observer, Stop};
+
+/// Flags at 0, message type at 1, length at 2, tunnel endpoint at 4.
+const LEN: usize = 8;
+/// Version, high three bits of the flags.
+const VERSION_1: u8 = 1;
+/// Protocol type: GTP, not GTP′.
+const NOT_PRIME: u8 = 0x10;
+/// Any of: extension header, sequence number, N-PDU number.
+const OPTIONS: u8 = 0x07;
+const EXTENSION: u8 = 0x04;
+/// Sequence number, N-PDU number, type of the first extension header.
+const OPTIONS_LEN: usize = 4;
+/// T-PDU: a user packet.
+const MESSAGE_USER: u8 = 255;
+/// Extension headers are few: more than this is damage.
+const MAX_EXTENSIONS: usize = 8;
+
+#[inline]
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let &[flags, message, l0, l1, teid @ ..]: &[u8; LEN] = walk.header()?;
+    if flags >> 5 != VERSION_1 || flags & NOT_PRIME == 0 {
+        return Err(Stop::Policy);
+    }
+    let teid = u32::from_be_bytes(teid);
+    walk.id(Id::GtpMessage(message));
+    walk.id(Id::GtpTeid(teid));
+    walk.skip(LEN)?;
+    if message != MESSAGE_USER {
+        return Err(Stop::Control);
+    }
+    walk.clip(u16::from_be_bytes([l0, l1]).into());
+    walk.tunnel(TunnelKind::Gtp, teid);
+    if flags & OPTIONS != 0 {
+        let options: &[u8; OPTIONS_LEN] = walk.header()?;
+        walk.skip(OPTIONS_LEN)?;
+        if flags & EXTENSION != 0 {
+            extensions(options[3], walk)?;
+        }
+    }
+    let rest = walk.rest();
+    match rest.first().ok_or(Stop::Truncated)? >> 4 {
+        4 if ipv4::plausible(rest) => Ok(Layer::Ip),
+        6 if ipv6::plausible(rest) => Ok(Layer::Ipv6),
+        _ => Err(Stop::Opaque),
+    }
+}
+
+/// Skips extension headers (section 5.2.1): length in units of 4 bytes first, next type last.
+#[inline]
+fn extensions<O: Observer>(mut kind: u8, walk: &mut Walk<'_, O>) -> Result<(), Stop> {
+    for _ in 0..MAX_EXTENSIONS {
+        if kind == 0 {
+            return Ok(());
+        }
+        let len = usize::from(*walk.rest().first().ok_or(Stop::Truncated)?) * 4;
+        if len == 0 {
+            return Err(Stop::Malformed);
+        }
+        kind = *walk.rest().get(len - 1).ok_or(Stop::Truncated)?;
+        walk.skip(len)?;
+    }
+    Err(Stop::Malformed)
+}

@@ -1,0 +1,21 @@
+//! Link types: which protocol a frame begins with.
+
+use crate::walk::Step;
+use crate::{Layer, LinkType, Stop};
+
+/// The protocol that a frame of this link type begins with. To register one, add a line.
+#[inline]
+pub(crate) fn first(link: LinkType) -> Step {
+    Ok(match link {
+        LinkType::ETHERNET => Layer::Eth,
+        LinkType::LINUX_SLL => Layer::Sll,
+        LinkType::LINUX_SLL2 => Layer::Sll2,
+        LinkType::NULL | LinkType::LOOP => Layer::Null,
+        LinkType::RAW | LinkType::OLD_RAW_BSD | LinkType::OLD_RAW_OPENBSD => Layer::Raw,
+        LinkType::IPV4 => Layer::Ip,
+        LinkType::IPV6 => Layer::Ipv6,
+        LinkType::PPP | LinkType::PPP_HDLC => Layer::Ppp,
+        LinkType::PPP_ETHER => Layer::Pppoe,
+        _ => return Err(Stop::UnknownLink),
+    })
+}

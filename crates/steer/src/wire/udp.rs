@@ -1,0 +1,23 @@
+//! UDP (RFC 768).
+
+use super::transport::PORTS_LEN;
+use crate::walk::{Step, Walk};
+use crate::{Observer, Stop};
+
+/// Source port at 0, destination port at 2, length at 4.
+const LEN: usize = 8;
+
+#[inline]
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let &[s0, s1, d0, d1]: &[u8; PORTS_LEN] = walk.header()?;
+    let (source, destination) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
+    walk.ports(source, destination);
+    let header: &[u8; LEN] = walk.header()?;
+    let len: usize = u16::from_be_bytes([header[4], header[5]]).into();
+    // A length of 0 is a jumbogram (RFC 2675) or segmentation offload.
+    if len >= LEN {
+        walk.clip(len);
+    }
+    walk.skip(LEN)?;
+    walk.policy.udp_tunnels.find(source, destination).ok_or(Stop::Transport)
+}

@@ -1,0 +1,21 @@
+//! UDP ports (IANA "Service Name and Transport Protocol Port Number Registry") that carry tunnels.
+
+use crate::Layer;
+use crate::policy::UdpTunnels;
+
+/// The built-in list: (port, protocol, whether it answers from that port). To register one, add a
+/// line. The protocol's step verifies its header and says `Stop::Policy` to what is not its own.
+const BUILT_IN: &[(u16, Layer, bool)] =
+    &[(2152, Layer::Gtp, true), (2123, Layer::Gtp, true), (4789, Layer::Vxlan, false), (8472, Layer::Vxlan, false)];
+
+/// The built-in list, ready for look-up.
+pub(crate) const TUNNELS: UdpTunnels = {
+    let mut tunnels = UdpTunnels::NONE;
+    let mut index = 0;
+    while index < BUILT_IN.len() {
+        let (port, layer, answers) = BUILT_IN[index];
+        assert!(tunnels.set(port, layer, answers), "raise UdpTunnels::CAPACITY");
+        index += 1;
+    }
+    tunnels
+};

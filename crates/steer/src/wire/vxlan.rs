@@ -1,0 +1,26 @@
+//! VXLAN (RFC 7348 section 5), with the group policy extension (draft-smith-vxlan-group-policy).
+
+use crate::dissection::TunnelKind;
+use crate::walk::{Step, Walk};
+use crate::{Id, Layer, Observer, Stop};
+
+/// Flags at 0, group policy at 2, network at 4, reserved at 7.
+const LEN: usize = 8;
+/// The network identifier is valid.
+const VALID: u8 = 0x08;
+/// Flags that the group policy extension defines.
+const GROUP: u8 = 0x80;
+
+#[inline]
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let &[flags, _, _, _, v0, v1, v2, _]: &[u8; LEN] = walk.header()?;
+    if flags & !GROUP != VALID {
+        return Err(Stop::Policy);
+    }
+    let network = u32::from_be_bytes([0, v0, v1, v2]);
+    walk.id(Id::VxlanVni(network));
+    walk.tunnel(TunnelKind::Vxlan, network);
+    walk.virtual_network(network);
+    walk.skip(LEN)?;
+    Ok(Layer::Eth)
+}
