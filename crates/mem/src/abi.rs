@@ -61,7 +61,15 @@ pub enum Kind {
 
 /// The head of every file: 64 bytes, written once by the yard before anyone else has the file.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    zerocopy::FromBytes,
+    zerocopy::IntoBytes,
+    zerocopy::Immutable,
+    zerocopy::KnownLayout,
 )]
 #[repr(C)]
 pub struct Header {
@@ -111,16 +119,27 @@ impl Header {
     /// # Errors
     /// [`MemError::Header`](crate::MemError) names the first field that differs, and what to do.
     pub(crate) fn check(&self, object: &'static str, kind: Kind, file_len: usize) -> Result<(), crate::MemError> {
-        let wrong = |what, found: u64, expected: u64, remedy| crate::MemError::Header { object, what, found, expected, remedy };
+        let wrong =
+            |what, found: u64, expected: u64, remedy| crate::MemError::Header { object, what, found, expected, remedy };
         let magic = u64::from_be_bytes(self.magic);
         if self.magic != MAGIC {
             return Err(wrong("magic", magic, u64::from_be_bytes(MAGIC), "this is not a Flowyard file"));
         }
         if self.endian != ENDIAN_MARKER {
-            return Err(wrong("byte order", self.endian.into(), ENDIAN_MARKER.into(), "made on a machine of the other byte order"));
+            return Err(wrong(
+                "byte order",
+                self.endian.into(),
+                ENDIAN_MARKER.into(),
+                "made on a machine of the other byte order",
+            ));
         }
         if self.abi != ABI_VERSION {
-            return Err(wrong("ABI version", self.abi.into(), ABI_VERSION.into(), "use the same Flowyard version on both sides"));
+            return Err(wrong(
+                "ABI version",
+                self.abi.into(),
+                ABI_VERSION.into(),
+                "use the same Flowyard version on both sides",
+            ));
         }
         if self.kind != kind as u32 {
             return Err(wrong("kind", self.kind.into(), kind as u64, "region and pipe descriptors are exchanged"));

@@ -3,14 +3,41 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+#[cfg(not(loom))]
 mod buffer;
+#[cfg(not(loom))]
+mod consumer;
 mod error;
+#[cfg(not(loom))]
+pub mod handover;
+#[cfg(not(loom))]
+mod ledger;
+#[cfg(not(loom))]
 mod map;
+#[cfg(not(loom))]
+mod pipe;
+#[cfg(not(loom))]
 mod region;
+mod ring;
+mod slot;
+mod sync;
 mod tag;
+#[cfg(not(loom))]
+mod wakeup;
 
-pub use buffer::{Buffer, Lent, Stock};
 pub use error::MemError;
-pub use map::Pages;
-pub use region::{Geometry, Grant, Region};
+pub use slot::{RETURN_WORDS, SLOT_WORDS, Slot, Verdict, slot_flags};
 pub use tag::{Clock, NO_OFFSET, Tag, flags};
+
+#[cfg(not(loom))]
+pub use buffer::{Buffer, Lent, Stock};
+#[cfg(not(loom))]
+pub use consumer::{Consumer, Packet, PacketError, Wait};
+#[cfg(not(loom))]
+pub use ledger::{Ledger, Returned};
+#[cfg(not(loom))]
+pub use map::Pages;
+#[cfg(not(loom))]
+pub use pipe::{Handover, PipeEnd, PipeProducer, RING_SLOTS, notify, pipe};
+#[cfg(not(loom))]
+pub use region::{Geometry, Grant, Region};

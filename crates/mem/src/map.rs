@@ -67,8 +67,9 @@ pub(crate) fn memfd(name: &str, len_bytes: usize, huge: bool) -> Result<OwnedFd,
 /// Seals `fd` so that nobody can map it writable or write it from now on; mappings that exist stay
 /// as they are. Then closes the set of seals.
 pub(crate) fn forbid_new_writers(fd: &OwnedFd) -> Result<(), MemError> {
-    rustix::fs::fcntl_add_seals(fd, SealFlags::FUTURE_WRITE | SealFlags::SEAL)
-        .map_err(|e| MemError::system("region", "seal against new writers", "F_SEAL_FUTURE_WRITE", "needs Linux 5.1", e))
+    rustix::fs::fcntl_add_seals(fd, SealFlags::FUTURE_WRITE | SealFlags::SEAL).map_err(|e| {
+        MemError::system("region", "seal against new writers", "F_SEAL_FUTURE_WRITE", "needs Linux 5.1", e)
+    })
 }
 
 /// Closes the set of seals of `fd`.
@@ -112,18 +113,17 @@ impl Mapping {
         let prot = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a fresh mapping at an address of the kernel's choosing aliases nothing in this
         // program; the file cannot shrink (seals checked above).
-        let base = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED | MapFlags::POPULATE, fd, 0)
-        }
-        .map_err(|e| {
-            MemError::system(
-                object,
-                "map it",
-                format!("{len} bytes, writable: {writable}"),
-                "if memory is short, ask for fewer buffers",
-                e,
-            )
-        })?;
+        let base =
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED | MapFlags::POPULATE, fd, 0) }
+                .map_err(|e| {
+                    MemError::system(
+                        object,
+                        "map it",
+                        format!("{len} bytes, writable: {writable}"),
+                        "if memory is short, ask for fewer buffers",
+                        e,
+                    )
+                })?;
         let base = NonNull::new(base.cast::<u8>()).expect("mmap never answers null without MAP_FIXED");
         Ok(Mapping { base, len, writable })
     }
@@ -161,12 +161,6 @@ impl Drop for Mapping {
 /// A second descriptor of the same open file, for handing to a consumer.
 pub(crate) fn duplicate(fd: &OwnedFd, object: &'static str) -> Result<OwnedFd, MemError> {
     fd.as_fd().try_clone_to_owned().map_err(|e| MemError::system(object, "duplicate its descriptor", "", "", e))
-}
-
-/// Whether `fd` is open for writing.
-pub(crate) fn open_for_writing(fd: &OwnedFd) -> bool {
-    rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR))
-        && !rustix::fs::fcntl_get_seals(fd).is_ok_and(|s| s.contains(SealFlags::FUTURE_WRITE))
 }
 
 /// Reopens `fd` read-only: what a consumer gets that may read and not write.

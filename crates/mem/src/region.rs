@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::abi::{self, ANNOTATION_SIZES, BUFFER_SIZES, HEADER_BYTES, HEADROOM_BYTES, Header, Kind, MAX_BUFFERS, TAG_BYTES};
+use crate::abi::{
+    self, ANNOTATION_SIZES, BUFFER_SIZES, HEADER_BYTES, HEADROOM_BYTES, Header, Kind, MAX_BUFFERS, TAG_BYTES,
+};
 use crate::map::{self, Mapping, Pages};
 use crate::{Buffer, Lent, MemError, Stock, Tag};
 
@@ -41,7 +43,9 @@ impl Geometry {
     /// # Errors
     /// [`MemError::Geometry`] names the size and what it may be.
     pub fn new(buffer_bytes: usize, annotation_bytes: usize, buffers: usize) -> Result<Geometry, MemError> {
-        let refuse = |what, value: usize, allowed| Err(MemError::Geometry { object: "region", what, value: value as u64, allowed });
+        let refuse = |what, value: usize, allowed| {
+            Err(MemError::Geometry { object: "region", what, value: value as u64, allowed })
+        };
         if !BUFFER_SIZES.contains(&buffer_bytes) {
             return refuse("buffer size", buffer_bytes, "2048 or 4096");
         }
@@ -192,7 +196,14 @@ impl Region {
         // SAFETY: HEADER_BYTES is within the mapping: both callers made or checked `file_bytes`.
         let buffers = unsafe { map.base().add(HEADER_BYTES) };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed); // Relaxed: only uniqueness matters.
-        let inner = Inner { map, fd, name, pages, foreign_writers: AtomicBool::new(false), write_sealed: AtomicBool::new(false) };
+        let inner = Inner {
+            map,
+            fd,
+            name,
+            pages,
+            foreign_writers: AtomicBool::new(false),
+            write_sealed: AtomicBool::new(false),
+        };
         Region { inner: Arc::new(inner), buffers, geometry, id }
     }
 
@@ -215,7 +226,6 @@ impl Region {
     pub fn lent(&self) -> Lent {
         Lent::new(self.id, self.geometry.buffers)
     }
-
 
     /// A descriptor for another process. With [`Grant::Write`] the yard stops forming references
     /// into the region from now on; with [`Grant::Read`], unless a writer was granted before, the
@@ -274,6 +284,11 @@ impl Region {
         // SAFETY: index < buffers and offset ≤ buffer_bytes (just checked), so the sum stays within
         // the buffer area that `over` found to lie in the mapping.
         Some(unsafe { self.buffers.add(index as usize * self.geometry.buffer_bytes + offset) })
+    }
+
+    /// Which region, among those of this process.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
     }
 
     fn owned(&self, buffer: &Buffer, offset: usize, len: usize) -> Option<NonNull<u8>> {
@@ -364,7 +379,12 @@ impl std::fmt::Display for Region {
 /// Reads the header of a mapped file, once, into private memory.
 pub(crate) fn read_header(map: &Mapping, object: &'static str) -> Result<Header, MemError> {
     if map.len() < HEADER_BYTES {
-        return Err(MemError::Geometry { object, what: "file length", value: map.len() as u64, allowed: "at least 4096 bytes" });
+        return Err(MemError::Geometry {
+            object,
+            what: "file length",
+            value: map.len() as u64,
+            allowed: "at least 4096 bytes",
+        });
     }
     let mut bytes = [0u8; size_of::<Header>()];
     // SAFETY: the mapping holds at least HEADER_BYTES; the destination is private.

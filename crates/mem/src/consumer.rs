@@ -1,0 +1,423 @@
+//! The consumer's end of a pipe: take packets, look, annotate, let go.
+//!
+//! Owned by one thread. A packet is the consumer's from [`Consumer::next`] until it is dropped, and
+//! then the buffer goes home through the ring back. [`Consumer::keep`] holds one longer, for a later
+//! stage. Never allocates but for the segments of a packet larger than any before.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::abi::TAG_BYTES;
+use crate::pipe::{self, ConsumerRings, Handover, PipeEnd};
+use crate::slot::{Slot, slot_flags};
+use crate::wakeup::Wakeup;
+use crate::{Grant, MemError, Region, Tag};
+
+/// Why waiting ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// There are packets.
+    Ready,
+    /// The time is over.
+    TimedOut,
+    /// The yard has ended the pipe, or is gone, and all packets were taken.
+    Ended,
+}
+
+/// The reading end of a ring, and the way home for its buffers.
+///
+/// ```
+/// use flowyard_mem::{Consumer, Geometry, Ledger, Region, Slot, notify, pipe};
+/// let (region, mut stock) = Region::create("doc", Geometry::new(2048, 64, 16)?)?;
+/// let (mut out, end) = pipe(&region, 8)?;
+/// let mut consumer = Consumer::attach_local(end)?;
+/// let mut ledger = Ledger::new(&region, 1);
+///
+/// let mut buffer = stock.take().expect("16 are free");
+/// let offset = region.geometry().packet_offset();
+/// assert!(region.write(&mut buffer, offset, b"packet"));
+/// let slot = Slot { offset: offset as u16, len: 6, total: 6, ..Slot::default() };
+/// assert!(out.fill(Slot { buffer: ledger.send(0, buffer), ..slot }));
+/// out.commit();
+/// notify([&mut out]);
+///
+/// let packet = consumer.next().expect("one was committed");
+/// assert_eq!(packet.data(), b"packet");
+/// # Ok::<(), flowyard_mem::MemError>(())
+/// ```
+#[derive(Debug)]
+pub struct Consumer {
+    region: Region,
+    rings: ConsumerRings,
+    wakeup: Wakeup,
+    /// Slots of the packet last taken that are not yet returned.
+    current: Vec<Slot>,
+    /// Slots taken since the ring out was last released.
+    unreleased: u32,
+    malformed: u64,
+}
+
+impl std::fmt::Debug for ConsumerRings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConsumerRings").finish_non_exhaustive()
+    }
+}
+
+/// Packets after which places and returns are shown to the yard, at the latest.
+const BATCH: u32 = 32;
+
+impl Consumer {
+    /// Attaches to a pipe handed over by another process.
+    ///
+    /// # Errors
+    /// [`MemError::Header`] if a descriptor is not what it should be, of another ABI version, or could
+    /// shrink.
+    pub fn attach(parts: Handover, grant: Grant) -> Result<Consumer, MemError> {
+        let region = Region::attach(parts.region, grant)?;
+        Consumer::over(region, &parts.pipe, Wakeup::from_fd(parts.wakeup))
+    }
+
+    /// Attaches in the yard's own process, sharing its mapping of the region.
+    ///
+    /// # Errors
+    /// The pipe could not be mapped.
+    pub fn attach_local(end: PipeEnd) -> Result<Consumer, MemError> {
+        Consumer::over(end.region, &end.pipe, end.wakeup)
+    }
+
+    fn over(region: Region, pipe: &OwnedFd, wakeup: Wakeup) -> Result<Consumer, MemError> {
+        let rings = pipe::attach(&region, pipe)?;
+        Ok(Consumer { region, rings, wakeup, current: Vec::with_capacity(64), unreleased: 0, malformed: 0 })
+    }
+
+    /// The next packet, or `None` when there is none now. Never blocks. The packet before it goes
+    /// home.
+    #[allow(clippy::should_implement_trait)] // a lending iterator: the packet borrows the consumer
+    #[inline]
+    pub fn next(&mut self) -> Option<Packet<'_>> {
+        if !self.fetch() {
+            return None;
+        }
+        Some(Packet { consumer: self })
+    }
+
+    /// Takes the slots of one packet into `current`.
+    #[inline]
+    fn fetch(&mut self) -> bool {
+        self.let_go();
+        if self.unreleased >= BATCH {
+            self.flush();
+        }
+        loop {
+            if self.rings.out.reserve() == 0 {
+                self.flush();
+                return false;
+            }
+            let Some(words) = self.rings.out.take() else { return false };
+            self.unreleased += 1;
+            let slot = Slot::from_words(words);
+            if self.region.span(slot.buffer, slot.offset.into(), slot.len.into()).is_none() {
+                self.malformed += 1; // the yard is trusted, yet safety does not rest on it
+                self.give_back(slot);
+                continue;
+            }
+            self.current.push(slot);
+            if slot.flags & slot_flags::MORE == 0 {
+                return true;
+            }
+        }
+    }
+
+    fn give_back(&mut self, slot: Slot) {
+        // The yard keeps the ring back larger than what it lets be out, so this fits; if it does not,
+        // the peer broke the pipe and the buffer is its own loss.
+        self.rings.back.reserve(1);
+        let _ = self.rings.back.fill(slot.to_return());
+    }
+
+    #[inline]
+    fn let_go(&mut self) {
+        while let Some(slot) = self.current.pop() {
+            self.give_back(slot);
+        }
+    }
+
+    /// Shows the yard what was taken and returned so far. Called by itself every 32 packets and
+    /// whenever the ring is empty.
+    pub fn flush(&mut self) {
+        self.rings.back.commit();
+        self.rings.out.release();
+        self.unreleased = 0;
+        crate::ring::full_fence(); // S1 of crate::ring, for the yard as sleeper
+        if self.rings.back.wants_waking() {
+            self.wakeup.ring();
+        }
+    }
+
+    /// Sleeps until there are packets, the pipe has ended, or the time is over. No system call when
+    /// there are packets.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Wait {
+        let deadline = timeout.map(|t| Instant::now() + t);
+        loop {
+            let ended = self.rings.ended.is_set(); // before looking: what it committed is seen after
+            if self.rings.out.reserve() > 0 {
+                return Wait::Ready;
+            }
+            self.flush();
+            if ended {
+                return Wait::Ended;
+            }
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|l| l.is_zero()) {
+                return Wait::TimedOut;
+            }
+            if !self.rings.out.sleep() {
+                return Wait::Ready;
+            }
+            self.wakeup.wait(left);
+            self.rings.out.wake();
+            if !self.wakeup.drain() && self.rings.out.reserve() == 0 {
+                return Wait::Ended; // the yard is gone
+            }
+        }
+    }
+
+    /// Announces that the caller will wait on [`Consumer::as_fd`] itself (poll, epoll, an async
+    /// runtime). Answers false if there are packets already. After waking call [`Consumer::wait`] with
+    /// no time, which takes the announcement back.
+    pub fn prepare_to_wait(&mut self) -> bool {
+        self.flush();
+        !self.rings.ended.is_set() && self.rings.out.sleep()
+    }
+
+    /// Readable when there may be packets after [`Consumer::prepare_to_wait`] answered true.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wakeup.as_fd()
+    }
+
+    /// The region that slots of this ring index.
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// Takes the packet just seen out of the automatic return: its slots are appended to `kept`, to be
+    /// given back by [`Consumer::release`] later, in any order, or passed on to a later stage.
+    pub fn keep(&mut self, kept: &mut Vec<Slot>) {
+        kept.append(&mut self.current);
+    }
+
+    /// Gives back a slot that was kept.
+    pub fn release(&mut self, slot: Slot) {
+        self.give_back(slot);
+        self.rings.back.commit();
+    }
+
+    /// Slots that named no part of the region, and impossible indices: signs of a broken yard.
+    pub fn malformed(&self) -> u64 {
+        self.malformed + self.rings.out.violations() + self.rings.back.violations()
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.let_go();
+        self.flush();
+    }
+}
+
+/// One packet, the consumer's until dropped.
+#[derive(Debug)]
+pub struct Packet<'c> {
+    consumer: &'c mut Consumer,
+}
+
+/// A push, pull or annotation that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PacketError {
+    /// More bytes than the headroom has left.
+    #[error("pushing {wanted} bytes, but the headroom has {free}: push fewer, or make the region with larger buffers")]
+    Headroom {
+        /// Bytes asked for.
+        wanted: usize,
+        /// Bytes free.
+        free: usize,
+    },
+    /// More bytes than the first segment has.
+    #[error("pulling {wanted} bytes, but the first segment has {len}")]
+    Short {
+        /// Bytes asked for.
+        wanted: usize,
+        /// Bytes there are.
+        len: usize,
+    },
+    /// The type is larger than the annotation.
+    #[error(
+        "annotation type of {wanted} bytes, but the region has annotations of {annotation_bytes}: make it with larger ones"
+    )]
+    Annotation {
+        /// Size of the type.
+        wanted: usize,
+        /// Size of the region's annotations.
+        annotation_bytes: usize,
+    },
+    /// The region was granted for reading only.
+    #[error("this consumer may read the region and not write it: ask for Grant::Write")]
+    ReadOnly,
+}
+
+impl Packet<'_> {
+    fn first(&self) -> &Slot {
+        &self.consumer.current[0] // `fetch` answered true, so there is one
+    }
+
+    /// The slot: hash, lengths, offsets, flags, time.
+    #[inline]
+    pub fn slot(&self) -> &Slot {
+        self.first()
+    }
+
+    /// Index of the (first) buffer in the region: the same in every process.
+    pub fn buffer_index(&self) -> u32 {
+        self.first().buffer
+    }
+
+    fn bytes_of(&self, slot: &Slot) -> &[u8] {
+        let Some(at) = self.consumer.region.span(slot.buffer, slot.offset.into(), slot.len.into()) else { return &[] };
+        // SAFETY: the span lies in the mapping. The yard does not touch a buffer that this pipe holds
+        // (its ledger), this process reaches it only through the one `&mut Consumer` borrowed here, and
+        // other processes that may write the region are trusted not to (the grant; see design of trust
+        // in ARCHITECTURE.md).
+        unsafe { std::slice::from_raw_parts(at.as_ptr(), slot.len.into()) }
+    }
+
+    /// Bytes of the first segment: the whole packet, unless [`Packet::is_segmented`].
+    #[inline]
+    pub fn data(&self) -> &[u8] {
+        self.bytes_of(self.first())
+    }
+
+    /// Mutable bytes of the first segment.
+    ///
+    /// # Errors
+    /// [`PacketError::ReadOnly`].
+    pub fn data_mut(&mut self) -> Result<&mut [u8], PacketError> {
+        let slot = *self.first();
+        if !self.consumer.region.writable() {
+            return Err(PacketError::ReadOnly);
+        }
+        let Some(at) = self.consumer.region.span(slot.buffer, slot.offset.into(), slot.len.into()) else {
+            return Ok(&mut []);
+        };
+        // SAFETY: as in `bytes_of`, with `&mut self`: no other reference to these bytes in this process.
+        Ok(unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), slot.len.into()) })
+    }
+
+    /// Whether the packet lies in several buffers.
+    pub fn is_segmented(&self) -> bool {
+        self.consumer.current.len() > 1
+    }
+
+    /// The segments, in order.
+    pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
+        self.consumer.current.iter().map(|slot| self.bytes_of(slot))
+    }
+
+    /// Bytes of the packet over all segments.
+    pub fn len(&self) -> usize {
+        self.consumer.current.iter().map(|slot| usize::from(slot.len)).sum()
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tag, copied.
+    #[inline]
+    pub fn tag(&self) -> Tag {
+        let region = &self.consumer.region;
+        region
+            .span(self.first().buffer, region.geometry().tag_offset(), TAG_BYTES)
+            .map_or_else(Tag::default, |at| region.read_tag(at))
+    }
+
+    fn annotation_place(&self, wanted: usize) -> Result<std::ptr::NonNull<u8>, PacketError> {
+        let annotation_bytes = self.consumer.region.geometry().annotation_bytes;
+        let too_large = PacketError::Annotation { wanted, annotation_bytes };
+        if wanted > annotation_bytes {
+            return Err(too_large);
+        }
+        self.consumer.region.span(self.first().buffer, 0, wanted).ok_or(too_large)
+    }
+
+    /// The annotation as the application's own plain-data type, copied out.
+    ///
+    /// # Errors
+    /// [`PacketError::Annotation`] if the type is larger than the region's annotations.
+    pub fn annotation<T: FromBytes>(&self) -> Result<T, PacketError> {
+        let at = self.annotation_place(size_of::<T>())?;
+        // SAFETY: size_of::<T>() bytes at `at` lie in the mapping; T is valid for any bytes; the copy
+        // needs no alignment.
+        Ok(unsafe { at.as_ptr().cast::<T>().read_unaligned() })
+    }
+
+    /// Writes the annotation.
+    ///
+    /// # Errors
+    /// [`PacketError::Annotation`] if the type is too large, [`PacketError::ReadOnly`].
+    pub fn set_annotation<T: IntoBytes + Immutable>(&mut self, value: &T) -> Result<(), PacketError> {
+        let bytes = value.as_bytes();
+        let at = self.annotation_place(bytes.len())?;
+        if !self.consumer.region.writable() {
+            return Err(PacketError::ReadOnly);
+        }
+        // SAFETY: the span lies in a writable mapping; `bytes` is private to this process and cannot
+        // overlap an annotation, to which nobody holds a reference.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Free bytes in front of the packet.
+    pub fn headroom(&self) -> usize {
+        let floor = self.consumer.region.geometry().tag_offset() + TAG_BYTES;
+        usize::from(self.first().offset).saturating_sub(floor)
+    }
+
+    /// Moves the packet's start forward over `len` bytes of headroom, into which the caller writes a
+    /// header through [`Packet::data_mut`]. Annotation and tag stay where they are.
+    ///
+    /// # Errors
+    /// [`PacketError::Headroom`] if there is not that much.
+    pub fn push(&mut self, len: usize) -> Result<(), PacketError> {
+        let free = self.headroom();
+        let slot = &mut self.consumer.current[0];
+        let (Some(offset), Some(longer)) = (
+            u16::try_from(len).ok().filter(|_| len <= free).and_then(|l| slot.offset.checked_sub(l)),
+            u16::try_from(len).ok().and_then(|l| slot.len.checked_add(l)),
+        ) else {
+            return Err(PacketError::Headroom { wanted: len, free });
+        };
+        slot.offset = offset;
+        slot.len = longer;
+        slot.total += len as u32;
+        Ok(())
+    }
+
+    /// Moves the packet's start behind its first `len` bytes.
+    ///
+    /// # Errors
+    /// [`PacketError::Short`] if the first segment is shorter.
+    pub fn pull(&mut self, len: usize) -> Result<(), PacketError> {
+        let slot = &mut self.consumer.current[0];
+        if len > usize::from(slot.len) {
+            return Err(PacketError::Short { wanted: len, len: slot.len.into() });
+        }
+        slot.offset += len as u16;
+        slot.len -= len as u16;
+        slot.total = slot.total.saturating_sub(len as u32);
+        Ok(())
+    }
+}

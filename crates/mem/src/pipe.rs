@@ -1,0 +1,386 @@
+//! A pipe: a ring out, a ring back and a wakeup between the yard and one consumer.
+//!
+//! The yard makes it, in a memfd of its own that nobody else sees, and hands one end away. Slots go
+//! out; the same buffers come home as returned slots. Layout and who writes what: [`crate::abi`].
+//! The ring back has twice the places of the ring out, and the yard never lets more buffers be out
+//! than it has places, so an honest consumer always finds room to return.
+//!
+//! # Trust
+//! The header is written before the file is handed on and never read again by the yard. Everything a
+//! consumer can write (its index, its returns, its sleeping flag, its wakeup bytes) is checked where
+//! it is read: [`crate::ring`], the ledger.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use zerocopy::IntoBytes;
+
+use crate::abi::{CACHE_STRIDE, HEADER_BYTES, Header, Kind};
+use crate::map::{self, Mapping};
+use crate::region::read_header;
+use crate::ring::{self, Place};
+use crate::slot::{RETURN_WORDS, SLOT_WORDS, Slot};
+use crate::wakeup::Wakeup;
+use crate::{MemError, Region};
+
+/// Smallest and largest ring out, in slots.
+pub const RING_SLOTS: std::ops::RangeInclusive<u32> = 2..=1 << 20;
+
+/// Offsets in the control page, each on cache lines of its own; see [`crate::abi`].
+const OUT_TAIL: usize = HEADER_BYTES;
+const OUT_HEAD: usize = HEADER_BYTES + CACHE_STRIDE;
+const BACK_TAIL: usize = HEADER_BYTES + 2 * CACHE_STRIDE;
+const BACK_HEAD: usize = HEADER_BYTES + 3 * CACHE_STRIDE;
+/// Within a reader's line, behind its head.
+const SLEEPING: usize = 8;
+/// Within the yard's own line, behind the tail: 1 once no more will come.
+const ENDED: usize = 8;
+const SLOTS: usize = 2 * HEADER_BYTES;
+
+/// Places in the ring back for each in the ring out.
+const BACK_FACTOR: u32 = 2;
+
+fn file_bytes(slots: u32) -> usize {
+    SLOTS + slots as usize * (SLOT_WORDS + BACK_FACTOR as usize * RETURN_WORDS) * 8
+}
+
+/// One of the two rings of a mapped pipe.
+///
+/// Invariant: made only by `Rings::of`, which checked that the mapping holds `file_bytes(slots)`; so
+/// every pointer below is in the mapping, 8-byte aligned (page-aligned base, offsets multiples of 8),
+/// and only ever accessed as the atomic it is typed as.
+#[derive(Debug)]
+pub(crate) struct SharedRing<const W: usize> {
+    tail: NonNull<AtomicU32>,
+    head: NonNull<AtomicU32>,
+    sleeping: NonNull<AtomicU32>,
+    words: NonNull<AtomicU64>,
+    capacity: u32,
+    _map: Arc<Mapping>,
+}
+
+// SAFETY: all access is through atomics; the Arc keeps the mapping.
+unsafe impl<const W: usize> Send for SharedRing<W> {}
+
+impl<const W: usize> Place for SharedRing<W> {
+    #[inline]
+    fn tail(&self) -> &AtomicU32 {
+        // SAFETY: invariant of SharedRing.
+        unsafe { self.tail.as_ref() }
+    }
+    #[inline]
+    fn head(&self) -> &AtomicU32 {
+        // SAFETY: invariant of SharedRing.
+        unsafe { self.head.as_ref() }
+    }
+    #[inline]
+    fn sleeping(&self) -> &AtomicU32 {
+        // SAFETY: invariant of SharedRing.
+        unsafe { self.sleeping.as_ref() }
+    }
+    #[inline]
+    fn word(&self, place: u32, word: usize) -> &AtomicU64 {
+        debug_assert!(place < self.capacity && word < W);
+        // The ring masks `place`, and arrays of W words bound `word`; masked again so that safety
+        // does not rest on another file.
+        let at = (place & (self.capacity - 1)) as usize * W + word % W;
+        // SAFETY: at < capacity × W words, which `file_bytes` counts (invariant of SharedRing).
+        unsafe { self.words.add(at).as_ref() }
+    }
+    #[inline]
+    fn capacity(&self) -> u32 {
+        self.capacity
+    }
+}
+
+/// Both rings of a mapped pipe.
+struct Rings {
+    out: SharedRing<SLOT_WORDS>,
+    back: SharedRing<RETURN_WORDS>,
+    ended: NonNull<AtomicU32>,
+}
+
+impl Rings {
+    fn of(map: &Arc<Mapping>, slots: u32) -> Rings {
+        assert!(map.len() >= file_bytes(slots) && slots.is_power_of_two() && map.writable());
+        let u32_at = |offset: usize| {
+            // SAFETY: the control offsets are below SLOTS ≤ file_bytes ≤ map.len() (asserted above).
+            unsafe { map.base().add(offset).cast::<AtomicU32>() }
+        };
+        let words_at = |offset: usize| {
+            // SAFETY: both offsets used are at most file_bytes - one ring (asserted above).
+            unsafe { map.base().add(offset).cast::<AtomicU64>() }
+        };
+        let back_slots = SLOTS + slots as usize * SLOT_WORDS * 8;
+        Rings {
+            out: SharedRing {
+                tail: u32_at(OUT_TAIL),
+                head: u32_at(OUT_HEAD),
+                sleeping: u32_at(OUT_HEAD + SLEEPING),
+                words: words_at(SLOTS),
+                capacity: slots,
+                _map: map.clone(),
+            },
+            back: SharedRing {
+                tail: u32_at(BACK_TAIL),
+                head: u32_at(BACK_HEAD),
+                sleeping: u32_at(BACK_HEAD + SLEEPING),
+                words: words_at(back_slots),
+                capacity: slots * BACK_FACTOR,
+                _map: map.clone(),
+            },
+            ended: u32_at(OUT_TAIL + ENDED),
+        }
+    }
+}
+
+/// The flag by which the yard says that no more will come, in the yard's own line.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    flag: NonNull<AtomicU32>,
+    _map: Arc<Mapping>,
+}
+
+// SAFETY: an atomic in a mapping that the Arc keeps.
+unsafe impl Send for Ended {}
+
+impl Ended {
+    fn flag(&self) -> &AtomicU32 {
+        // SAFETY: made by Rings::of, within the mapping, aligned.
+        unsafe { self.flag.as_ref() }
+    }
+
+    /// Whether the yard has ended the pipe. What it committed before is there to be taken.
+    pub(crate) fn is_set(&self) -> bool {
+        self.flag().load(Ordering::Acquire) != 0 // pairs with the Release in `PipeProducer::end`
+    }
+}
+
+/// What a consumer's process needs: three descriptors.
+#[derive(Debug)]
+pub struct Handover {
+    /// The region, readable or writable.
+    pub region: OwnedFd,
+    /// The pipe's own memory.
+    pub pipe: OwnedFd,
+    /// The consumer's end of the wakeup.
+    pub wakeup: OwnedFd,
+}
+
+/// The yard's end of a pipe.
+#[derive(Debug)]
+pub struct PipeProducer {
+    out: ring::Producer<SharedRing<SLOT_WORDS>, SLOT_WORDS>,
+    back: ring::Consumer<SharedRing<RETURN_WORDS>, RETURN_WORDS>,
+    wakeup: Wakeup,
+    ended: Ended,
+    /// Buffers that are out: sent and not yet returned, as slots.
+    outstanding: u32,
+}
+
+/// The consumer's end before it is attached: in this process by
+/// [`Consumer::attach_local`](crate::Consumer::attach_local), elsewhere through [`PipeEnd::handover`].
+#[derive(Debug)]
+pub struct PipeEnd {
+    pub(crate) region: Region,
+    pub(crate) pipe: OwnedFd,
+    pub(crate) wakeup: Wakeup,
+}
+
+impl PipeEnd {
+    /// The descriptors for another process.
+    ///
+    /// # Errors
+    /// A descriptor that cannot be duplicated, or a grant that the region refuses.
+    pub fn handover(self, grant: crate::Grant) -> Result<Handover, MemError> {
+        Ok(Handover { region: self.region.grant(grant)?, pipe: self.pipe, wakeup: self.wakeup.into_fd() })
+    }
+}
+
+/// Makes a pipe for slots of `region`: the yard's end and the consumer's.
+///
+/// `slots` is the capacity of the ring out: a power of two of [`RING_SLOTS`].
+///
+/// # Errors
+/// The capacity, or the system call that failed.
+pub fn pipe(region: &Region, slots: u32) -> Result<(PipeProducer, PipeEnd), MemError> {
+    if !slots.is_power_of_two() || !RING_SLOTS.contains(&slots) {
+        return Err(MemError::Geometry {
+            object: "ring",
+            what: "number of slots",
+            value: slots.into(),
+            allowed: "a power of two from 2 to 1048576",
+        });
+    }
+    let len = file_bytes(slots);
+    let fd = map::memfd("flowyard-pipe", len, false)?;
+    map::forbid_new_seals(&fd)?;
+    let map = Arc::new(Mapping::of(&fd, "pipe", true)?);
+    let header =
+        Header::new(Kind::Pipe, (SLOT_WORDS * 8) as u32, slots, (RETURN_WORDS * 8) as u32, region.name(), len as u64);
+    // SAFETY: the mapping is longer than a header, writable, and nobody else has the file yet.
+    unsafe { std::ptr::copy_nonoverlapping(header.as_bytes().as_ptr(), map.base().as_ptr(), size_of::<Header>()) };
+    let rings = Rings::of(&map, slots);
+    let (ours, theirs) = Wakeup::pair()?;
+    let producer = PipeProducer {
+        out: ring::Producer::new(rings.out),
+        back: ring::Consumer::new(rings.back),
+        wakeup: ours,
+        ended: Ended { flag: rings.ended, _map: map },
+        outstanding: 0,
+    };
+    Ok((producer, PipeEnd { region: region.clone(), pipe: fd, wakeup: theirs }))
+}
+
+/// The rings of a pipe as its consumer sees them.
+pub(crate) struct ConsumerRings {
+    pub(crate) out: ring::Consumer<SharedRing<SLOT_WORDS>, SLOT_WORDS>,
+    pub(crate) back: ring::Producer<SharedRing<RETURN_WORDS>, RETURN_WORDS>,
+    pub(crate) ended: Ended,
+}
+
+/// Maps a pipe's memory on the consumer's side, and checks that it belongs to `region`.
+pub(crate) fn attach(region: &Region, fd: &OwnedFd) -> Result<ConsumerRings, MemError> {
+    let map = Arc::new(Mapping::of(fd, "pipe", true)?);
+    let header = read_header(&map, "pipe")?;
+    header.check("pipe", Kind::Pipe, map.len())?;
+    let wrong = |what, found: u64, expected: u64, remedy| {
+        Err(MemError::Header { object: "pipe", what, found, expected, remedy })
+    };
+    if header.region != region.name() {
+        return wrong("region", header.region, region.name(), "take region and pipe from the same handover");
+    }
+    if header.stride as usize != SLOT_WORDS * 8 || header.second as usize != RETURN_WORDS * 8 {
+        return wrong(
+            "slot size",
+            header.stride.into(),
+            (SLOT_WORDS * 8) as u64,
+            "use the same Flowyard version on both sides",
+        );
+    }
+    if !header.count.is_power_of_two() || !RING_SLOTS.contains(&header.count) || map.len() < file_bytes(header.count) {
+        return wrong(
+            "number of slots",
+            header.count.into(),
+            map.len() as u64,
+            "the header contradicts the file's size",
+        );
+    }
+    let rings = Rings::of(&map, header.count);
+    Ok(ConsumerRings {
+        out: ring::Consumer::new(rings.out),
+        back: ring::Producer::new(rings.back),
+        ended: Ended { flag: rings.ended, _map: map },
+    })
+}
+
+impl PipeProducer {
+    /// Room for `want` slots or what there is, counting places in the ring out and the buffers that
+    /// may still be out before the ring back could overflow.
+    #[inline]
+    pub fn reserve(&mut self, want: u32) -> u32 {
+        let budget = self.back.place().capacity() - self.outstanding;
+        self.out.reserve(want).min(budget)
+    }
+
+    /// Writes a slot. Answers false if the ring is full. The caller has told its ledger.
+    #[inline]
+    pub fn fill(&mut self, slot: Slot) -> bool {
+        let fits = self.outstanding < self.back.place().capacity() && self.out.fill(slot.to_words());
+        self.outstanding += u32::from(fits);
+        fits
+    }
+
+    /// Shows the slots filled so far to the consumer.
+    #[inline]
+    pub fn commit(&mut self) {
+        self.out.commit();
+    }
+
+    /// Next returned slot, as the consumer wrote it: anything at all, for the ledger to judge.
+    #[inline]
+    pub fn take_returned(&mut self) -> Option<Slot> {
+        if self.back.reserve() == 0 {
+            return None;
+        }
+        self.back.take().map(Slot::from_return)
+    }
+
+    /// Gives the places of the returned slots taken so far back to the consumer.
+    #[inline]
+    pub fn release_returned(&mut self) {
+        self.back.release();
+    }
+
+    /// Notes that a returned slot was genuine: one buffer fewer is out.
+    #[inline]
+    pub fn settle(&mut self) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+    }
+
+    /// Says that no more will come, and wakes the consumer. What was committed can still be taken.
+    pub fn end(&mut self) {
+        self.commit();
+        self.ended.flag().store(1, Ordering::Release); // pairs with the Acquire in `Ended::is_set`
+        self.wakeup.ring();
+    }
+
+    /// Whether the consumer is gone: its process ended, or it dropped its end. A system call.
+    pub fn consumer_gone(&self) -> bool {
+        !self.wakeup.drain()
+    }
+
+    /// Readable when the consumer wants attention or is gone.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wakeup.as_fd()
+    }
+
+    /// Announces that the yard sleeps and wants to be woken by returned slots. Answers false if there
+    /// are some already.
+    pub fn sleep(&mut self) -> bool {
+        self.back.sleep()
+    }
+
+    /// Takes the announcement back.
+    pub fn wake(&mut self) {
+        self.back.wake();
+    }
+
+    /// Impossible indices that the consumer showed.
+    pub fn violations(&self) -> u64 {
+        self.out.violations() + self.back.violations()
+    }
+
+    /// Slots that the consumer has not yet released from the ring out, as far as known.
+    pub fn queued(&self) -> u32 {
+        self.out.outstanding()
+    }
+
+    /// Buffers that are out: sent and not yet returned.
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+
+    /// Slots of the ring out.
+    pub fn capacity(&self) -> u32 {
+        self.out.place().capacity()
+    }
+
+    fn wake_if_asleep(&self) {
+        if self.out.wants_waking() {
+            self.wakeup.ring();
+        }
+    }
+}
+
+/// Wakes those consumers that sleep, after slots were committed to their pipes: one fence for all,
+/// and a system call for each that sleeps.
+pub fn notify<'p>(pipes: impl IntoIterator<Item = &'p mut PipeProducer>) {
+    ring::full_fence(); // S1 of crate::ring
+    for pipe in pipes {
+        pipe.wake_if_asleep();
+    }
+}

@@ -1,0 +1,92 @@
+//! Wakeups: a socket pair between the two ends of a pipe.
+//!
+//! A busy pair never touches it: a byte is sent only to an end that said it sleeps. A socket and not
+//! an eventfd, because a peer that shares an eventfd can clear its O_NONBLOCK and fill its counter,
+//! so that the next write blocks; here each end owns its descriptor, and every call carries
+//! MSG_DONTWAIT. The end of the peer, orderly or not, shows as end of file.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use crate::MemError;
+
+/// One end.
+#[derive(Debug)]
+pub(crate) struct Wakeup {
+    socket: OwnedFd,
+}
+
+/// Most bytes read from a peer at once: a flood is left to fill its own socket buffer.
+const DRAIN_BYTES: usize = 64;
+
+impl Wakeup {
+    /// Both ends.
+    pub(crate) fn pair() -> Result<(Wakeup, Wakeup), MemError> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map(|(a, b)| (Wakeup { socket: a }, Wakeup { socket: b }))
+            .map_err(|e| {
+                MemError::system("pipe", "make a socket pair for wakeups", "", "raise the limit of open files", e)
+            })
+    }
+
+    /// An end that came from another process.
+    pub(crate) fn from_fd(socket: OwnedFd) -> Wakeup {
+        Wakeup { socket }
+    }
+
+    /// The descriptor, for handing to the peer's process.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.socket
+    }
+
+    /// Sends one byte. Never blocks: if the peer's buffer is full it has wakeups enough.
+    pub(crate) fn ring(&self) {
+        let _ = rustix::net::send(&self.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+
+    /// Takes pending bytes; answers whether the peer is still there.
+    pub(crate) fn drain(&self) -> bool {
+        let mut bytes = [0u8; DRAIN_BYTES];
+        match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::DONTWAIT) {
+            Ok((0, _)) => false,
+            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Sleeps until a byte or the peer's end comes, or the time is over.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) {
+        let timeout = timeout.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        // An interrupted or failed wait is a short one: the caller looks again.
+        let _ = rustix::event::poll(&mut fds, timeout.as_ref());
+    }
+}
+
+impl AsFd for Wakeup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_never_blocks_and_an_end_is_seen() {
+        let (a, b) = Wakeup::pair().expect("socket pair");
+        for _ in 0..1_000_000 {
+            a.ring();
+        }
+        b.wait(Some(Duration::from_secs(5)));
+        assert!(b.drain());
+        drop(a);
+        while b.drain() {}
+        b.ring();
+    }
+}

@@ -1,0 +1,249 @@
+//! A peer that writes anything it can reach: counted and ignored, field by field.
+#![allow(unsafe_code)] // maps a pipe's memory a second time, as a hostile process would
+
+use std::os::fd::OwnedFd;
+
+use flowyard_mem::abi::HEADER_BYTES;
+use flowyard_mem::{
+    Consumer, Geometry, Grant, Handover, Ledger, PipeProducer, Region, Returned, Slot, Stock, notify, pipe,
+};
+
+const SLOTS: u32 = 8;
+
+struct Yard {
+    region: Region,
+    stock: Stock,
+    ledger: Ledger,
+    out: PipeProducer,
+    parts: Handover,
+}
+
+fn yard() -> Yard {
+    let (region, stock) = Region::create("hostile", Geometry::new(2048, 64, 32).expect("geometry")).expect("region");
+    let (out, end) = pipe(&region, SLOTS).expect("pipe");
+    let ledger = Ledger::new(&region, 1);
+    let parts = end.handover(Grant::Write).expect("handover");
+    Yard { region, stock, ledger, out, parts }
+}
+
+impl Yard {
+    fn send(&mut self) -> bool {
+        if self.out.reserve(1) == 0 {
+            return false;
+        }
+        let buffer = self.stock.take().expect("the ring is smaller than the stock");
+        let offset = self.region.geometry().packet_offset() as u16;
+        let slot = Slot { buffer: self.ledger.send(0, buffer), offset, len: 60, total: 60, ..Slot::default() };
+        assert!(self.out.fill(slot));
+        self.out.commit();
+        true
+    }
+
+    /// Takes returns as the dispatcher does; answers (freed, violations).
+    fn drain(&mut self) -> (u32, u32) {
+        let mut counts = (0, 0);
+        for _ in 0..4 * SLOTS {
+            let Some(slot) = self.out.take_returned() else { break };
+            match self.ledger.returned(0, slot.buffer) {
+                Returned::Free(buffer) => {
+                    self.stock.put(buffer);
+                    self.out.settle();
+                    counts.0 += 1;
+                }
+                Returned::Held => self.out.settle(),
+                Returned::Violation => counts.1 += 1,
+            }
+        }
+        self.out.release_returned();
+        counts
+    }
+}
+
+/// A second mapping of the pipe, through which the test writes what a hostile consumer could.
+struct Scribble {
+    base: *mut u8,
+    len: usize,
+}
+
+impl Scribble {
+    fn over(fd: &OwnedFd) -> Scribble {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let len = rustix::fs::fstat(fd).expect("fstat").st_size as usize;
+        // SAFETY: a fresh mapping of a file that cannot shrink.
+        let base =
+            unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0) };
+        Scribble { base: base.expect("mmap").cast(), len }
+    }
+
+    fn u32(&self, offset: usize, value: u32) {
+        assert!(offset + 4 <= self.len);
+        // SAFETY: within the mapping, aligned by the callers' offsets.
+        unsafe {
+            (*self.base.add(offset).cast::<std::sync::atomic::AtomicU32>())
+                .store(value, std::sync::atomic::Ordering::SeqCst)
+        };
+    }
+}
+
+const OUT_HEAD: usize = HEADER_BYTES + 128;
+const BACK_TAIL: usize = HEADER_BYTES + 256;
+const BACK_SLOTS: usize = 2 * HEADER_BYTES + SLOTS as usize * 32;
+
+#[test]
+fn the_head_of_the_ring_out_cannot_free_what_was_not_sent() {
+    let mut yard = yard();
+    let hostile = Scribble::over(&yard.parts.pipe);
+    while yard.send() {}
+    for head in [SLOTS + 1, u32::MAX, 1 << 31] {
+        hostile.u32(OUT_HEAD, head);
+        let before = yard.out.violations();
+        assert!(!yard.send(), "a ring with an impossible head stays full");
+        assert!(yard.out.violations() > before);
+    }
+    hostile.u32(OUT_HEAD, 3);
+    assert!(yard.send() && yard.send() && yard.send() && !yard.send(), "a possible head frees what it says");
+    hostile.u32(OUT_HEAD, 1);
+    assert!(!yard.send(), "a head that goes backwards frees nothing");
+}
+
+#[test]
+fn the_tail_of_the_ring_back_cannot_return_more_than_fits() {
+    let mut yard = yard();
+    let hostile = Scribble::over(&yard.parts.pipe);
+    assert!(yard.send());
+    for tail in [2 * SLOTS + 1, u32::MAX] {
+        hostile.u32(BACK_TAIL, tail);
+        assert_eq!(yard.drain(), (0, 0));
+    }
+    assert!(yard.out.violations() >= 2);
+}
+
+#[test]
+fn returned_indices_are_held_against_the_ledger() {
+    let mut yard = yard();
+    let hostile = Scribble::over(&yard.parts.pipe);
+    assert!(yard.send());
+    // Twice the same, another's, out of range, and nonsense in every other field of the slot.
+    for (n, buffer) in [0, 0, 1, 31, 32, u32::MAX].into_iter().enumerate() {
+        let at = BACK_SLOTS + n * 16;
+        hostile.u32(at, buffer);
+        hostile.u32(at + 4, 0xffff_ffff); // offset and length
+        hostile.u32(at + 8, 0xffff_ffff); // hash
+        hostile.u32(at + 12, 0xffff_ffff); // flags, verdict, port
+    }
+    hostile.u32(BACK_TAIL, 6);
+    assert_eq!(yard.drain(), (1, 5), "one genuine return, the rest counted");
+    assert_eq!(yard.stock.len(), 32);
+    assert_eq!(yard.out.outstanding(), 0);
+}
+
+#[test]
+fn a_sleeping_flag_that_is_always_set_costs_only_wakeups() {
+    let mut yard = yard();
+    let hostile = Scribble::over(&yard.parts.pipe);
+    for _ in 0..100_000 {
+        hostile.u32(OUT_HEAD + 8, 1);
+        notify([&mut yard.out]); // the socket fills up; the call must not block
+    }
+    assert!(!yard.out.consumer_gone());
+}
+
+#[test]
+fn the_rest_of_the_pipes_memory_means_nothing_to_the_yard() {
+    let mut yard = yard();
+    let hostile = Scribble::over(&yard.parts.pipe);
+    for offset in (0..HEADER_BYTES).step_by(4).chain((BACK_SLOTS..hostile.len - 4).step_by(4)) {
+        hostile.u32(offset, 0x5a5a_5a5a);
+    }
+    assert!(yard.send());
+    assert_eq!(yard.drain(), (0, 0));
+}
+
+#[test]
+fn a_region_with_foreign_writers_is_read_by_copy() {
+    let yard = yard();
+    let mut stock = yard.stock;
+    let mut buffer = stock.take().expect("free");
+    assert!(yard.region.foreign_writers());
+    assert!(yard.region.write(&mut buffer, 1000, b"seen"));
+    let mut scratch = [0; 2];
+    let seen = yard.region.peek(&buffer, 1000, 4, &mut scratch).to_vec();
+    assert_eq!(seen, b"se", "no more than the private copy holds");
+    assert_eq!(&scratch, b"se");
+}
+
+#[test]
+fn headers_that_lie_are_refused_with_the_field_named() {
+    // Each field of both headers, made wrong in a file that is otherwise whole.
+    for (offset, field) in [
+        (0usize, "magic"),
+        (8, "byte order"),
+        (12, "ABI version"),
+        (16, "kind"),
+        (20, "buffer size"),
+        (24, "length"),
+        (28, "annotation size"),
+        (40, "length"),
+    ] {
+        let Yard { parts, .. } = yard();
+        Scribble::over(&parts.region).u32(offset, 0x00ff_fff7);
+        let error = Consumer::attach(parts, Grant::Read).expect_err("a wrong region").to_string();
+        assert!(error.contains(field), "{offset}: {error}");
+    }
+    for (offset, field) in [
+        (0usize, "magic"),
+        (8, "byte order"),
+        (12, "ABI version"),
+        (16, "kind"),
+        (20, "slot size"),
+        (24, "number of slots"),
+        (28, "slot size"),
+        (32, "region"),
+        (40, "length"),
+    ] {
+        let Yard { parts, .. } = yard();
+        Scribble::over(&parts.pipe).u32(offset, 0x00ff_fff7);
+        let error = Consumer::attach(parts, Grant::Read).expect_err("a wrong pipe").to_string();
+        assert!(error.contains(field), "{offset}: {error}");
+    }
+}
+
+#[test]
+fn a_file_that_could_shrink_is_refused() {
+    let Yard { parts, .. } = yard();
+    let file = rustix::fs::memfd_create("plain", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
+    rustix::fs::ftruncate(&file, 1 << 20).expect("ftruncate");
+    let error = Consumer::attach(Handover { region: file, ..parts }, Grant::Read).expect_err("unsealed").to_string();
+    assert!(error.contains("shrink"), "{error}");
+}
+
+#[test]
+fn memfds_are_private_and_sealed() {
+    let Yard { parts, .. } = yard();
+    for fd in [&parts.region, &parts.pipe] {
+        let mode = rustix::fs::fstat(fd).expect("fstat").st_mode & 0o777;
+        assert_eq!(mode, 0o600);
+        assert!(rustix::fs::ftruncate(fd, 0).is_err(), "cannot shrink");
+        assert!(rustix::fs::ftruncate(fd, 1 << 30).is_err(), "cannot grow");
+    }
+}
+
+#[test]
+fn a_read_grant_cannot_be_turned_into_writing() {
+    let (region, mut stock) = Region::create("sealed", Geometry::new(2048, 0, 8).expect("geometry")).expect("region");
+    let (_out, end) = pipe(&region, 2).expect("pipe");
+    let parts = end.handover(Grant::Read).expect("handover");
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", parts.region.as_raw_fd());
+    if let Ok(again) = std::fs::OpenOptions::new().read(true).write(true).open(path) {
+        assert!(
+            rustix::io::pwrite(&again, b"x", 8192).is_err(),
+            "sealed against writing through a reopened descriptor"
+        );
+        let copy = Handover { region: again.into(), pipe: parts.pipe, wakeup: parts.wakeup };
+        assert!(Consumer::attach(copy, Grant::Write).is_err(), "nor can it be mapped writable");
+    }
+    let mut buffer = stock.take().expect("free");
+    assert!(region.write(&mut buffer, 512, b"the yard itself still writes"));
+    assert!(region.grant(Grant::Write).is_err());
+}
