@@ -2,7 +2,8 @@
 
 use crate::conversation::Conversation;
 use crate::dissection::{Dissection, Ports};
-use crate::fragment::{Datagram, FragmentMemory};
+use crate::fragment::Datagram;
+use crate::fragment_table::FragmentMemory;
 use crate::walk::dissect;
 use crate::{FlowHash, Frame, Observer, Policy, Table};
 
@@ -22,7 +23,8 @@ pub struct Decision {
 pub struct Hold {
     /// The datagram to wait for: classify again when its first fragment has been.
     pub datagram: Datagram,
-    /// Where the packet goes when the wait ends in vain: by addresses and protocol.
+    /// Where the packet goes when the wait ends in vain: by addresses and protocol, or with an
+    /// earlier datagram of the same identifier.
     pub fallback: Decision,
 }
 
@@ -120,7 +122,11 @@ impl Classifier {
                 learn(frame, memory, now_ns, &dissection, hash);
                 Verdict::Ring(self.decide(hash, dissection))
             }
-            None => Verdict::Hold(Hold { datagram, fallback: self.decide(by_addresses(), dissection) }),
+            None => {
+                let hash = memory.guess(&datagram, now_ns).unwrap_or_else(by_addresses);
+                let fallback = self.decide(hash, dissection);
+                Verdict::Hold(Hold { datagram, fallback })
+            }
         }
     }
 }

@@ -144,7 +144,7 @@ impl Default for Policy {
         Policy {
             key: KeyLevel::Innermost,
             max_depth: 8,
-            max_steps: 48,
+            max_steps: 192,
             key_vlan: false,
             key_vni: false,
             fragments: Fragments::Follow,

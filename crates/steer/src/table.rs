@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(table, before);
         assert_eq!(table.reweigh(&[2, 1, 1, 0]).unwrap(), 1024);
         assert_eq!(counts(&table), [2048, 1024, 1024, 0]);
-        assert_eq!(table.reweigh(&[1, 1, 1, 1, 4]).unwrap(), 1536 + 512);
+        assert_eq!(table.reweigh(&[1, 1, 1, 1, 4]).unwrap(), 1536 + 512 + 512);
         assert_eq!(counts(&table), [512, 512, 512, 512, 2048]);
     }
 

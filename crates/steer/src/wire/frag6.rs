@@ -1,15 +1,18 @@
 //! IPv6 fragment header (RFC 8200 section 4.5).
 
 use super::{Field, ip_protocol};
+use crate::dissection::Family;
 use crate::walk::{Step, Walk};
 use crate::{Id, Observer};
 
 /// Next header at 0, offset and flag at 2.
-const LEN: usize = 8;
+pub(crate) const LEN: usize = 8;
 /// Identification.
 pub(crate) const ID: Field = 4..8;
-const OFFSET: u16 = 0xfff8;
-const MORE_FRAGMENTS: u16 = 1;
+/// Fragment offset in the word at 2, in bytes.
+pub(crate) const OFFSET: u16 = 0xfff8;
+/// Flag in the word at 2: more fragments follow.
+pub(crate) const MORE_FRAGMENTS: u16 = 1;
 
 #[inline]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
@@ -25,5 +28,5 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     } else {
         walk.fragment(id, start, fragment & OFFSET != 0)?;
     }
-    ip_protocol::next(header[0])
+    ip_protocol::next(Family::V6, header[0])
 }

@@ -18,8 +18,10 @@ pub(crate) const DST: Field = 16..20;
 /// Both addresses.
 pub(crate) const ADDRESSES: Field = 12..20;
 
-const MORE_FRAGMENTS: u16 = 0x2000;
-const OFFSET: u16 = 0x1fff;
+/// Flag in the word at 6: more fragments follow.
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
+/// Fragment offset in the word at 6, in units of 8 bytes.
+pub(crate) const OFFSET: u16 = 0x1fff;
 
 #[inline]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
@@ -44,7 +46,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
         let id = u16::from_be_bytes([header[4], header[5]]).into();
         walk.fragment(id, start, fragment & OFFSET != 0)?;
     }
-    ip_protocol::next(protocol)
+    ip_protocol::next(Family::V4, protocol)
 }
 
 /// Whether these bytes are believable as an IPv4 header, where nothing else says what they are.

@@ -29,7 +29,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
         walk.clip(payload);
     }
     walk.upper(protocol);
-    ip_protocol::next(protocol)
+    ip_protocol::next(Family::V6, protocol)
 }
 
 /// Whether these bytes are believable as an IPv6 header, where nothing else says what they are.
