@@ -1,9 +1,14 @@
 //! Where packets come from and go to: one [`Port`] trait, and its implementations.
 #![deny(unsafe_code)]
 
+pub mod capture;
 mod error;
+mod interface;
+mod link;
 mod port;
 mod spec;
+mod sys;
+mod xdp;
 
 pub use error::PortError;
 pub use port::{Arrival, Opener, Outgoing, Port, PortCounters, PortInfo, Progress, Received, Sink};
@@ -14,9 +19,9 @@ pub use spec::{KINDS, Kind, PortSpec};
 /// # Errors
 /// A name, interface, file or option that cannot be: with what can.
 pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, PortError> {
-    let _ = parts;
     match spec.kind {
-        Kind::Xdp | Kind::Packet | Kind::Pcap | Kind::Gen => {
+        Kind::Xdp => xdp::prepare(spec, parts),
+        Kind::Packet | Kind::Pcap | Kind::Gen => {
             Err(spec.bad_option("is not built in", "use another kind of port"))
         }
     }

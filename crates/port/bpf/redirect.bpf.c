@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//
+// The XDP program of `xdp:` ports: hands each packet to the AF_XDP socket of the queue it came on.
+//
+// A packet on a queue without a socket goes on to the host's own stack, so that nothing is lost
+// while sockets open and close, or when only one queue was asked for. A packet longer than a
+// socket can take is dropped here, where it can be named, rather than in the kernel, where it
+// would be one among other drops. Each packet that the program sees raises exactly one counter.
+//
+// User space maps `counters` and reads it without a system call.
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+// One cache line a queue: two queues never write the same line.
+struct counter {
+	__u64 redirected; // handed to a socket; what the socket then lost, it counts itself
+	__u64 passed;     // no socket on the queue: to the host's stack
+	__u64 too_long;   // longer than `longest_bytes`: dropped
+	__u64 unused[5];
+};
+
+// Socket of each queue. Sized by the loader to the interface's queues.
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+// Counters of each queue. Sized like `sockets`.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct counter);
+} counters SEC(".maps");
+
+// Most bytes of a frame that a socket takes. Set by the loader.
+const volatile __u32 longest_bytes = 0xffffffff;
+
+static __always_inline int redirect_packet(struct xdp_md *ctx, __u64 len)
+{
+	__u32 queue = ctx->rx_queue_index;
+	struct counter *count = bpf_map_lookup_elem(&counters, &queue);
+	long action;
+
+	if (!count)
+		return XDP_PASS; // a queue beyond those that the interface had when this was loaded
+	action = bpf_redirect_map(&sockets, queue, XDP_PASS);
+	// Atomic: in generic mode two processors may work on one queue.
+	if (action != XDP_REDIRECT) {
+		__sync_fetch_and_add(&count->passed, 1);
+		return action;
+	}
+	if (len > longest_bytes) {
+		__sync_fetch_and_add(&count->too_long, 1);
+		return XDP_DROP;
+	}
+	__sync_fetch_and_add(&count->redirected, 1);
+	return action;
+}
+
+// For MTUs whose frames fit in one buffer.
+SEC("xdp")
+int flowyard_xdp(struct xdp_md *ctx)
+{
+	return redirect_packet(ctx, ctx->data_end - ctx->data);
+}
+
+// For larger MTUs: a frame may span several buffers.
+SEC("xdp.frags")
+int flowyard_frags(struct xdp_md *ctx)
+{
+	return redirect_packet(ctx, bpf_xdp_get_buff_len(ctx));
+}
+
+// The kernel's word for MIT, which is one of the licences of this file.
+char _license[] SEC("license") = "Dual MIT/GPL";

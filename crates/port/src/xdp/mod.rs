@@ -1,0 +1,195 @@
+//! `xdp:IF[/QUEUE]`: AF_XDP sockets on the receive queues of an interface.
+//!
+//! Layers, from the kernel up: `ring` (memory shared with the kernel), `socket` (one queue),
+//! `program` (what sits on the interface), `port` (the [`Port`](crate::Port) over them).
+//!
+//! The region's buffers are the kernel's packet memory, so a packet is where the yard wants it
+//! when it arrives, with annotation, tag and headroom in front. On the packet path there is no
+//! system call while packets keep coming, and no allocation.
+//!
+//! # Offloads, told honestly
+//! XDP shows bytes, not what the kernel knows of them; a frame's flags are therefore empty:
+//! - An unfinished checksum cannot be seen. Over veth, a sender's TCP and UDP packets have one
+//!   unless its offloads are off (`ethtool -K PEER tx off`). Frames that came by wire are finished.
+//! - A merged (GSO) frame is one long packet. Attaching in the driver makes veth's peer stop
+//!   merging, unless the MTU needs frames of several buffers; in the stack (`generic`) nothing
+//!   does. Without room for it, it is dropped and counted as `too-long`.
+//! - A VLAN tag that the card took off is gone: `ethtool -K IF rxvlan off` leaves it in.
+//!
+//! `packet:IF` tells all three.
+//!
+//! # What a queue loses
+//! See [`Port::counters`](crate::Port::counters): `no-buffer` (the yard was too slow to return
+//! buffers), `ring-full` (it was too slow to receive), `too-long`, `invalid-descriptor`,
+//! `undelivered` (arrived while closing), and `unaccounted`, the program's count less all others,
+//! told when the port is closed and zero unless the kernel has a surprise. What the card dropped
+//! before the program saw it is in the notes (`card-missed`).
+
+mod port;
+mod program;
+mod ring;
+mod socket;
+
+use std::sync::{Arc, Mutex, Weak};
+
+use flowyard_mem::{Region, Stock};
+
+use crate::interface::{Interface, XdpPlace};
+use crate::link::{ETHERNET, link_type};
+use crate::{Opener, Port, PortError, PortInfo, PortSpec};
+
+/// Entries of a fill ring and of a receive ring, and buffers that the kernel holds a queue.
+const DEFAULT_RING: u32 = 2048;
+/// Ethernet header and two VLAN tags: what a frame has on top of the MTU.
+const LAYER2_BYTES: usize = 14 + 8;
+/// Longest frame in several buffers: an IP packet of 65535 bytes that the kernel has merged.
+const LONGEST_MERGED: usize = 65535 + LAYER2_BYTES;
+/// Bytes in front of a packet at most, with the largest annotation.
+const MOST_FRONT_BYTES: usize = 512;
+
+/// What the user asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Options {
+    place: Option<XdpPlace>,
+    copy: Option<bool>,
+    promiscuous: bool,
+    ring: u32,
+}
+
+impl Options {
+    fn read(spec: &PortSpec) -> Result<Options, PortError> {
+        spec.only(&["native", "generic", "copy", "zerocopy", "promisc", "ring"])?;
+        let either = |yes: &str, no: &str| match (spec.flag(yes)?, spec.flag(no)?) {
+            (true, true) => Err(spec.bad_option(format!("cannot be both {yes} and {no}"), "write one of them")),
+            (true, false) => Ok(Some(true)),
+            (false, true) => Ok(Some(false)),
+            (false, false) => Ok(None),
+        };
+        let place = either("native", "generic")?.map(|n| if n { XdpPlace::Native } else { XdpPlace::Generic });
+        let copy = either("copy", "zerocopy")?;
+        if place == Some(XdpPlace::Generic) && copy == Some(false) {
+            return Err(spec.bad_option("cannot be zerocopy in generic mode", "write ?native&zerocopy, or ?generic"));
+        }
+        let allowed = "a power of two from 64 to 65536";
+        let ring = spec.value("ring", allowed)?.unwrap_or(DEFAULT_RING);
+        if !ring.is_power_of_two() || !(64..=65536).contains(&ring) {
+            return Err(spec.bad_option(format!("option ring is {ring}"), format!("write ?ring=N with {allowed}")));
+        }
+        Ok(Options { place, copy, promiscuous: spec.flag("promisc")?, ring })
+    }
+}
+
+/// What all openers and ports of one `prepare` share.
+#[derive(Debug)]
+struct Shared {
+    name: String,
+    interface: Interface,
+    options: Options,
+    /// The one queue asked for; all if none.
+    only: Option<u32>,
+    parts: u32,
+    attachment: Mutex<Weak<program::Attachment>>,
+}
+
+impl Shared {
+    /// The queues of part `part` when the interface has `queues`.
+    fn queues_of(&self, part: u32, queues: u32) -> Vec<u32> {
+        match self.only {
+            Some(only) => vec![only],
+            None => (0..queues).filter(|queue| queue % self.parts == part).collect(),
+        }
+    }
+}
+
+struct XdpOpener {
+    shared: Arc<Shared>,
+    part: u32,
+    info: PortInfo,
+}
+
+impl Opener for XdpOpener {
+    fn info(&self) -> &PortInfo {
+        &self.info
+    }
+
+    fn open(self: Box<Self>, region: &Region, stock: &mut Stock) -> Result<Box<dyn Port>, PortError> {
+        Ok(Box::new(port::XdpPort::open(self.shared, self.part, self.info, region, stock)?))
+    }
+}
+
+/// Looks the interface up and splits its queues into at most `parts` openers.
+pub(crate) fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, PortError> {
+    let options = Options::read(spec)?;
+    let name = spec.name();
+    let interface = Interface::find(&name, &spec.what)?;
+    if link_type(interface.hardware) != Some(ETHERNET) {
+        return Err(spec.bad_option(
+            format!("is not an Ethernet interface (ARPHRD {})", interface.hardware),
+            format!("use packet:{}", spec.what),
+        ));
+    }
+    let queues = receive_queues(&interface);
+    if let Some(queue) = spec.queue.filter(|queue| *queue >= queues) {
+        return Err(
+            spec.bad_option(format!("has no queue {queue}"), format!("{} has queues 0 to {}", spec.what, queues - 1))
+        );
+    }
+    let used = if spec.queue.is_some() { 1 } else { queues };
+    let parts = u32::try_from(parts).unwrap_or(u32::MAX).clamp(1, used);
+    let frame = interface.mtu as usize + LAYER2_BYTES;
+    let buffer_bytes = if frame <= 2048 - MOST_FRONT_BYTES { 2048 } else { 4096 };
+    let longest_packet = if frame <= buffer_bytes - MOST_FRONT_BYTES { buffer_bytes - 256 } else { LONGEST_MERGED };
+    let ring = options.ring;
+    let shared = Arc::new(Shared {
+        name: name.clone(),
+        interface,
+        options,
+        only: spec.queue,
+        parts,
+        attachment: Mutex::new(Weak::new()),
+    });
+    let opener = |part| {
+        let mine = shared.queues_of(part, queues).len();
+        let info = PortInfo {
+            name: name.clone(),
+            mode: queue_count(mine),
+            can_wait: false,
+            live: true,
+            longest_packet,
+            buffers_held: mine * ring as usize,
+            buffer_bytes,
+        };
+        Box::new(XdpOpener { shared: shared.clone(), part, info }) as Box<dyn Opener>
+    };
+    Ok((0..parts).map(opener).collect())
+}
+
+/// Receive queues in use; where the driver does not say, as many as the kernel made room for.
+fn receive_queues(interface: &Interface) -> u32 {
+    crate::sys::receive_queues(&interface.name).ok().filter(|n| *n > 0).unwrap_or(interface.most_queues)
+}
+
+fn queue_count(queues: usize) -> String {
+    if queues == 1 { "1 queue".into() } else { format!("{queues} queues") }
+}
+
+/// What the reader can do about the system's error `errno`.
+fn remedy(errno: Option<i32>) -> &'static str {
+    match errno {
+        Some(libc::EPERM | libc::EACCES) => {
+            "it needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF: run it as root (sudo), or give the program these \
+             (setcap cap_net_admin,cap_net_raw,cap_bpf+ep PROGRAM); packet:IF needs CAP_NET_RAW alone"
+        }
+        Some(libc::EBUSY) => {
+            "another AF_XDP socket has the queue: stop the program that holds it, or use another queue"
+        }
+        Some(libc::EEXIST) => "another XDP program is on the interface: `ip -d link show` tells which",
+        Some(libc::ENOBUFS) => {
+            "the locked-memory limit is too small: raise `ulimit -l`, add CAP_IPC_LOCK, or use fewer buffers"
+        }
+        Some(libc::ENETDOWN) => "bring the interface up: `ip link set IF up`",
+        Some(libc::EOPNOTSUPP) => "the driver cannot: leave out zerocopy or native, or use packet:IF",
+        Some(libc::EAFNOSUPPORT) => "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS): use packet:IF",
+        _ => "",
+    }
+}

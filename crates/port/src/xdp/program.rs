@@ -1,0 +1,248 @@
+//! The XDP program on the interface: loaded, attached, and taken off again.
+//!
+//! One [`Attachment`] serves all ports of an interface; the last one to let go of it detaches. It is
+//! a `bpf_link`, so the kernel detaches as well when the process is killed. Promiscuous mode is a
+//! packet socket's membership, which ends in the same way.
+
+use std::error::Error;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use aya::maps::{Map, MapData, XskMap};
+use aya::programs::{Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+
+use super::ring::{Counters, ProgramCounts};
+use super::{Options, remedy};
+use crate::PortError;
+use crate::interface::{Interface, XdpPlace};
+
+/// bpf/redirect.bpf.c, as bpf/build.sh built it.
+static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/redirect.bpf.o");
+
+/// The program on one interface, its map of sockets and its counters.
+pub(super) struct Attachment {
+    /// The kernel's number of the program.
+    pub id: u32,
+    /// In the driver, or in the stack.
+    pub place: XdpPlace,
+    /// Why not in the driver, where that was tried.
+    pub why: Option<String>,
+    counters: Counters,
+    sockets: Mutex<XskMap<MapData>>,
+    _promiscuous: Option<OwnedFd>,
+    _program: Mutex<Ebpf>,
+}
+
+/// What [`Attachment::new`] needs to know of its port.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Demand<'a> {
+    /// The port's name, for errors.
+    pub port: &'a str,
+    /// The interface, as it is now.
+    pub interface: &'a Interface,
+    /// What the user asked for.
+    pub options: &'a Options,
+    /// Most bytes of a frame that a socket takes.
+    pub longest_bytes: u32,
+    /// Whether frames may span several buffers.
+    pub several_buffers: bool,
+}
+
+impl Attachment {
+    /// Loads the program and attaches it: in the driver if that can, else in the stack, unless
+    /// the user said which.
+    pub(super) fn new(demand: Demand<'_>) -> Result<Attachment, PortError> {
+        let Demand { port, interface, options, .. } = demand;
+        if let Some((place, id)) = interface.xdp.first() {
+            return Err(occupied(port, interface, *place, *id));
+        }
+        let queues = interface.most_queues;
+        let fail = |action: &str, error: &(dyn Error + 'static)| {
+            PortError::action(port, action, words(error), remedy(errno(error)))
+        };
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .map_max_entries("sockets", queues)
+            .map_max_entries("counters", queues)
+            .override_global("longest_bytes", &demand.longest_bytes, true)
+            .load(OBJECT)
+            .map_err(|e| fail("load its XDP program", &e))?;
+        let odd = |what: &str| {
+            PortError::action(port, "load its XDP program", format!("the object has no {what}"), "run bpf/build.sh")
+        };
+        let sockets = ebpf.take_map("sockets").ok_or_else(|| odd("map `sockets`"))?;
+        let sockets = XskMap::try_from(sockets).map_err(|e| fail("use its map of sockets", &e))?;
+        let Some(Map::Array(counters)) = ebpf.take_map("counters") else { return Err(odd("map `counters`")) };
+        let counters = Counters::map(counters.fd().as_fd(), queues)
+            .map_err(|e| PortError::action(port, "map the counters of its XDP program", e, ""))?;
+
+        let name = if demand.several_buffers { "flowyard_frags" } else { "flowyard_xdp" };
+        let program: &mut Xdp = ebpf
+            .program_mut(name)
+            .ok_or_else(|| odd(name))?
+            .try_into()
+            .map_err(|e: aya::programs::ProgramError| fail("use its XDP program", &e))?;
+        program.load().map_err(|e| fail("load its XDP program", &e))?;
+        let id = program.info().map_err(|e| fail("ask for its XDP program's number", &e))?.id();
+        let mut why = None;
+        let mut place = None;
+        for (candidate, mode) in [(XdpPlace::Native, XdpMode::Driver), (XdpPlace::Generic, XdpMode::Skb)] {
+            if options.place.is_some_and(|only| only != candidate) {
+                continue;
+            }
+            match program.attach_to_if_index(interface.index, mode) {
+                Ok(_) => {
+                    place = Some(candidate);
+                    break;
+                }
+                // Only a driver that cannot is a reason to go on to the stack.
+                Err(e) if options.place.is_none() && candidate == XdpPlace::Native && driver_cannot(errno(&e)) => {
+                    why = Some(words(&e));
+                }
+                Err(e) => {
+                    return Err(fail(&format!("attach its XDP program ({})", candidate.word()), &e));
+                }
+            }
+        }
+        let promiscuous = match options.promiscuous {
+            true => Some(crate::sys::hold_promiscuous(interface.index).map_err(|e| {
+                let advice = remedy(e.raw_os_error());
+                PortError::action(port, "make the interface promiscuous", e, advice)
+            })?),
+            false => None,
+        };
+        Ok(Attachment {
+            id,
+            place: place.unwrap_or(XdpPlace::Generic),
+            why,
+            counters,
+            sockets: Mutex::new(sockets),
+            _promiscuous: promiscuous,
+            _program: Mutex::new(ebpf),
+        })
+    }
+
+    /// Sends packets of `queue` to `socket` from now on.
+    pub(super) fn enter(&self, queue: u32, socket: impl AsFd) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.set(queue, socket.as_fd().as_raw_fd(), 0).map_err(|e| io::Error::other(words(&e)))
+    }
+
+    /// Sends packets of `queue` to the host from now on.
+    pub(super) fn leave(&self, queue: u32) {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        // It fails where the kernel has emptied the slot already, because the socket is gone.
+        let _ = sockets.unset(queue);
+    }
+
+    /// What the program has counted on `queue`.
+    pub(super) fn counts(&self, queue: u32) -> ProgramCounts {
+        self.counters.of(queue)
+    }
+
+    /// Packets of all queues that found no socket.
+    pub(super) fn passed(&self) -> u64 {
+        self.counters.passed()
+    }
+
+    /// Queues that there is room for.
+    pub(super) fn queues(&self) -> u32 {
+        self.counters.queues()
+    }
+}
+
+/// Answers of drivers that have no XDP, or not for this MTU or these offloads.
+fn driver_cannot(errno: Option<i32>) -> bool {
+    matches!(errno, Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::ENOSPC | libc::ENOMEM | libc::E2BIG))
+}
+
+/// Error for an interface that has a program already: which, whose, and what to do.
+fn occupied(port: &str, interface: &Interface, place: XdpPlace, id: u32) -> PortError {
+    let name = aya::programs::loaded_programs()
+        .flatten()
+        .find(|info| info.id() == id)
+        .and_then(|info| info.name_as_str().map(|name| format!(" {name:?}")))
+        .unwrap_or_default();
+    let (owner, way_out) = match holder(id) {
+        Some(Holder { process, command, link: true }) => (
+            format!("attached by process {process} ({command})"),
+            format!("stop that process; its program goes with it (or detach the link: `bpftool link list` names it)"),
+        ),
+        Some(Holder { process, command, link: false }) => (
+            format!("held by process {process} ({command})"),
+            format!("stop that process, or run `ip link set dev {} {} off`", interface.name, place.word()),
+        ),
+        None => (
+            "held by no process that can be seen".into(),
+            format!(
+                "if nobody needs it, run `ip link set dev {} {} off` (if it is pinned, remove the pin under /sys/fs/bpf)",
+                interface.name,
+                place.word()
+            ),
+        ),
+    };
+    PortError::action(
+        port,
+        "attach its XDP program",
+        format!("{} has the XDP program {id}{name} ({}), {owner}", interface.name, place.word()),
+        format!("{way_out}; or use packet:{}, which needs no program", interface.name),
+    )
+}
+
+struct Holder {
+    process: u32,
+    command: String,
+    link: bool,
+}
+
+/// A process that holds program `id`, best one that holds a link to it. Seen in /proc/PID/fdinfo.
+fn holder(id: u32) -> Option<Holder> {
+    let mut found = None;
+    let wanted = id.to_string();
+    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Ok(number) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let Ok(descriptors) = std::fs::read_dir(process.path().join("fdinfo")) else { continue };
+        for text in descriptors.flatten().filter_map(|d| std::fs::read_to_string(d.path()).ok()) {
+            let value = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).map(str::trim);
+            if value("prog_id:") != Some(&wanted) {
+                continue;
+            }
+            let link = value("link_id:").is_some();
+            let command = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default().trim().to_owned();
+            found = Some(Holder { process: number, command, link });
+            if link {
+                return found;
+            }
+        }
+    }
+    found
+}
+
+/// The system's error number at the bottom of an error.
+pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        if let Some(number) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(number);
+        }
+        at = error.source();
+    }
+    None
+}
+
+/// An error with its causes, in one line.
+fn words(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut at = error.source();
+    while let Some(cause) = at {
+        let more = cause.to_string();
+        if !line.contains(&more) {
+            line = format!("{line}: {more}");
+        }
+        at = cause.source();
+    }
+    line
+}

@@ -1,0 +1,267 @@
+//! The rings that an AF_XDP socket shares with the kernel, and the counters that its program writes:
+//! the only place of this crate that maps memory for `xdp:` ports.
+//!
+//! Invariants, on which every `unsafe` here rests:
+//! 1. A [`Mapping`] covers exactly `len` bytes from `base`, until it is dropped. Offsets into it come
+//!    from the kernel (`XDP_MMAP_OFFSETS`) or are constants, and are checked against `len` once, when
+//!    a ring is made.
+//! 2. Entries are indexed modulo the ring's size, a power of two, so that no value that the other
+//!    side writes can lead outside.
+//! 3. The kernel writes these pages meanwhile: indices are read and written as atomics, entries by
+//!    raw copies, and no Rust reference to an entry is ever made.
+//!
+//! ```text
+//! fill ring      producer: we        consumer: kernel    entry: address (u64)
+//! receive ring   producer: kernel    consumer: we        entry: address u64, length u32, options u32
+//! counters       a cache line a queue, written by the XDP program: redirected, passed, too long
+//! ```
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::net::xdp::{XDP_PGOFF_RX_RING, XDP_UMEM_PGOFF_FILL_RING, XdpRingOffset};
+
+/// Memory shared with the kernel, unmapped on drop.
+#[derive(Debug)]
+struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: plain memory that no thread owns; its users go by invariant 3.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; `&Mapping` hands out nothing but checked pointers.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn of(fd: impl AsFd, offset: u64, len: usize, writable: bool) -> io::Result<Mapping> {
+        let prot = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        // SAFETY: a fresh mapping at an address of the kernel's choosing aliases nothing here.
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, fd, offset) }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Mapping { base, len })
+    }
+
+    /// Pointer to `len` bytes at `offset`, if they lie within.
+    fn span(&self, offset: u64, len: usize) -> io::Result<NonNull<u8>> {
+        let end = usize::try_from(offset).ok().and_then(|o| o.checked_add(len));
+        if end.is_none_or(|end| end > self.len) || offset % 4 != 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's ring offsets do not fit its ring"));
+        }
+        // SAFETY: offset + len ≤ self.len, just checked.
+        Ok(unsafe { self.base.add(offset as usize) })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that `of` mapped, once; pointers into it die with their ring.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// What fill and receive ring have in common: indices shared with the kernel, and our copies.
+#[derive(Debug)]
+struct Ring {
+    producer: NonNull<AtomicU32>,
+    consumer: NonNull<AtomicU32>,
+    flags: Option<NonNull<AtomicU32>>,
+    entries: NonNull<u8>,
+    mask: u32,
+    /// The index that we write, ahead of what the kernel has been shown.
+    ours: u32,
+    /// The index that the kernel writes, as last read.
+    theirs: u32,
+    _map: Mapping,
+}
+
+// SAFETY: the pointers lead into `_map`, which moves along; access is as invariant 3 says.
+unsafe impl Send for Ring {}
+
+impl Ring {
+    fn map(fd: impl AsFd, page: u64, at: &XdpRingOffset, size: u32, entry_bytes: usize) -> io::Result<Ring> {
+        assert!(size.is_power_of_two(), "checked when the option was read");
+        let entries_bytes = size as usize * entry_bytes;
+        let map = Mapping::of(fd, page, at.desc as usize + entries_bytes, true)?;
+        Ok(Ring {
+            producer: map.span(at.producer, 4)?.cast(),
+            consumer: map.span(at.consumer, 4)?.cast(),
+            flags: at.flags.map(|offset| map.span(offset, 4)).transpose()?.map(NonNull::cast),
+            entries: map.span(at.desc, entries_bytes)?,
+            mask: size - 1,
+            ours: 0,
+            theirs: 0,
+            _map: map,
+        })
+    }
+
+    fn load(&self, index: NonNull<AtomicU32>, order: Ordering) -> u32 {
+        // SAFETY: `map` found four aligned bytes there, and `_map` keeps them mapped.
+        unsafe { index.as_ref() }.load(order)
+    }
+
+    fn store_release(&self, index: NonNull<AtomicU32>, value: u32) {
+        // SAFETY: as in `load`.
+        unsafe { index.as_ref() }.store(value, Ordering::Release);
+    }
+}
+
+/// The ring on which the kernel is given empty buffers. One owner: two producers would lose buffers.
+#[derive(Debug)]
+pub(super) struct FillRing(Ring);
+
+impl FillRing {
+    /// Maps the fill ring of `fd`, made before with `size` entries.
+    pub(super) fn map(fd: impl AsFd, at: &XdpRingOffset, size: u32) -> io::Result<FillRing> {
+        Ring::map(fd, XDP_UMEM_PGOFF_FILL_RING, at, size, size_of::<u64>()).map(FillRing)
+    }
+
+    /// Room for how many buffers, at least `wanted` if there is.
+    pub(super) fn free(&mut self, wanted: u32) -> u32 {
+        let ring = &mut self.0;
+        let size = ring.mask + 1;
+        if size.wrapping_sub(ring.ours.wrapping_sub(ring.theirs)) < wanted {
+            // Acquire: pairs with the kernel's release of its consumer index (xskq_cons_release):
+            // it has read the entries that we are about to overwrite.
+            ring.theirs = ring.load(ring.consumer, Ordering::Acquire);
+        }
+        size.wrapping_sub(ring.ours.wrapping_sub(ring.theirs)).min(size)
+    }
+
+    /// Writes an address into the next entry. The caller has seen with [`FillRing::free`] that
+    /// there is room; without, the entry overwrites one that the kernel has not read yet.
+    pub(super) fn push(&mut self, address: u64) {
+        let ring = &mut self.0;
+        let entry = ring.entries.cast::<u64>();
+        // SAFETY: the index is masked to the ring's size (invariant 2), 8 bytes an entry.
+        unsafe { entry.add((ring.ours & ring.mask) as usize).write(address) };
+        ring.ours = ring.ours.wrapping_add(1);
+    }
+
+    /// Shows the kernel what was pushed.
+    pub(super) fn commit(&mut self) {
+        // Release: pairs with the kernel's acquire of the producer index (xskq_cons_get_entries).
+        self.0.store_release(self.0.producer, self.0.ours);
+    }
+
+    /// Whether the kernel has stopped looking at this ring and wants a system call.
+    pub(super) fn needs_wakeup(&self) -> bool {
+        // Relaxed: a hint, looked at again on each refill; nothing is read because of it.
+        self.0.flags.is_some_and(|flags| self.0.load(flags, Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0)
+    }
+}
+
+/// A packet, or a part of one, as the kernel hands it over (`struct xdp_desc`).
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Descriptor {
+    /// Where it starts, in bytes from the start of the buffer area.
+    pub address: u64,
+    /// Its length in bytes.
+    pub len: u32,
+    /// `XDP_PKT_CONTD`: the next descriptor continues this packet.
+    pub options: u32,
+}
+
+impl Descriptor {
+    /// Whether the next descriptor continues this packet.
+    pub(super) fn continues(&self) -> bool {
+        self.options & libc::XDP_PKT_CONTD != 0
+    }
+}
+
+/// The ring on which packets arrive.
+#[derive(Debug)]
+pub(super) struct ReceiveRing(Ring);
+
+impl ReceiveRing {
+    /// Maps the receive ring of `fd`, made before with `size` entries.
+    pub(super) fn map(fd: impl AsFd, at: &XdpRingOffset, size: u32) -> io::Result<ReceiveRing> {
+        Ring::map(fd, XDP_PGOFF_RX_RING, at, size, size_of::<Descriptor>()).map(ReceiveRing)
+    }
+
+    /// Entries ready, looking at the kernel's index only if those seen before are used up or
+    /// `look` says so.
+    pub(super) fn ready(&mut self, look: bool) -> u32 {
+        let ring = &mut self.0;
+        if look || ring.theirs == ring.ours {
+            // Acquire: pairs with the kernel's release of the producer index (xskq_prod_submit):
+            // entries and packets are visible.
+            ring.theirs = ring.load(ring.producer, Ordering::Acquire);
+        }
+        ring.theirs.wrapping_sub(ring.ours).min(ring.mask + 1)
+    }
+
+    /// The entry `ahead` places from the first that was not released.
+    pub(super) fn peek(&self, ahead: u32) -> Descriptor {
+        let ring = &self.0;
+        let entry = ring.entries.cast::<Descriptor>();
+        // SAFETY: the index is masked to the ring's size (invariant 2), 16 bytes an entry; a
+        // Descriptor is valid for any bytes.
+        unsafe { entry.add((ring.ours.wrapping_add(ahead) & ring.mask) as usize).read() }
+    }
+
+    /// Gives the kernel the first `count` entries to use again.
+    pub(super) fn release(&mut self, count: u32) {
+        self.0.ours = self.0.ours.wrapping_add(count);
+        // Release: pairs with the kernel's acquire of the consumer index (xskq_prod_nb_free).
+        self.0.store_release(self.0.consumer, self.0.ours);
+    }
+}
+
+/// What the XDP program has counted on one queue (`struct counter` in bpf/redirect.bpf.c).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ProgramCounts {
+    /// Handed to the queue's socket.
+    pub redirected: u64,
+    /// No socket: to the host's stack.
+    pub passed: u64,
+    /// Longer than a socket takes: dropped.
+    pub too_long: u64,
+}
+
+/// The program's counters, mapped read-only: reading them takes no system call.
+#[derive(Debug)]
+pub(super) struct Counters {
+    map: Mapping,
+    queues: u32,
+}
+
+const COUNTER_BYTES: usize = 64;
+
+impl Counters {
+    /// Maps the counters map of `queues` entries.
+    pub(super) fn map(fd: impl AsFd, queues: u32) -> io::Result<Counters> {
+        let len = (queues as usize * COUNTER_BYTES).next_multiple_of(rustix::param::page_size());
+        Ok(Counters { map: Mapping::of(fd, 0, len, false)?, queues })
+    }
+
+    /// Counts of `queue`; zero where the interface has no such queue.
+    pub(super) fn of(&self, queue: u32) -> ProgramCounts {
+        if queue >= self.queues {
+            return ProgramCounts::default();
+        }
+        let line = self.map.base.cast::<AtomicU64>();
+        let word = |n: usize| {
+            // SAFETY: queue < queues, so the 64-byte line lies within the mapping; maps are page-aligned.
+            let counter = unsafe { line.add(queue as usize * (COUNTER_BYTES / 8) + n).as_ref() };
+            counter.load(Ordering::Relaxed) // Relaxed: a figure, read for itself alone.
+        };
+        ProgramCounts { redirected: word(0), passed: word(1), too_long: word(2) }
+    }
+
+    /// Queues that are counted.
+    pub(super) fn queues(&self) -> u32 {
+        self.queues
+    }
+
+    /// Packets that found no socket, over all queues.
+    pub(super) fn passed(&self) -> u64 {
+        (0..self.queues).map(|queue| self.of(queue).passed).sum()
+    }
+}

@@ -1,0 +1,69 @@
+//! A new network namespace, and raw frames on an interface: what std and rustix leave to `unsafe`.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, MMsgHdr, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType};
+
+/// Moves the calling thread into a network namespace of its own and answers it. It lasts as long as
+/// the file is open, or a thread is in it.
+pub(crate) fn new_namespace() -> io::Result<File> {
+    // SAFETY: NEWNET alone changes which network this thread sees; no memory or descriptor table
+    // stops being shared.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;
+    File::open("/proc/thread-self/ns/net")
+}
+
+/// Sends frames on an interface of the calling thread's namespace, as they are.
+#[derive(Debug)]
+pub struct Injector(OwnedFd);
+
+/// Frames a system call.
+const BATCH: usize = 64;
+
+impl Injector {
+    /// Opens interface `name`.
+    ///
+    /// # Errors
+    /// The system call that failed.
+    pub fn open(name: &str) -> io::Result<Injector> {
+        let fd = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        let index = rustix::net::netdevice::name_to_index(&fd, name)?;
+        // SAFETY: an all-zero sockaddr_ll is a valid one.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_ifindex = index as i32;
+        let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: pointer and length are those of `address`.
+        if unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Injector(fd))
+    }
+
+    /// Sends frames in order, waiting while the interface's queue is full.
+    ///
+    /// # Errors
+    /// The interface refused one.
+    pub fn send<F: AsRef<[u8]>>(&self, frames: &[F]) -> io::Result<()> {
+        for frames in frames.chunks(BATCH) {
+            let slices: Vec<[IoSlice<'_>; 1]> = frames.iter().map(|f| [IoSlice::new(f.as_ref())]).collect();
+            let mut none: Vec<[MaybeUninit<u8>; 0]> = vec![[]; frames.len()];
+            let mut controls: Vec<_> = none.iter_mut().map(|c| SendAncillaryBuffer::new(c)).collect();
+            let mut messages: Vec<_> = slices.iter().zip(&mut controls).map(|(s, c)| MMsgHdr::new(s, c)).collect();
+            let mut sent = 0;
+            while sent < messages.len() {
+                match rustix::net::sendmmsg(&self.0, &mut messages[sent..], SendFlags::empty()) {
+                    Ok(more) => sent += more,
+                    Err(Errno::NOBUFS | Errno::AGAIN | Errno::INTR) => std::thread::yield_now(),
+                    Err(e) => return Err(e.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+}
