@@ -323,6 +323,12 @@ impl Dissection {
         if self.has_quoted { self.key.flow(bytes) } else { None }
     }
 
+    /// Whether this is an ICMP error that quotes a packet it could read.
+    #[inline]
+    pub fn is_icmp_error(&self) -> bool {
+        self.has_quoted
+    }
+
     /// The conversation that is hashed, the same for both directions.
     #[inline]
     pub fn conversation(&self, bytes: &[u8]) -> Conversation {
