@@ -58,6 +58,10 @@ pub struct Consumer {
     /// Slots taken since the ring out was last released.
     unreleased: u32,
     malformed: u64,
+    /// The yard's end of the wakeup was closed.
+    yard_gone: bool,
+    /// `prepare_to_wait` announced sleep.
+    announced: bool,
 }
 
 impl std::fmt::Debug for ConsumerRings {
@@ -90,7 +94,16 @@ impl Consumer {
 
     fn over(region: Region, pipe: &OwnedFd, wakeup: Wakeup) -> Result<Consumer, MemError> {
         let rings = pipe::attach(&region, pipe)?;
-        Ok(Consumer { region, rings, wakeup, current: Vec::with_capacity(64), unreleased: 0, malformed: 0 })
+        Ok(Consumer {
+            region,
+            rings,
+            wakeup,
+            current: Vec::with_capacity(64),
+            unreleased: 0,
+            malformed: 0,
+            yard_gone: false,
+            announced: false,
+        })
     }
 
     /// The next packet, or `None` when there is none now. Never blocks. The packet before it goes
@@ -102,6 +115,17 @@ impl Consumer {
             return None;
         }
         Some(Packet { consumer: self })
+    }
+
+    /// Whether there is a packet to take. Never blocks.
+    #[inline]
+    pub fn has_next(&mut self) -> bool {
+        self.rings.out.reserve() > 0
+    }
+
+    /// Whether the yard has ended the pipe and everything was taken.
+    pub fn is_ended(&mut self) -> bool {
+        (self.rings.ended.is_set() || self.yard_gone) && self.rings.out.reserve() == 0
     }
 
     /// Takes the slots of one packet into `current`.
@@ -161,6 +185,9 @@ impl Consumer {
     /// there are packets.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Wait {
         let deadline = timeout.map(|t| Instant::now() + t);
+        if std::mem::take(&mut self.announced) {
+            self.rings.out.wake();
+        }
         loop {
             let ended = self.rings.ended.is_set(); // before looking: what it committed is seen after
             if self.rings.out.reserve() > 0 {
@@ -169,6 +196,10 @@ impl Consumer {
             self.flush();
             if ended {
                 return Wait::Ended;
+            }
+            self.yard_gone |= !self.wakeup.drain();
+            if self.yard_gone {
+                return if self.rings.out.reserve() > 0 { Wait::Ready } else { Wait::Ended };
             }
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             if left.is_some_and(|l| l.is_zero()) {
@@ -179,9 +210,6 @@ impl Consumer {
             }
             self.wakeup.wait(left);
             self.rings.out.wake();
-            if !self.wakeup.drain() && self.rings.out.reserve() == 0 {
-                return Wait::Ended; // the yard is gone
-            }
         }
     }
 
@@ -190,7 +218,8 @@ impl Consumer {
     /// no time, which takes the announcement back.
     pub fn prepare_to_wait(&mut self) -> bool {
         self.flush();
-        !self.rings.ended.is_set() && self.rings.out.sleep()
+        self.announced = !self.is_ended() && self.rings.out.sleep();
+        self.announced
     }
 
     /// Readable when there may be packets after [`Consumer::prepare_to_wait`] answered true.

@@ -1,1 +1,42 @@
-//! Placeholder.
+//! The yard: ports, steering and pipes to consumers. What a Rust application depends on.
+//!
+//! ```
+//! use flowyard::{Yard, YardConfig};
+//! use flowyard::mem::Wait;
+//!
+//! let config = YardConfig { rings: 2, ..YardConfig::default() };
+//! let (yard, readers) = Yard::open(&config, &["gen:mix?packets=1000".parse()?])?;
+//! let consumers: Vec<_> = readers.into_iter().map(|mut ring| std::thread::spawn(move || {
+//!     let mut packets = 0;
+//!     while ring.wait(None) != Wait::Ended {
+//!         while let Some(packet) = ring.next() {
+//!             packets += u64::from(!packet.is_empty());
+//!         }
+//!     }
+//!     packets
+//! })).collect();
+//! let report = yard.start()?.join();
+//! let seen: u64 = consumers.into_iter().map(|c| c.join().unwrap()).sum();
+//! assert!(report.sums_agree() && seen == 1000);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(unsafe_code)]
+
+mod backlog;
+mod counters;
+mod cpu;
+mod dispatcher;
+mod fragments;
+mod outlets;
+mod reader;
+mod sorter;
+mod witness;
+mod yard;
+
+pub use counters::{Drop, Live, Report, RingCounters};
+pub use fragments::SharedFragments;
+pub use reader::RingReader;
+pub use sorter::{HOLD_NS, HOLD_PACKETS, Route, Sorter, SorterCounts};
+pub use witness::{Findings, Witness};
+pub use yard::{Running, Yard, YardConfig, YardError};
+pub use {flowyard_mem as mem, flowyard_port as port, flowyard_steer as steer};

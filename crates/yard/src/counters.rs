@@ -1,0 +1,187 @@
+//! What was received, delivered and lost, by name: the sums always agree.
+//!
+//! `received = delivered + ring-full + consumer-gone + shutdown + waiting`, where `waiting` is zero
+//! once a yard has ended. What a port lost before it reached the yard is the port's to name.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flowyard_port::PortCounters;
+
+use crate::SorterCounts;
+
+/// Why a packet that was received was not delivered. Each lost packet is counted in exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drop {
+    /// Its ring was full, its backlog the longest, and no buffer was spare.
+    RingFull,
+    /// The consumer of its ring is gone.
+    ConsumerGone,
+    /// The yard was told to end before its consumer made room.
+    Shutdown,
+    /// It has more segments than its ring has places.
+    TooLong,
+}
+
+impl Drop {
+    /// Every reason.
+    pub const ALL: [Drop; 4] = [Drop::RingFull, Drop::ConsumerGone, Drop::Shutdown, Drop::TooLong];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Drop::RingFull => "ring-full",
+            Drop::ConsumerGone => "consumer-gone",
+            Drop::Shutdown => "shutdown",
+            Drop::TooLong => "too-long",
+        }
+    }
+}
+
+/// Counts of one ring, over all dispatchers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RingCounters {
+    /// Packets put on the ring.
+    pub packets: u64,
+    /// Their captured bytes.
+    pub bytes: u64,
+    /// Packets meant for it and lost, by [`Drop`].
+    pub dropped: [u64; Drop::ALL.len()],
+}
+
+impl RingCounters {
+    /// Sum of the losses.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    pub(crate) fn add(&mut self, other: &RingCounters) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        for (mine, theirs) in self.dropped.iter_mut().zip(other.dropped) {
+            *mine += theirs;
+        }
+    }
+}
+
+/// Everything that a yard counted, when it has ended.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// By port, in the order they were given: its name and counts.
+    pub ports: Vec<(String, PortCounters)>,
+    /// By ring.
+    pub rings: Vec<RingCounters>,
+    /// Fragments that had to wait.
+    pub sorter: SorterCounts,
+    /// Things that consumers wrote and that could not be: counted and ignored.
+    pub violations: u64,
+    /// Buffers that did not come home before the yard ended.
+    pub buffers_missing: u64,
+    /// What went wrong with ports while running or closing, in words.
+    pub errors: Vec<String>,
+}
+
+impl Report {
+    /// Packets that ports handed to the yard.
+    pub fn received(&self) -> u64 {
+        self.ports.iter().map(|(_, c)| c.packets).sum()
+    }
+
+    /// Packets put on rings.
+    pub fn delivered(&self) -> u64 {
+        self.rings.iter().map(|r| r.packets).sum()
+    }
+
+    /// Packets received and lost, over all rings and reasons.
+    pub fn dropped(&self) -> u64 {
+        self.rings.iter().map(RingCounters::dropped_total).sum()
+    }
+
+    /// Packets that ports lost before the yard saw them.
+    pub fn lost_before(&self) -> u64 {
+        self.ports.iter().map(|(_, c)| c.lost_total()).sum()
+    }
+
+    /// Whether received = delivered + every named drop.
+    pub fn sums_agree(&self) -> bool {
+        self.received() == self.delivered() + self.dropped()
+    }
+
+    pub(crate) fn merge(&mut self, other: Report) {
+        for (name, counters) in other.ports {
+            match self.ports.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, mine)) => add_port(mine, &counters),
+                None => self.ports.push((name, counters)),
+            }
+        }
+        self.rings.resize(self.rings.len().max(other.rings.len()), RingCounters::default());
+        for (mine, theirs) in self.rings.iter_mut().zip(&other.rings) {
+            mine.add(theirs);
+        }
+        self.sorter.held += other.sorter.held;
+        self.sorter.followed += other.sorter.followed;
+        self.sorter.expired += other.sorter.expired;
+        self.sorter.given_up += other.sorter.given_up;
+        self.violations += other.violations;
+        self.buffers_missing += other.buffers_missing;
+        self.errors.extend(other.errors);
+    }
+}
+
+fn add_port(mine: &mut PortCounters, theirs: &PortCounters) {
+    mine.packets += theirs.packets;
+    mine.bytes += theirs.bytes;
+    for (list, other) in [(&mut mine.lost, &theirs.lost), (&mut mine.notes, &theirs.notes)] {
+        for (name, count) in other {
+            match list.iter_mut().find(|(n, _)| n == name) {
+                Some((_, sum)) => *sum += count,
+                None => list.push((name, *count)),
+            }
+        }
+    }
+}
+
+/// Running counts that other threads may read while packets flow: a dispatcher's, stored once a batch.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Packets received.
+    pub received: AtomicU64,
+    /// Bytes received.
+    pub bytes: AtomicU64,
+    /// Packets delivered.
+    pub delivered: AtomicU64,
+    /// Packets dropped, all reasons.
+    pub dropped: AtomicU64,
+}
+
+impl Live {
+    pub(crate) fn store(&self, received: u64, bytes: u64, delivered: u64, dropped: u64) {
+        // Relaxed: figures to look at, each for itself.
+        self.received.store(received, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.delivered.store(delivered, Ordering::Relaxed);
+        self.dropped.store(dropped, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_adds_by_name() {
+        let part = |packets, lost| Report {
+            ports: vec![(
+                "xdp:a".into(),
+                PortCounters { packets, lost: vec![("rx-ring-full", lost)], ..PortCounters::default() },
+            )],
+            rings: vec![RingCounters { packets: packets - 1, dropped: [1, 0, 0, 0], ..RingCounters::default() }],
+            ..Report::default()
+        };
+        let mut sum = part(10, 2);
+        sum.merge(part(5, 1));
+        assert_eq!((sum.received(), sum.delivered(), sum.dropped(), sum.lost_before()), (15, 13, 2, 3));
+        assert!(sum.sums_agree());
+        sum.rings[0].packets += 1;
+        assert!(!sum.sums_agree(), "a packet counted twice shows");
+    }
+}

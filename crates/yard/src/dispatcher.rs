@@ -1,0 +1,312 @@
+//! A dispatcher: the thread that owns some ports, its share of the buffers, and one pipe to every
+//! ring.
+//!
+//! One turn: take home what consumers returned, move backlogs on, receive a batch from each port,
+//! sort it, write tags and slots, commit, wake who sleeps. A busy dispatcher makes no system call of
+//! its own and allocates nothing; an idle one sleeps on its ports and pipes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use flowyard_mem::{Region, Stock, flags};
+use flowyard_port::{Port, PortCounters, Progress, Received};
+use flowyard_steer::{Decision, Frame, LinkType, Verdict};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::counters::{Drop, Live, Report};
+use crate::outlets::{Outlets, Parcel, Segment};
+use crate::sorter::{Route, Sorter};
+
+/// Packets received at a time: enough to share the cost of a turn, few enough to stay in cache.
+const BATCH: usize = 64;
+/// Free buffers below which the longest backlog gives up its oldest.
+const LOW_STOCK: usize = 2 * BATCH;
+/// Turns without work before the dispatcher sleeps.
+const SPINS: u32 = 200;
+/// Longest sleep, so that a stop is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(50);
+/// How often it is looked whether consumers are still there.
+const CONSUMER_CHECK: Duration = Duration::from_millis(100);
+/// How long consumers may take to empty their rings once the yard was told to stop.
+const STOP_GRACE: Duration = Duration::from_millis(300);
+/// Bytes of headers copied out of a region that foreign processes may write.
+const HEADER_COPY_BYTES: usize = 2048;
+
+/// A port and what is remembered of it.
+pub(crate) struct Source {
+    pub(crate) port: Box<dyn Port>,
+    pub(crate) number: u16,
+    pub(crate) sorter: Sorter<Parcel>,
+    pub(crate) ended: bool,
+}
+
+pub(crate) struct Dispatcher {
+    pub(crate) region: Region,
+    pub(crate) stock: Stock,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) outlets: Outlets,
+    pub(crate) live: Arc<Live>,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) batch: Vec<Received>,
+    pub(crate) scratch: Box<[u8; HEADER_COPY_BYTES]>,
+    pub(crate) errors: Vec<String>,
+    pub(crate) received: (u64, u64),
+}
+
+/// What one turn found to do.
+struct Turn {
+    busy: bool,
+    /// Nanoseconds until a port that knows has something.
+    wait_ns: Option<u64>,
+    /// Whether anything is left that can still produce packets.
+    open: bool,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        region: Region,
+        stock: Stock,
+        sources: Vec<Source>,
+        outlets: Outlets,
+        stop: Arc<AtomicBool>,
+    ) -> Dispatcher {
+        Dispatcher {
+            region,
+            stock,
+            sources,
+            outlets,
+            live: Arc::new(Live::default()),
+            stop,
+            batch: Vec::with_capacity(4 * BATCH),
+            scratch: Box::new([0; HEADER_COPY_BYTES]),
+            errors: Vec::new(),
+            received: (0, 0),
+        }
+    }
+
+    /// Runs until every source has ended or the yard is told to stop; then delivers what waits, says
+    /// to consumers that this was all, takes the buffers home and closes the ports.
+    pub(crate) fn run(mut self) -> Report {
+        let mut idle_turns = 0;
+        let mut checked = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            let turn = self.turn();
+            if !turn.open {
+                break;
+            }
+            idle_turns = if turn.busy { 0 } else { idle_turns + 1 };
+            if idle_turns > SPINS {
+                self.sleep(turn.wait_ns);
+            } else if idle_turns > 0 {
+                std::hint::spin_loop();
+            }
+            // Looking at the clock is cheap next to a turn only when there is little to do or something
+            // is stuck.
+            if (idle_turns > 0 || self.outlets.backlog() > 0) && checked.elapsed() > CONSUMER_CHECK {
+                checked = Instant::now();
+                self.outlets.check_consumers(&mut self.stock);
+            }
+        }
+        self.finish()
+    }
+
+    fn turn(&mut self) -> Turn {
+        let mut turn = Turn { busy: false, wait_ns: None, open: false };
+        turn.busy |= self.outlets.reclaim(&mut self.stock) > 0;
+        turn.busy |= self.outlets.drain() > 0;
+        for at in 0..self.sources.len() {
+            if self.sources[at].ended {
+                continue;
+            }
+            turn.open = true;
+            let can_wait = self.sources[at].port.info().can_wait;
+            if can_wait && self.outlets.backlog() > 0 {
+                continue; // a source that can wait does, until all rings have room
+            }
+            if !can_wait && self.stock.len() < LOW_STOCK {
+                self.outlets.give_up(&mut self.stock, LOW_STOCK);
+            }
+            self.receive(at, &mut turn);
+        }
+        self.outlets.commit();
+        let (delivered, dropped) = self.outlets.totals();
+        self.live.store(self.received.0, self.received.1, delivered, dropped);
+        turn
+    }
+
+    fn receive(&mut self, at: usize, turn: &mut Turn) {
+        let source = &mut self.sources[at];
+        match source.port.receive(&mut self.stock, &mut self.batch, BATCH) {
+            Ok(Progress::Ready) => {}
+            Ok(Progress::Idle { wait_ns }) => {
+                turn.wait_ns = [turn.wait_ns, wait_ns].into_iter().flatten().min();
+            }
+            Ok(Progress::NoBuffers) => {
+                if self.batch.is_empty() && self.outlets.backlog() == 0 && self.outlets.outstanding() == 0 {
+                    // Only fragments that wait hold buffers: the oldest has waited long enough.
+                    let (outlets, stock) = (&mut self.outlets, &mut self.stock);
+                    source.sorter.give_up_oldest(&mut |p, d: &Decision, r| outlets.deliver(p, d, r, stock));
+                }
+            }
+            Ok(Progress::Ended) => source.ended = true,
+            Err(error) => {
+                self.errors.push(error.to_string());
+                source.ended = true;
+            }
+        }
+        if !self.batch.is_empty() {
+            turn.busy = true;
+            self.sort_batch(at);
+        }
+        let source = &mut self.sources[at];
+        if source.sorter.waiting() > 0 {
+            let now_ns = if source.port.info().live { realtime_ns() } else { 0 };
+            let (outlets, stock) = (&mut self.outlets, &mut self.stock);
+            let mut emit = |p, d: &Decision, r| outlets.deliver(p, d, r, stock);
+            source.sorter.expire(now_ns, &mut emit);
+            source.sorter.refresh(now_ns, &mut emit);
+            turn.wait_ns = Some(turn.wait_ns.unwrap_or(u64::MAX).min(10_000_000));
+        }
+        if source.ended {
+            let (outlets, stock) = (&mut self.outlets, &mut self.stock);
+            source.sorter.finish(|p, d, r| outlets.deliver(p, d, r, stock));
+        }
+    }
+
+    /// Sorts what was received, packet by packet.
+    fn sort_batch(&mut self, at: usize) {
+        let source = &mut self.sources[at];
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut received = batch.drain(..);
+        while let Some(head) = received.next() {
+            let first = Segment { buffer: head.buffer, offset: head.offset, len: head.segment_len };
+            let mut rest = Vec::new();
+            if head.more {
+                rest = self.outlets.list();
+                for next in received.by_ref() {
+                    rest.push(Segment { buffer: next.buffer, offset: next.offset, len: next.segment_len });
+                    if !next.more {
+                        break;
+                    }
+                }
+            }
+            let parcel = Parcel { first, rest, arrival: head.arrival, port: source.number };
+            self.received.0 += 1;
+            self.received.1 += u64::from(parcel.arrival.len);
+            let verdict = look(&self.region, &mut source.sorter, &parcel, &mut self.scratch[..]);
+            let (outlets, stock) = (&mut self.outlets, &mut self.stock);
+            match &verdict {
+                Verdict::Ring(decision) if source.sorter.waiting() == 0 => {
+                    outlets.deliver(parcel, decision, Route::Direct, stock);
+                }
+                _ => {
+                    let now_ns = parcel.arrival.time_ns;
+                    source.sorter.settle(&verdict, now_ns, parcel, |p, d, r| outlets.deliver(p, d, r, stock));
+                }
+            }
+        }
+        drop(received);
+        self.batch = batch;
+    }
+
+    /// Sleeps until a port or a pipe has something, at most `wait_ns`.
+    fn sleep(&mut self, wait_ns: Option<u64>) {
+        let longest = wait_ns.map_or(LONGEST_SLEEP, Duration::from_nanos).min(LONGEST_SLEEP);
+        if longest.is_zero() {
+            return;
+        }
+        let asleep = self.outlets.sleep();
+        if asleep {
+            let timeout = Timespec { tv_sec: 0, tv_nsec: longest.as_nanos() as i64 };
+            // A sleeping dispatcher may allocate: this is off the packet path.
+            let mut fds: Vec<PollFd<'_>> = Vec::new();
+            for source in self.sources.iter().filter(|s| !s.ended) {
+                fds.extend(source.port.fds().into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            }
+            fds.extend(self.outlets.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            // Interrupted or failed: a short sleep; the next turn looks again.
+            let _ = rustix::event::poll(&mut fds, Some(&timeout));
+        }
+        self.outlets.wake();
+        if asleep {
+            self.outlets.check_consumers(&mut self.stock); // drains wakeup bytes as well
+        }
+    }
+
+    fn finish(mut self) -> Report {
+        let (outlets, stock) = (&mut self.outlets, &mut self.stock);
+        for source in &mut self.sources {
+            source.sorter.finish(|p, d, r| outlets.deliver(p, d, r, stock));
+        }
+        self.outlets.commit();
+        // What waits goes out as consumers make room: for as long as it takes, unless told to stop.
+        let mut told = None;
+        self.settle(&mut told, |outlets| outlets.backlog() > 0);
+        self.outlets.give_up_all(Drop::Shutdown, &mut self.stock);
+        self.outlets.end();
+        self.settle(&mut told, |outlets| outlets.outstanding() > 0);
+        self.close()
+    }
+
+    /// Takes buffers home and moves backlogs on while `pending` says so, the yard is not told to stop,
+    /// or has not been for long.
+    fn settle(&mut self, told: &mut Option<Instant>, pending: impl Fn(&Outlets) -> bool) {
+        let mut turns = 0;
+        while pending(&self.outlets) {
+            if self.stop.load(Ordering::Relaxed) && told.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE {
+                return;
+            }
+            let home = self.outlets.reclaim(&mut self.stock);
+            if self.outlets.drain() + home > 0 {
+                turns = 0;
+            } else {
+                turns += 1;
+            }
+            self.outlets.commit();
+            if turns > SPINS {
+                self.sleep(Some(1_000_000));
+            }
+        }
+    }
+
+    fn close(mut self) -> Report {
+        let mut report = Report {
+            rings: self.outlets.counters(),
+            violations: self.outlets.violations(),
+            errors: self.errors,
+            ..Report::default()
+        };
+        for source in self.sources {
+            let name = source.port.info().name.clone();
+            let counts = source.sorter.counts();
+            let mut port = source.port;
+            let last = port.counters();
+            let counters: PortCounters = match port.close(&mut self.stock) {
+                Ok(counters) => counters,
+                Err(error) => {
+                    report.errors.push(error.to_string());
+                    last
+                }
+            };
+            report.merge(Report { ports: vec![(name, counters)], sorter: counts, ..Report::default() });
+        }
+        report.buffers_missing = (self.stock.capacity() - self.stock.len()) as u64;
+        let (delivered, dropped) = self.outlets.totals();
+        self.live.store(self.received.0, self.received.1, delivered, dropped);
+        report
+    }
+}
+
+#[inline]
+fn look(region: &Region, sorter: &mut Sorter<Parcel>, parcel: &Parcel, scratch: &mut [u8]) -> Verdict {
+    let Parcel { first, arrival, .. } = parcel;
+    let bytes = region.peek(&first.buffer, first.offset.into(), first.len.into(), scratch);
+    let stripped_vlan = (arrival.flags & flags::VLAN_STRIPPED != 0).then_some(arrival.stripped_vlan);
+    let frame = Frame { bytes, link: LinkType(arrival.link), stripped_vlan, wire_len: arrival.wire_len };
+    sorter.look(&frame, arrival.time_ns, &mut ())
+}
+
+fn realtime_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64)
+}

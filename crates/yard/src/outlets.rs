@@ -1,0 +1,393 @@
+//! The dispatcher's outward side: pipes, ledger, backlogs, and who gets what.
+//!
+//! Owned by one dispatcher. Every parcel given to [`Outlets::deliver`] ends in exactly one counter of
+//! its ring: delivered, or a named drop, or it waits in a backlog (counted when it leaves).
+
+use flowyard_mem::{
+    Buffer, Ledger, NO_OFFSET, PipeProducer, Region, Returned, Slot, Stock, Tag, Verdict, flags, notify, slot_flags,
+};
+use flowyard_port::Arrival;
+use flowyard_steer::{Decision, Family, FlowHash, Fragment, HASH_VERSION};
+
+use crate::backlog::Backlogs;
+use crate::counters::{Drop, RingCounters};
+use crate::sorter::Route;
+
+/// One buffer of a packet.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) buffer: Buffer,
+    pub(crate) offset: u16,
+    pub(crate) len: u16,
+}
+
+/// A packet on its way through the yard: its buffers and what its port knows.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) first: Segment,
+    /// Further segments; empty, and no allocation, for a packet in one buffer.
+    pub(crate) rest: Vec<Segment>,
+    pub(crate) arrival: Arrival,
+    pub(crate) port: u16,
+}
+
+struct Outlet {
+    pipe: PipeProducer,
+    gone: bool,
+    /// Slots were filled since the last commit.
+    dirty: bool,
+    counters: RingCounters,
+    violations: u64,
+}
+
+/// Pipes to all rings, and the buffers that are out on them.
+pub(crate) struct Outlets {
+    region: Region,
+    outlets: Vec<Outlet>,
+    ledger: Ledger,
+    backlogs: Backlogs,
+    hash_version: u8,
+    /// Emptied segment lists, to be used again.
+    spare_lists: Vec<Vec<Segment>>,
+}
+
+/// Returned slots taken from one pipe at a time, so that none starves the others.
+const RETURNS_AT_ONCE: usize = 256;
+
+impl Outlets {
+    pub(crate) fn new(region: &Region, pipes: Vec<PipeProducer>, hash: &FlowHash) -> Outlets {
+        let hash_version = if matches!(hash, FlowHash::Default { .. }) { HASH_VERSION as u8 } else { 0 };
+        Outlets {
+            ledger: Ledger::new(region, pipes.len()),
+            backlogs: Backlogs::new(region, pipes.len()),
+            region: region.clone(),
+            outlets: pipes
+                .into_iter()
+                .map(|pipe| Outlet {
+                    pipe,
+                    gone: false,
+                    dirty: false,
+                    counters: RingCounters::default(),
+                    violations: 0,
+                })
+                .collect(),
+            hash_version,
+            spare_lists: Vec::new(),
+        }
+    }
+
+    /// An empty list for the further segments of a packet, with room from earlier use.
+    pub(crate) fn list(&mut self) -> Vec<Segment> {
+        self.spare_lists.pop().unwrap_or_default()
+    }
+
+    /// Writes the tag and puts the packet on its ring, or behind the ring's backlog.
+    #[inline]
+    pub(crate) fn deliver(&mut self, mut parcel: Parcel, decision: &Decision, route: Route, stock: &mut Stock) {
+        let ring = usize::from(decision.ring);
+        let tag = tag_of(&parcel, decision, route, self.hash_version);
+        self.region.set_tag(&mut parcel.first.buffer, &tag);
+        let slot = slot_of(&parcel, decision, &tag);
+        let segments = 1 + parcel.rest.len() as u32;
+        let outlet = &mut self.outlets[ring];
+        if outlet.gone || segments > outlet.pipe.capacity() {
+            let why = if outlet.gone { Drop::ConsumerGone } else { Drop::TooLong };
+            outlet.counters.dropped[why as usize] += 1;
+            self.free(parcel, stock);
+        } else if self.backlogs.len(ring) == 0 && outlet.pipe.reserve(segments) >= segments {
+            outlet.dirty = true;
+            outlet.counters.packets += 1;
+            outlet.counters.bytes += u64::from(slot.total);
+            let Parcel { first, rest, .. } = parcel;
+            fill(&mut outlet.pipe, &mut self.ledger, ring, first.buffer, slot);
+            if !rest.is_empty() {
+                self.fill_rest(ring, slot, rest);
+            }
+        } else {
+            self.queue(ring, slot, parcel);
+        }
+    }
+
+    #[cold]
+    fn fill_rest(&mut self, ring: usize, slot: Slot, mut rest: Vec<Segment>) {
+        let mut left = rest.len();
+        for segment in rest.drain(..) {
+            left -= 1;
+            let slot = further(slot, &segment, left);
+            fill(&mut self.outlets[ring].pipe, &mut self.ledger, ring, segment.buffer, slot);
+        }
+        self.spare_lists.push(rest);
+    }
+
+    #[cold]
+    fn queue(&mut self, ring: usize, slot: Slot, parcel: Parcel) {
+        let Parcel { first, mut rest, .. } = parcel;
+        self.backlogs.push(ring, first.buffer, slot);
+        let mut left = rest.len();
+        for segment in rest.drain(..) {
+            left -= 1;
+            let slot = further(slot, &segment, left);
+            self.backlogs.push(ring, segment.buffer, slot);
+        }
+        self.spare_lists.push(rest);
+    }
+
+    fn free(&mut self, parcel: Parcel, stock: &mut Stock) {
+        stock.put(parcel.first.buffer);
+        let mut rest = parcel.rest;
+        for segment in rest.drain(..) {
+            stock.put(segment.buffer);
+        }
+        self.spare_lists.push(rest);
+    }
+
+    /// Takes home what consumers returned. Answers how many buffers came.
+    pub(crate) fn reclaim(&mut self, stock: &mut Stock) -> usize {
+        let mut home = 0;
+        for (ring, outlet) in self.outlets.iter_mut().enumerate() {
+            for _ in 0..RETURNS_AT_ONCE {
+                let Some(slot) = outlet.pipe.take_returned() else { break };
+                match self.ledger.returned(ring, slot.buffer) {
+                    Returned::Free(buffer) => {
+                        outlet.pipe.settle();
+                        stock.put(buffer);
+                        home += 1;
+                    }
+                    Returned::Held => outlet.pipe.settle(),
+                    Returned::Violation => outlet.violations += 1,
+                }
+                // Transmission is not a verdict that this yard offers: the packet is freed, and said.
+                outlet.violations += u64::from(slot.verdict != Verdict::Free as u8);
+            }
+            outlet.pipe.release_returned();
+        }
+        home
+    }
+
+    /// Moves what waits in backlogs on to rings that have room again. Answers how many packets moved.
+    pub(crate) fn drain(&mut self) -> usize {
+        if self.backlogs.total() == 0 {
+            return 0;
+        }
+        let mut moved = 0;
+        for ring in 0..self.outlets.len() {
+            loop {
+                let slots = self.backlogs.first_packet_slots(ring);
+                let outlet = &mut self.outlets[ring];
+                if slots == 0 || outlet.pipe.reserve(slots) < slots {
+                    break;
+                }
+                for n in 0..slots {
+                    let Some((buffer, slot)) = self.backlogs.pop(ring) else { break };
+                    if n == 0 {
+                        outlet.counters.packets += 1;
+                        outlet.counters.bytes += u64::from(slot.total);
+                    }
+                    fill(&mut outlet.pipe, &mut self.ledger, ring, buffer, slot);
+                }
+                outlet.dirty = true;
+                moved += 1;
+            }
+        }
+        moved
+    }
+
+    /// Gives up the oldest packets of the longest backlog until `stock` has `wanted` free buffers or
+    /// nothing waits.
+    pub(crate) fn give_up(&mut self, stock: &mut Stock, wanted: usize) {
+        while stock.len() < wanted {
+            let Some(ring) = self.backlogs.longest() else { return };
+            self.give_up_one(ring, Drop::RingFull, stock);
+        }
+    }
+
+    fn give_up_one(&mut self, ring: usize, why: Drop, stock: &mut Stock) {
+        for _ in 0..self.backlogs.first_packet_slots(ring) {
+            if let Some((buffer, _)) = self.backlogs.pop(ring) {
+                stock.put(buffer);
+            }
+        }
+        self.outlets[ring].counters.dropped[why as usize] += 1;
+    }
+
+    /// Gives up everything that waits in backlogs.
+    pub(crate) fn give_up_all(&mut self, why: Drop, stock: &mut Stock) {
+        while let Some(ring) = self.backlogs.longest() {
+            self.give_up_one(ring, why, stock);
+        }
+    }
+
+    /// Shows consumers what was filled, and wakes those that sleep.
+    #[inline]
+    pub(crate) fn commit(&mut self) {
+        let mut any = false;
+        for outlet in &mut self.outlets {
+            if outlet.dirty {
+                outlet.pipe.commit();
+                any = true;
+            }
+        }
+        if any {
+            let filled = self.outlets.iter_mut().filter_map(|o| std::mem::take(&mut o.dirty).then_some(&mut o.pipe));
+            notify(filled);
+        }
+    }
+
+    /// Looks whether consumers are gone (a system call each), and takes back what dead ones held.
+    pub(crate) fn check_consumers(&mut self, stock: &mut Stock) {
+        for ring in 0..self.outlets.len() {
+            if self.outlets[ring].gone || !self.outlets[ring].pipe.consumer_gone() {
+                continue;
+            }
+            self.reclaim(stock); // what it returned properly before
+            self.outlets[ring].gone = true;
+            self.ledger.reclaim(ring, |buffer| stock.put(buffer));
+            while self.backlogs.len(ring) > 0 {
+                self.give_up_one(ring, Drop::ConsumerGone, stock);
+            }
+        }
+    }
+
+    /// Announces sleep on every pipe that still holds buffers. Answers false if something came home
+    /// meanwhile: then do not sleep.
+    pub(crate) fn sleep(&mut self) -> bool {
+        let mut sleep = true;
+        for outlet in self.outlets.iter_mut().filter(|o| !o.gone && o.pipe.outstanding() > 0) {
+            sleep &= outlet.pipe.sleep();
+        }
+        sleep
+    }
+
+    /// Takes the announcement back.
+    pub(crate) fn wake(&mut self) {
+        for outlet in self.outlets.iter_mut().filter(|o| !o.gone) {
+            outlet.pipe.wake();
+        }
+    }
+
+    /// The descriptors to sleep on.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+        self.outlets.iter().filter(|o| !o.gone).map(|o| o.pipe.as_fd())
+    }
+
+    /// Says to all consumers that no more will come.
+    pub(crate) fn end(&mut self) {
+        for outlet in &mut self.outlets {
+            outlet.pipe.end();
+        }
+    }
+
+    /// Slots that wait in backlogs.
+    pub(crate) fn backlog(&self) -> usize {
+        self.backlogs.total()
+    }
+
+    /// Buffers that consumers hold.
+    pub(crate) fn outstanding(&self) -> u32 {
+        (0..self.outlets.len()).map(|ring| self.ledger.held(ring)).sum()
+    }
+
+    /// Counts by ring.
+    pub(crate) fn counters(&self) -> Vec<RingCounters> {
+        self.outlets.iter().map(|o| o.counters).collect()
+    }
+
+    /// Sums over all rings: delivered, dropped.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        self.outlets.iter().fold((0, 0), |(d, l), o| (d + o.counters.packets, l + o.counters.dropped_total()))
+    }
+
+    /// Things that consumers wrote and that could not be.
+    pub(crate) fn violations(&self) -> u64 {
+        self.outlets.iter().map(|o| o.violations + o.pipe.violations()).sum()
+    }
+}
+
+#[inline]
+fn fill(pipe: &mut PipeProducer, ledger: &mut Ledger, ring: usize, buffer: Buffer, slot: Slot) {
+    let index = ledger.send(ring, buffer);
+    let fits = pipe.fill(Slot { buffer: index, ..slot });
+    debug_assert!(fits, "the caller reserved");
+}
+
+fn further(first: Slot, segment: &Segment, left: usize) -> Slot {
+    let more = if left > 0 { slot_flags::MORE } else { 0 };
+    let flags = first.flags & !slot_flags::MORE | slot_flags::CONTINUES | more;
+    Slot { offset: segment.offset, len: segment.len, flags, ..first }
+}
+
+fn offset(at: Option<usize>) -> u16 {
+    at.and_then(|at| u16::try_from(at).ok()).unwrap_or(NO_OFFSET)
+}
+
+#[inline]
+fn tag_of(parcel: &Parcel, decision: &Decision, route: Route, hash_version: u8) -> Tag {
+    let (d, arrival) = (&decision.dissection, &parcel.arrival);
+    let (tunnel_kind, tunnel_id) = d.tunnel().map_or((0, 0), |(kind, id)| (kind as u8, id));
+    let fragment = match d.fragment() {
+        Fragment::None => 0,
+        Fragment::First => 1,
+        Fragment::Later => 2,
+    };
+    let inner_v6 = u8::from(d.family() == Family::V6) << 3;
+    let fallback = if route == Route::Fallback { flags::FRAGMENT_FALLBACK } else { 0 };
+    let mut tag = Tag {
+        hash: decision.hash,
+        ring: decision.ring,
+        stop: d.stop() as u8,
+        depth: d.depth(),
+        outer_l3: offset(d.outer_l3_offset()),
+        inner_l3: offset(d.l3_offset()),
+        inner_l4: offset(d.l4_offset()),
+        protocol: d.proto().unwrap_or(0),
+        kind: fragment | inner_v6 | u8::from(d.is_icmp_error()) << 4,
+        tunnel_id,
+        tunnel_kind,
+        hash_version,
+        vlan: d.vlan().unwrap_or(0),
+        user: 0,
+        time_ns: arrival.time_ns,
+        flags: arrival.flags | fallback,
+        wire_len: arrival.wire_len,
+        len: arrival.len,
+        port: parcel.port,
+        queue: arrival.queue,
+        card_hash: arrival.card_hash,
+        stripped_vlan: arrival.stripped_vlan,
+        link: arrival.link,
+    };
+    tag.set_clock(arrival.clock);
+    tag
+}
+
+/// Which flag of a tag shows as which flag of a slot.
+const SHOWN: [(u32, u16); 5] = [
+    (flags::TRUNCATED, slot_flags::TRUNCATED),
+    (flags::CHECKSUM_PARTIAL, slot_flags::CHECKSUM_PARTIAL),
+    (flags::GSO, slot_flags::GSO),
+    (flags::VLAN_STRIPPED, slot_flags::VLAN_STRIPPED),
+    (flags::FRAGMENT_FALLBACK, slot_flags::FRAGMENT_FALLBACK),
+];
+
+#[inline]
+fn slot_of(parcel: &Parcel, decision: &Decision, tag: &Tag) -> Slot {
+    let mut shown = if parcel.rest.is_empty() { 0 } else { slot_flags::MORE };
+    if tag.flags & 0x00ff_ffff != 0 {
+        for (bit, flag) in SHOWN {
+            shown |= if tag.flags & bit != 0 { flag } else { 0 };
+        }
+    }
+    Slot {
+        buffer: 0, // set from the token when it is sent
+        offset: parcel.first.offset,
+        len: parcel.first.len,
+        hash: decision.hash,
+        flags: shown,
+        verdict: Verdict::Free as u8,
+        port: parcel.port as u8,
+        total: parcel.arrival.len,
+        l3: tag.inner_l3,
+        l4: tag.inner_l4,
+        time_ns: parcel.arrival.time_ns,
+    }
+}

@@ -1,0 +1,116 @@
+//! A consumer's view of one ring: the pipes of all dispatchers under one name.
+
+use std::time::Duration;
+
+use flowyard_mem::{Consumer, Packet, Wait};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+/// The reading end of a ring. Owned by one consumer thread.
+///
+/// ```no_run
+/// # fn consume(mut reader: flowyard::RingReader) {
+/// use flowyard::mem::Wait;
+/// loop {
+///     while let Some(packet) = reader.next() {
+///         println!("{} bytes, hash {:08x}", packet.len(), packet.slot().hash);
+///     }
+///     if reader.wait(None) == Wait::Ended {
+///         break;
+///     }
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct RingReader {
+    ring: u16,
+    consumers: Vec<Consumer>,
+    /// The pipe read last: packets are taken from one until it is empty, then from the next.
+    at: usize,
+}
+
+/// Times that a reader looks again before it sleeps: about a microsecond, as long as a batch may take
+/// to come.
+const SPINS: u32 = 64;
+
+impl RingReader {
+    pub(crate) fn new(ring: u16, consumers: Vec<Consumer>) -> RingReader {
+        RingReader { ring, consumers, at: 0 }
+    }
+
+    /// Number of the ring.
+    pub fn ring(&self) -> u16 {
+        self.ring
+    }
+
+    /// The next packet of any dispatcher, or `None` when there is none now. Never blocks.
+    #[allow(clippy::should_implement_trait)] // a lending iterator
+    pub fn next(&mut self) -> Option<Packet<'_>> {
+        let count = self.consumers.len();
+        for _ in 0..count {
+            if self.consumers[self.at].has_next() {
+                return self.consumers[self.at].next();
+            }
+            self.consumers[self.at].flush();
+            self.at = (self.at + 1) % count;
+        }
+        None
+    }
+
+    /// Waits for packets: looks a few times, then sleeps.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Wait {
+        for _ in 0..SPINS {
+            if self.consumers.iter_mut().any(Consumer::has_next) {
+                return Wait::Ready;
+            }
+            std::hint::spin_loop();
+        }
+        if let [consumer] = &mut self.consumers[..] {
+            return consumer.wait(timeout);
+        }
+        self.wait_for_any(timeout)
+    }
+
+    fn wait_for_any(&mut self, timeout: Option<Duration>) -> Wait {
+        let state = self.poll();
+        if state != Wait::TimedOut {
+            return state;
+        }
+        let mut asleep = true;
+        for consumer in &mut self.consumers {
+            asleep &= consumer.is_ended() || consumer.prepare_to_wait();
+        }
+        if asleep {
+            let timeout = timeout.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
+            // An ended pipe's wakeup stays readable and would keep the poll from sleeping.
+            let open = self.consumers.iter_mut().filter_map(|c| (!c.is_ended()).then_some(&*c));
+            let mut fds: Vec<PollFd<'_>> = open.map(|c| PollFd::from_borrowed_fd(c.as_fd(), PollFlags::IN)).collect();
+            let _ = rustix::event::poll(&mut fds, timeout.as_ref()); // interrupted: look again
+        }
+        self.poll()
+    }
+
+    /// Looks at every pipe without waiting.
+    fn poll(&mut self) -> Wait {
+        let (mut ended, mut ready) = (true, false);
+        for consumer in &mut self.consumers {
+            let state = consumer.wait(Some(Duration::ZERO));
+            ended &= state == Wait::Ended;
+            ready |= state == Wait::Ready;
+        }
+        match (ready, ended) {
+            (true, _) => Wait::Ready,
+            (false, true) => Wait::Ended,
+            (false, false) => Wait::TimedOut,
+        }
+    }
+
+    /// The pipes, one a dispatcher.
+    pub fn consumers(&mut self) -> &mut [Consumer] {
+        &mut self.consumers
+    }
+
+    /// Takes the pipes out, for applications that poll them themselves.
+    pub fn into_consumers(self) -> Vec<Consumer> {
+        self.consumers
+    }
+}

@@ -1,0 +1,274 @@
+//! The yard: the running composition of ports, steering and pipes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use flowyard_mem::{Consumer, Geometry, MemError, PipeProducer, Region, Stock, pipe};
+use flowyard_port::{Opener, PortError, PortInfo, PortSpec, prepare};
+use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
+
+use crate::counters::{Live, Report};
+use crate::dispatcher::{Dispatcher, Source};
+use crate::outlets::Outlets;
+use crate::reader::RingReader;
+use crate::sorter::{HOLD_PACKETS, Sorter};
+use crate::{SharedFragments, cpu};
+
+/// What a yard is made of, but for its ports.
+#[derive(Debug, Clone)]
+pub struct YardConfig {
+    /// Name, as it appears in /proc/PID/maps.
+    pub name: String,
+    /// Rings that consumers read, 1 to 4096.
+    pub rings: u16,
+    /// Share of the conversations for each ring; `None` for equal ones.
+    pub weights: Option<Vec<u32>>,
+    /// Slots of each ring and dispatcher, a power of two.
+    pub ring_slots: u32,
+    /// Annotation bytes in front of every packet: 0, 64, 128, 192 or 256.
+    pub annotation_bytes: usize,
+    /// Buffers of the region; `None` for what ports and rings need and as much again to spare.
+    pub buffers: Option<usize>,
+    /// Threads that receive and sort; a port with several queues is shared out among them.
+    pub dispatchers: usize,
+    /// What makes the key.
+    pub policy: Policy,
+    /// How the key becomes a hash.
+    pub hash: FlowHash,
+    /// Bind each dispatcher to a core, where there is more than one.
+    pub pin: bool,
+}
+
+impl Default for YardConfig {
+    /// Four rings of 1024 slots, 64 bytes of annotation, one dispatcher, the built-in policy with
+    /// the fixed seed.
+    fn default() -> Self {
+        YardConfig {
+            name: "yard".into(),
+            rings: 4,
+            weights: None,
+            ring_slots: 1024,
+            annotation_bytes: 64,
+            buffers: None,
+            dispatchers: 1,
+            policy: Policy::default(),
+            hash: FlowHash::Default { seed: FIXED_SEED },
+            pin: true,
+        }
+    }
+}
+
+/// Why a yard could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum YardError {
+    /// A setting that cannot be.
+    #[error("yard: {what} is {value}, but must be {allowed}")]
+    Config {
+        /// The setting.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        allowed: String,
+    },
+    /// A port could not be opened.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// Memory could not be had.
+    #[error(transparent)]
+    Memory(#[from] MemError),
+    /// The table refuses rings or weights.
+    #[error("yard: the table of rings: {0}")]
+    Table(#[from] TableError),
+    /// A thread could not be started.
+    #[error("yard: cannot start a dispatcher thread: {0}; raise the limit of processes")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Buffers to spare for each dispatcher beyond what ports, rings and held fragments can hold.
+const SPARE_BUFFERS: usize = 2048;
+
+/// A yard with its ports open, not yet started.
+pub struct Yard {
+    dispatchers: Vec<Dispatcher>,
+    stop: Arc<AtomicBool>,
+    region: Region,
+    infos: Vec<PortInfo>,
+    pin: bool,
+}
+
+impl Yard {
+    /// Makes the region, opens the ports and the pipes. Answers the yard and one reader a ring.
+    ///
+    /// Packets may arrive on live ports from now on; [`Yard::start`] takes them.
+    ///
+    /// # Errors
+    /// What could not be had: object, action, value, remedy. Ports opened before are closed again.
+    pub fn open(config: &YardConfig, ports: &[PortSpec]) -> Result<(Yard, Vec<RingReader>), YardError> {
+        let parts = plan(config, ports)?;
+        let table = match &config.weights {
+            None => Table::even(config.rings)?,
+            Some(weights) => Table::weighted(weights)?,
+        };
+        let classifier = Arc::new(Classifier { policy: config.policy.clone(), hash: config.hash.clone(), table });
+        let (region, mut stock) = Region::create(&config.name, geometry(config, &parts)?)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let memory = SharedFragments::default();
+        let mut dispatchers = Vec::new();
+        let mut infos: Vec<PortInfo> = Vec::new();
+        let mut ends: Vec<Vec<Consumer>> = (0..config.rings).map(|_| Vec::new()).collect();
+        let shares = parts.len();
+        for (at, openers) in parts.into_iter().enumerate() {
+            let mut share = take_share(&mut stock, shares - at);
+            let mut sources = Vec::new();
+            for (number, opener) in openers {
+                let port = opener.open(&region, &mut share)?;
+                if !infos.iter().any(|i| i.name == port.info().name) {
+                    infos.push(port.info().clone());
+                }
+                let sorter = Sorter::new(classifier.clone(), memory.clone());
+                sources.push(Source { port, number, sorter, ended: false });
+            }
+            let pipes = pipes(&region, config, &mut ends)?;
+            let outlets = Outlets::new(&region, pipes, &config.hash);
+            dispatchers.push(Dispatcher::new(region.clone(), share, sources, outlets, stop.clone()));
+        }
+        let readers = ends.into_iter().enumerate().map(|(ring, ends)| RingReader::new(ring as u16, ends)).collect();
+        Ok((Yard { dispatchers, stop, region, infos, pin: config.pin }, readers))
+    }
+
+    /// The ports as they were opened.
+    pub fn ports(&self) -> &[PortInfo] {
+        &self.infos
+    }
+
+    /// The region that holds the packets.
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// Starts the dispatcher threads.
+    ///
+    /// # Errors
+    /// A thread could not be started; those that were end by themselves.
+    pub fn start(self) -> Result<Running, YardError> {
+        let mut threads = Vec::new();
+        let mut live = Vec::new();
+        for (number, dispatcher) in self.dispatchers.into_iter().enumerate() {
+            live.push(dispatcher.live.clone());
+            let pin = self.pin;
+            let body = move || {
+                if pin {
+                    cpu::pin(number);
+                }
+                dispatcher.run()
+            };
+            let thread = std::thread::Builder::new().name(format!("dispatch-{number}")).spawn(body);
+            threads.push(thread.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?);
+        }
+        Ok(Running { threads, live, stop: self.stop })
+    }
+}
+
+/// A yard at work.
+#[derive(Debug)]
+pub struct Running {
+    threads: Vec<JoinHandle<Report>>,
+    live: Vec<Arc<Live>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Running {
+    /// Tells the yard to stop: ports are left alone, what waits is delivered as far as consumers make
+    /// room within 0.3 s, the rest is counted as `shutdown`.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed); // a flag on its own, looked at every turn
+    }
+
+    /// A handle to stop it from elsewhere, a signal handler say: store true.
+    pub fn stopper(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
+    }
+
+    /// Running counts, one a dispatcher.
+    pub fn live(&self) -> &[Arc<Live>] {
+        &self.live
+    }
+
+    /// Whether all dispatchers have ended.
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits until the yard has ended, and answers what it counted.
+    pub fn join(self) -> Report {
+        let mut report = Report::default();
+        for thread in self.threads {
+            match thread.join() {
+                Ok(part) => report.merge(part),
+                Err(_) => report.errors.push("a dispatcher thread panicked: please report this as a bug".into()),
+            }
+        }
+        report
+    }
+}
+
+type Part = Vec<(u16, Box<dyn Opener>)>;
+
+/// Shares ports out among dispatchers: a live port's queues evenly; sources that can wait never
+/// together with those that cannot, so that pausing one loses nothing of the other.
+fn plan(config: &YardConfig, ports: &[PortSpec]) -> Result<Vec<Part>, YardError> {
+    let refuse = |what, value: String, allowed: &str| Err(YardError::Config { what, value, allowed: allowed.into() });
+    if ports.is_empty() {
+        return refuse("number of ports", "0".into(), "at least 1");
+    }
+    if config.rings == 0 || usize::from(config.rings) > Table::BUCKETS {
+        return refuse("number of rings", config.rings.to_string(), &format!("1 to {}", Table::BUCKETS));
+    }
+    if let Some(weights) = config.weights.as_ref().filter(|w| w.len() != usize::from(config.rings)) {
+        return refuse("number of weights", weights.len().to_string(), "the number of rings");
+    }
+    if config.dispatchers == 0 || config.dispatchers > 64 {
+        return refuse("number of dispatchers", config.dispatchers.to_string(), "1 to 64");
+    }
+    let mut live: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
+    let mut waiting: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
+    let mut next = [0, 0];
+    for (number, spec) in ports.iter().enumerate() {
+        for opener in prepare(spec, config.dispatchers)? {
+            let can_wait = usize::from(opener.info().can_wait);
+            let parts = if can_wait == 1 { &mut waiting } else { &mut live };
+            parts[next[can_wait] % config.dispatchers].push((number as u16, opener));
+            next[can_wait] += 1;
+        }
+    }
+    Ok(live.into_iter().chain(waiting).filter(|part| !part.is_empty()).collect())
+}
+
+fn geometry(config: &YardConfig, parts: &[Part]) -> Result<Geometry, MemError> {
+    let infos = || parts.iter().flatten().map(|(_, opener)| opener.info());
+    let buffer_bytes = infos().map(|i| i.buffer_bytes).max().unwrap_or(2048);
+    let held: usize = infos().map(|i| i.buffers_held).sum();
+    let rings = usize::from(config.rings) * config.ring_slots as usize;
+    let fragments = infos().count() * HOLD_PACKETS;
+    let needed = held + rings * parts.len() + fragments + SPARE_BUFFERS * parts.len();
+    Geometry::new(buffer_bytes, config.annotation_bytes, config.buffers.unwrap_or(needed))
+}
+
+/// Splits an equal share off for one of `left` dispatchers.
+fn take_share(stock: &mut Stock, left: usize) -> Stock {
+    let count = stock.capacity() / left;
+    stock.split(count as u32).expect("nobody has taken a buffer yet, and it is at most all of them")
+}
+
+fn pipes(region: &Region, config: &YardConfig, ends: &mut [Vec<Consumer>]) -> Result<Vec<PipeProducer>, MemError> {
+    ends.iter_mut()
+        .map(|ends| {
+            let (producer, end) = pipe(region, config.ring_slots)?;
+            ends.push(Consumer::attach_local(end)?);
+            Ok(producer)
+        })
+        .collect()
+}
