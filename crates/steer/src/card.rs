@@ -66,3 +66,25 @@ fn ports(protocol: u8, rest: Option<&[u8]>) -> Option<(u16, u16)> {
     let &[s0, s1, d0, d1] = rest?.first_chunk()?;
     Some((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::build::*;
+
+    #[test]
+    fn as_a_card_sees_it() {
+        let key = ToeplitzKey::microsoft();
+        let hash = |bytes: &[u8]| card_hash(&key, &Frame::new(bytes, LinkType::ETHERNET));
+        let whole = Some(key.hash_v4(A4, B4, Some((1000, 2000))));
+        let addresses = Some(key.hash_v4(A4, B4, None));
+        assert_eq!(hash(&eth(0x0800, &tcp4())), whole);
+        assert_eq!(hash(&eth(0x88a8, &vlan(1, 0x8100, &vlan(2, 0x0800, &tcp4())))), whole);
+        assert_eq!(hash(&eth(0x0800, &ipv4_piece(A4, B4, 6, 1, 0x2000, &tcp(1000, 2000, &[])))), addresses);
+        assert_eq!(hash(&eth(0x0800, &ipv4(A4, B4, 47, &gre(0, 0x0800, &tcp4())))), addresses);
+        assert_eq!(hash(&eth(0x86dd, &tcp6())), Some(key.hash_v6(A6, B6, Some((1000, 2000)))));
+        assert_eq!(hash(&eth(0x8864, &pppoe(1, &ppp(0x21, &tcp4())))), None);
+        let frame = eth(0x0806, &[0; 28]);
+        assert_eq!(card_rss(&key, &Frame::new(&frame, LinkType::ETHERNET), 16), 0);
+    }
+}

@@ -137,3 +137,75 @@ fn learn<M: FragmentMemory>(frame: &Frame<'_>, memory: &mut M, now_ns: u64, diss
         memory.learn(&datagram, hash, now_ns);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::build::*;
+    use crate::{FragmentTable, Fragments, KeyLevel, LinkType};
+    use std::vec::Vec;
+
+    fn sort(policy: &Policy, bytes: &[u8]) -> Verdict {
+        let classifier =
+            Classifier { policy: policy.clone(), hash: FlowHash::default(), table: Table::even(8).unwrap() };
+        let frame = Frame::new(bytes, LinkType::ETHERNET);
+        classifier.classify(&frame, &mut FragmentTable::new(8, 1), 0)
+    }
+
+    fn tunnelled(inner: &[u8]) -> Vec<u8> {
+        eth(0x0800, &ipv4([1, 1, 1, 1], [2, 2, 2, 2], 47, &gre(0, 0x0800, inner)))
+    }
+
+    #[test]
+    fn the_level_that_makes_the_key() {
+        let other = ipv4(A4, B4, 6, &tcp(7, 8, &[]));
+        let hashes = |key| {
+            let policy = Policy { key, ..Policy::default() };
+            [tcp4(), other.clone()].map(|inner| sort(&policy, &tunnelled(&inner)).decision().hash)
+        };
+        let [a, b] = hashes(KeyLevel::Innermost);
+        assert_ne!(a, b);
+        assert_eq!(hashes(KeyLevel::Nth(2)), [a, b]);
+        assert_eq!(hashes(KeyLevel::Nth(9)), [a, b]);
+        let [c, d] = hashes(KeyLevel::Outermost);
+        assert_eq!((c, hashes(KeyLevel::Nth(1))), (d, [c, d]));
+        assert_ne!(a, c);
+    }
+
+    #[test]
+    fn an_inner_fragment_does_not_wait_when_the_tunnel_is_the_key() {
+        let later = tunnelled(&ipv4_piece(A4, B4, 6, 7, 3, &[0; 8]));
+        assert!(matches!(sort(&Policy::default(), &later), Verdict::Hold(_)));
+        let policy = Policy { key: KeyLevel::Outermost, ..Policy::default() };
+        assert!(matches!(sort(&policy, &later), Verdict::Ring(_)));
+    }
+
+    #[test]
+    fn fragments_by_addresses_need_no_memory() {
+        let policy = Policy { fragments: Fragments::AddressesOnly, ..Policy::default() };
+        let tcp = tcp(1000, 2000, &[0; 4]);
+        let hash = |word| match sort(&policy, &eth(0x0800, &ipv4_piece(A4, B4, 6, 7, word, &tcp))) {
+            Verdict::Ring(decision) => decision.hash,
+            Verdict::Hold(_) => panic!("held"),
+        };
+        assert_eq!(hash(0x2000), hash(3));
+        assert_ne!(hash(0x2000), hash(0));
+    }
+
+    #[test]
+    fn what_joins_the_key() {
+        let tagged = |id| eth(0x8100, &vlan(id, 0x0800, &tcp4()));
+        let network = |id| {
+            let carried = vxlan(id, &eth(0x0800, &tcp4()));
+            eth(0x0800, &ipv4(A4, B4, 17, &udp(9, 4789, &carried)))
+        };
+        let same =
+            |policy: &Policy, a: &[u8], b: &[u8]| sort(policy, a).decision().hash == sort(policy, b).decision().hash;
+        let plain = Policy::default();
+        assert!(same(&plain, &tagged(1), &tagged(2)) && same(&plain, &network(1), &network(2)));
+        let policy = Policy { key_vlan: true, key_vni: true, ..plain };
+        assert!(!same(&policy, &tagged(1), &tagged(2)) && !same(&policy, &network(1), &network(2)));
+        // The priority of a tag is not its identity.
+        assert!(same(&policy, &tagged(0x2001), &tagged(1)));
+    }
+}

@@ -61,7 +61,7 @@ pub struct FragmentCounts {
 struct Entry {
     datagram: Datagram,
     hash: u32,
-    learned_ns: u64,
+    used_ns: u64,
     /// Bytes of the datagram's payload that went by, repeated pieces only if not in a row.
     seen_bytes: u32,
     /// The length of the payload, once its last piece has gone by.
@@ -96,7 +96,7 @@ const WAYS: usize = 8;
 /// A bounded memory of first fragments.
 ///
 /// Made of sets of 8 entries; a datagram belongs to one set, and when that is full its oldest entry
-/// is forgotten. An entry counts for a stated packet time. Identifiers that are reused do not mix: a
+/// is forgotten. An entry counts for a stated packet time after the newest piece. Identifiers that are reused do not mix: a
 /// new first fragment takes the place of the earlier one, and when all bytes of a datagram have gone
 /// by, a further piece belongs to another. Allocates at creation only (88 bytes an entry). Learning
 /// and recalling look at 8 entries.
@@ -160,7 +160,7 @@ impl FragmentMemory for FragmentTable {
         let set = self.set(datagram);
         let same = set.iter().position(|entry| matches!(entry, Some(entry) if entry.datagram == *datagram));
         let place = same.or_else(|| {
-            let age = |entry: &Option<Entry>| entry.map_or(0, |entry| entry.learned_ns + 1);
+            let age = |entry: &Option<Entry>| entry.map_or(0, |entry| entry.used_ns + 1);
             let oldest = set.iter().enumerate().min_by_key(|(_, entry)| age(entry))?;
             Some(oldest.0)
         });
@@ -171,7 +171,7 @@ impl FragmentMemory for FragmentTable {
         *slot = Some(Entry {
             datagram: *datagram,
             hash,
-            learned_ns: now_ns,
+            used_ns: now_ns,
             seen_bytes: u32::from(datagram.piece().len_bytes),
             total_bytes: None,
             newest: datagram.piece(),
@@ -182,7 +182,11 @@ impl FragmentMemory for FragmentTable {
 
     fn recall(&mut self, datagram: &Datagram, now_ns: u64) -> Option<u32> {
         let entry = self.find(datagram, now_ns);
-        let hash = entry.and_then(|entry| entry.take(datagram.piece()).then_some(entry.hash));
+        let hash = entry.and_then(|entry| {
+            let known = entry.take(datagram.piece());
+            entry.used_ns = if known { now_ns } else { entry.used_ns };
+            known.then_some(entry.hash)
+        });
         match hash {
             Some(_) => self.counts.recalled += 1,
             None => self.counts.unknown += 1,
@@ -197,5 +201,63 @@ impl FragmentMemory for FragmentTable {
 
 /// Whether an entry still counts. Packet time may run backwards a little: that is fresh.
 fn fresh(entry: &Entry, now_ns: u64, age_ns: u64) -> bool {
-    now_ns.saturating_sub(entry.learned_ns) <= age_ns
+    now_ns.saturating_sub(entry.used_ns) <= age_ns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::build::{A4, B4, ipv4_piece};
+
+    /// Eight bytes at `offset` of datagram `id`.
+    fn piece(id: u16, offset: u16, more: bool) -> Datagram {
+        let packet = ipv4_piece(A4, B4, 17, id, u16::from(more) << 13 | offset >> 3, &[0; 8]);
+        Datagram::at(0, 0, &packet).unwrap()
+    }
+
+    #[test]
+    fn later_pieces_follow_the_first() {
+        let mut table = FragmentTable::new(8, 1000);
+        assert_eq!(table.recall(&piece(1, 8, false), 0), None);
+        table.learn(&piece(1, 0, true), 77, 0);
+        assert_eq!(table.recall(&piece(1, 8, false), 5), Some(77));
+        assert_eq!(table.recall(&piece(2, 8, false), 5), None);
+        let counts = FragmentCounts { learned: 1, recalled: 1, unknown: 2, evicted: 0 };
+        assert_eq!(table.counts(), counts);
+    }
+
+    #[test]
+    fn entries_age_out_after_their_newest_piece() {
+        let mut table = FragmentTable::new(8, 1000);
+        table.learn(&piece(1, 0, true), 77, 0);
+        assert_eq!(table.recall(&piece(1, 8, true), 900), Some(77));
+        assert_eq!(table.recall(&piece(1, 16, true), 1900), Some(77));
+        assert_eq!(table.recall(&piece(1, 24, true), 2901), None);
+    }
+
+    #[test]
+    fn reused_identifiers_do_not_mix() {
+        let mut table = FragmentTable::new(8, 1000);
+        table.learn(&piece(1, 0, true), 77, 0);
+        assert_eq!(table.recall(&piece(1, 16, false), 0), Some(77));
+        assert_eq!(table.recall(&piece(1, 8, true), 0), Some(77));
+        // A repetition is of the same datagram, a further piece of another.
+        assert_eq!(table.recall(&piece(1, 8, true), 0), Some(77));
+        assert_eq!(table.recall(&piece(1, 16, false), 0), None);
+        assert_eq!(table.guess(&piece(1, 16, false), 0), Some(77));
+        table.learn(&piece(1, 0, true), 88, 0);
+        assert_eq!(table.recall(&piece(1, 16, false), 0), Some(88));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut table = FragmentTable::new(1, 1000);
+        assert_eq!(table.capacity(), 8);
+        for id in 0..20 {
+            table.learn(&piece(id, 0, true), id.into(), id.into());
+        }
+        assert_eq!(table.counts().evicted, 12);
+        assert_eq!(table.recall(&piece(11, 8, false), 20), None);
+        assert_eq!(table.recall(&piece(12, 8, false), 20), Some(12));
+    }
 }

@@ -34,6 +34,17 @@
 //!
 //! `extra` is what the policy adds to the key: the outermost VLAN identifier plus 1 in the high
 //! half (0: no tag), the virtual network in the low half; 0 by default.
+//!
+//! # Vectors
+//!
+//! | conversation | seed | hash |
+//! |---|---|---|
+//! | 10.0.0.1:1000 – 192.168.7.9:2000, TCP | 0 | `0x4e1b_53a3` |
+//! | 10.0.0.1:1000 – 192.168.7.9:2000, TCP | `FIXED_SEED` | `0x0adb_93ff` |
+//! | [2001:db8::1]:1000 – [2001:db8::2]:2000, UDP | `FIXED_SEED` | `0x8ae8_e75c` |
+//! | as the second, `extra` = (101 << 32) ^ 5000 | `FIXED_SEED` | `0xe595_dac6` |
+//! | 02:00:00:00:00:01 – 02:00:00:00:00:02 | `FIXED_SEED` | `0x9eaa_b04e` |
+//! | link type 147 | `FIXED_SEED` | `0x9a65_a864` |
 
 use crate::Conversation;
 use crate::toeplitz::ToeplitzKey;

@@ -111,7 +111,7 @@ layers! {
     /// Linux cooked capture, version 1.
     Sll = "sll";
     /// Linux cooked capture, version 2.
-    Sll2 = "sll2";
+    Sll2 = "sll";
     /// BSD null and OpenBSD loop link headers.
     Null = "null";
     /// A raw IP link: the first nibble says which.

@@ -34,3 +34,26 @@ pub(crate) fn by_type_or_length<O: Observer>(kind: u16, walk: &mut Walk<'_, O>) 
     }
     Ok(Layer::Llc)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn types_and_lengths() {
+        carries(&eth(0x0800, &tcp4()), "eth/ip/tcp");
+        carries(&eth(0x86dd, &tcp6()), "eth/ipv6/tcp");
+        let llc = snap(0x0800, &tcp4());
+        carries(&eth(llc.len() as u16, &llc), "eth/llc/ip/tcp");
+        expect(&eth(0x1234, &tcp4()), "eth", Stop::UnknownEthertype);
+        expect(&eth(0x0806, &[0; 28]), "eth/arp", Stop::NotIp);
+    }
+
+    #[test]
+    fn cut_short() {
+        expect(&eth(0x0800, &[])[..13], "eth", Stop::Truncated);
+        expect(&[], "eth", Stop::Truncated);
+    }
+}

@@ -30,3 +30,25 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     }
     ip_protocol::next(Family::V6, header[0])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn first_later_and_atomic() {
+        let piece = |word| eth(0x86dd, &ipv6(A6, B6, 44, &frag6(6, word, 9, &tcp(1000, 2000, &[0; 4]))));
+        let frame = piece(1);
+        let first = carries(&frame, "eth/ipv6/frag6/tcp");
+        assert_eq!(first.fragment(), crate::Fragment::First);
+        let learned: std::vec::Vec<_> = first.first_fragments(&frame).collect();
+        let frame = piece(24);
+        let later = expect(&frame, "eth/ipv6/frag6", Stop::LaterFragment);
+        assert_eq!(later.awaited(&frame), learned.first().copied());
+        let piece_of = later.awaited(&frame).unwrap().piece();
+        assert_eq!((piece_of.offset_bytes, piece_of.len_bytes, piece_of.last), (24, 24, true));
+        assert_eq!(carries(&piece(0), "eth/ipv6/frag6/tcp").fragment(), crate::Fragment::None);
+    }
+}

@@ -94,3 +94,41 @@ fn enhanced<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> S
     }
     ethertype::next(protocol)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn all_flags() {
+        for flags in 0..8 {
+            let flags = flags << 13 & 0xa000 | (flags & 1) << 12;
+            carries(&eth(0x0800, &ipv4(A4, B4, 47, &gre(flags, 0x0800, &tcp4()))), "eth/ip/gre/ip/tcp");
+        }
+        let bridged = gre(0x2000, 0x6558, &eth(0x86dd, &tcp6()));
+        let found = carries(&eth(0x0800, &ipv4(A4, B4, 47, &bridged)), "eth/ip/gre/eth/ipv6/tcp");
+        assert_eq!(found.tunnel(), Some((crate::TunnelKind::Gre, 0x1234)));
+        carries(&eth(0x86dd, &ipv6(A6, B6, 47, &gre(0, 0x8847, &mpls(3, true, &tcp4())))), "eth/ipv6/gre/mpls/ip/tcp");
+    }
+
+    #[test]
+    fn routing_entries_are_skipped() {
+        let mut header = gre(0x4000, 0x0800, &[]);
+        header.extend([0, 0, 0, 0, 8, 0, 0, 4, 1, 2, 3, 4, 0, 0, 0, 0]);
+        carries(&eth(0x0800, &ipv4(A4, B4, 47, &join(&header, &tcp4()))), "eth/ip/gre/ip/tcp");
+    }
+
+    #[test]
+    fn pptp_calls() {
+        let inner = join(&[0xff, 3], &ppp(0x21, &tcp4()));
+        for (sequence, acknowledgment) in [(true, false), (true, true)] {
+            let frame = eth(0x0800, &ipv4(A4, B4, 47, &pptp(5, sequence, acknowledgment, &inner)));
+            let found = carries(&frame, "eth/ip/gre/ppp/ip/tcp");
+            assert_eq!(found.tunnel(), Some((crate::TunnelKind::Pptp, 5)));
+        }
+        let frame = eth(0x0800, &ipv4(A4, B4, 47, &pptp(5, false, true, &[])));
+        expect(&frame, "eth/ip/gre", Stop::Control);
+    }
+}

@@ -68,3 +68,27 @@ fn extensions<O: Observer>(mut kind: u8, walk: &mut Walk<'_, O>) -> Result<(), S
     }
     Err(Stop::Malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn user_packets_with_and_without_options() {
+        for extensions in 0..4 {
+            let packet = udp(2152, 2152, &gtp(42, extensions, &tcp4()));
+            let found = carries(&eth(0x0800, &ipv4(A4, B4, 17, &packet)), "eth/ip/udp/gtp/ip/tcp");
+            assert_eq!(found.tunnel(), Some((crate::TunnelKind::Gtp, 42)));
+        }
+    }
+
+    #[test]
+    fn what_carries_no_packet() {
+        let mut echo = gtp(0, 0, &[]);
+        echo[1] = 1;
+        expect(&eth(0x0800, &ipv4(A4, B4, 17, &udp(2152, 2152, &echo))), "eth/ip/udp/gtp", Stop::Control);
+        expect(&eth(0x0800, &ipv4(A4, B4, 17, &udp(2152, 2152, &gtp(1, 0, &[0; 40])))), "eth/ip/udp/gtp", Stop::Opaque);
+    }
+}

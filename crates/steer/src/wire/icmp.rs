@@ -39,3 +39,44 @@ pub(crate) fn error<O: Observer>(quoted: Layer, walk: &mut Walk<'_, O>) -> Step 
     walk.quote();
     Ok(quoted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn queries_have_an_identifier() {
+        let frame = eth(0x0800, &ipv4(A4, B4, 1, &icmp(8, 0, 0x0007_0001, &[])));
+        let found = expect(&frame, "eth/ip/icmp", Stop::Icmp);
+        assert_eq!((found.icmp_id(), found.sport()), (Some(7), None));
+        let answer = eth(0x0800, &ipv4(B4, A4, 1, &icmp(0, 0, 0x0007_0009, &[])));
+        let (answered, _) = look(crate::LinkType::ETHERNET, &answer);
+        assert_eq!(found.conversation(&frame), answered.conversation(&answer));
+    }
+
+    #[test]
+    fn errors_belong_to_what_they_quote() {
+        let plain = eth(0x0800, &tcp4());
+        let (direct, _) = look(crate::LinkType::ETHERNET, &plain);
+        let quoted = |packet: &[u8]| eth(0x0800, &ipv4([9, 9, 9, 9], A4, 1, &icmp(11, 0, 0, packet)));
+        let frame = quoted(&tcp4()[..28]);
+        let found = expect(&frame, "eth/ip/icmp/ip/tcp", Stop::Quoted);
+        assert_eq!(found.conversation(&frame), direct.conversation(&plain));
+        assert_eq!(found.flow(&frame).unwrap().proto, 1);
+        assert_eq!(found.quoted(&frame).unwrap().dport, Some(2000));
+        // Through a tunnel, too.
+        let frame = quoted(&ipv4(A4, B4, 47, &gre(0, 0x0800, &tcp4())));
+        let found = expect(&frame, "eth/ip/icmp/ip/gre/ip/tcp", Stop::Quoted);
+        assert_eq!(found.conversation(&frame), direct.conversation(&plain));
+    }
+
+    #[test]
+    fn an_error_with_too_little() {
+        let frame = eth(0x0800, &ipv4(A4, B4, 1, &icmp(3, 3, 0, &tcp4()[..12])));
+        let found = expect(&frame, "eth/ip/icmp/ip", Stop::Quoted);
+        assert_eq!(found.quoted(&frame), None);
+        assert_eq!(found.conversation(&frame), crate::Conversation::v4((0x0a00_0001, 0), (0xc0a8_0709, 0), 1, 0));
+    }
+}

@@ -16,3 +16,23 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
         _ => Err(Stop::Icmp),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn errors_and_queries() {
+        let plain = eth(0x86dd, &tcp6());
+        let (direct, _) = look(crate::LinkType::ETHERNET, &plain);
+        let frame = eth(0x86dd, &ipv6(B6, A6, 58, &icmp(2, 0, 1280, &tcp6())));
+        let found = expect(&frame, "eth/ipv6/icmpv6/ipv6/tcp", Stop::Quoted);
+        assert_eq!(found.conversation(&frame), direct.conversation(&plain));
+        let frame = eth(0x86dd, &ipv6(B6, A6, 58, &icmp(128, 0, 0x0003_0000, &[])));
+        assert_eq!(expect(&frame, "eth/ipv6/icmpv6", Stop::Icmp).icmp_id(), Some(3));
+        let frame = eth(0x86dd, &ipv6(B6, A6, 58, &icmp(135, 0, 0, &[0; 16])));
+        expect(&frame, "eth/ipv6/icmpv6", Stop::Icmp);
+    }
+}

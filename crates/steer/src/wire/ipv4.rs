@@ -58,3 +58,75 @@ pub(crate) fn plausible(bytes: &[u8]) -> bool {
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
     header[0] >> 4 == 4 && len >= MIN_LEN && (total >= len || total == 0)
 }
+
+/// Whether the header checksum is right (RFC 1071); options are not looked at, so a header with
+/// options never is.
+#[cold]
+pub(crate) fn sums_up(bytes: &[u8]) -> bool {
+    let Some(header) = bytes.first_chunk::<MIN_LEN>() else {
+        return false;
+    };
+    let words = header.chunks_exact(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum: u32 = words.sum();
+    header[0] == 0x45 && (sum & 0xffff) + (sum >> 16) == 0xffff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn padding_is_not_payload() {
+        let mut frame = eth(0x0800, &ipv4(A4, B4, 17, &udp(1, 2, b"x")));
+        let end = frame.len();
+        frame.extend([0xee; 17]);
+        let found = expect(&frame, "eth/ip/udp", Stop::Transport);
+        assert_eq!((found.payload_offset(), found.payload_end()), (end - 1, end));
+    }
+
+    #[test]
+    fn options_and_offload() {
+        let mut packet = tcp4();
+        packet.splice(20..20, [1; 8]);
+        packet[0] = 0x47;
+        packet[3] += 8;
+        carries(&eth(0x0800, &packet), "eth/ip/tcp");
+        let mut packet = tcp4();
+        packet[2..4].fill(0);
+        carries(&eth(0x0800, &packet), "eth/ip/tcp");
+    }
+
+    #[test]
+    fn what_contradicts_itself() {
+        for (at, value) in [(0, 0x44), (0, 0x65), (3, 19)] {
+            let mut packet = tcp4();
+            packet[at] = value;
+            packet[2] = 0;
+            expect(&eth(0x0800, &packet), "eth/ip", Stop::Malformed);
+        }
+        expect(&eth(0x0800, &tcp4()[..19]), "eth/ip", Stop::Truncated);
+    }
+
+    #[test]
+    fn extension_headers_are_not_of_ipv4() {
+        let found = expect(&eth(0x0800, &ipv4(A4, B4, 44, &[6; 40])), "eth/ip", Stop::UnknownProtocol);
+        assert_eq!(found.proto(), Some(44));
+    }
+
+    #[test]
+    fn fragments() {
+        let piece = |word| eth(0x0800, &ipv4_piece(A4, B4, 6, 7, word, &tcp(1000, 2000, &[0; 4])));
+        let first = carries(&piece(0x2000), "eth/ip/tcp");
+        assert_eq!(first.fragment(), crate::Fragment::First);
+        let frame = piece(0x2000);
+        let learned: std::vec::Vec<_> = first.first_fragments(&frame).collect();
+        let frame = piece(0x0003);
+        let later = expect(&frame, "eth/ip", Stop::LaterFragment);
+        assert_eq!((later.fragment(), later.sport()), (crate::Fragment::Later, None));
+        assert_eq!(later.awaited(&frame), learned.first().copied());
+        let piece = later.awaited(&frame).unwrap().piece();
+        assert_eq!((piece.offset_bytes, piece.len_bytes, piece.last), (24, 24, true));
+    }
+}

@@ -40,3 +40,28 @@ pub(crate) fn ah<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     walk.upper(header[0]);
     ip_protocol::next(walk.level.family, header[0])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn chains() {
+        let tcp = tcp(1000, 2000, &[]);
+        let chain = ext6(60, &ext6(43, &ext6(51, &ah(6, &tcp))));
+        let found = carries(&eth(0x86dd, &ipv6(A6, B6, 0, &chain)), "eth/ipv6/hopopts/dstopts/routing/ah/tcp");
+        assert_eq!(found.proto(), Some(6));
+        carries(&eth(0x0800, &ipv4(A4, B4, 51, &ah(6, &tcp))), "eth/ip/ah/tcp");
+    }
+
+    #[test]
+    fn damage() {
+        let long = [6, 200, 0, 0, 0, 0, 0, 0];
+        expect(&eth(0x86dd, &ipv6(A6, B6, 0, &long)), "eth/ipv6/hopopts", Stop::Truncated);
+        let mut short = ah(6, &[]);
+        short[1] = 0;
+        expect(&eth(0x86dd, &ipv6(A6, B6, 51, &short)), "eth/ipv6/ah", Stop::Malformed);
+    }
+}

@@ -45,3 +45,21 @@ fn snap<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
         _ => Err(Stop::NotIp),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn saps_and_snap() {
+        let frame = |llc: &[u8]| eth(llc.len() as u16, llc);
+        carries(&frame(&join(&[6, 6, 3], &tcp4())), "eth/llc/ip/tcp");
+        let bridged = join(&[0xaa, 0xaa, 3, 0, 0x80, 0xc2, 0, 7], &eth(0x0800, &tcp4()));
+        carries(&frame(&bridged), "eth/llc/eth/ip/tcp");
+        expect(&frame(&[0x42, 0x42, 3, 0, 0]), "eth/llc", Stop::NotIp);
+        expect(&frame(&[0xaa, 0xaa, 3, 0, 0, 0x0c, 0x20, 0]), "eth/llc", Stop::NotIp);
+        expect(&frame(&[0xaa, 0xaa, 3, 0]), "eth/llc", Stop::Truncated);
+    }
+}

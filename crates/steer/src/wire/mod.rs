@@ -5,6 +5,10 @@
 //! in [`Layer`], an arm in [`step`], and a line in the look-up that leads to it ([`ethertype`],
 //! [`ip_protocol`], [`udp_port`], [`link`]).
 
+#[cfg(test)]
+pub(crate) mod build;
+#[cfg(test)]
+pub(crate) mod check;
 pub(crate) mod eth;
 pub(crate) mod ethertype;
 pub(crate) mod frag6;

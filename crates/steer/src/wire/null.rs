@@ -20,3 +20,24 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
         _ => Err(Stop::NotIp),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    use crate::LinkType;
+
+    #[test]
+    fn families_in_both_byte_orders() {
+        for header in [[2, 0, 0, 0], [0, 0, 0, 2]] {
+            expect_link(LinkType::NULL, &join(&header, &tcp4()), "null/ip/tcp", Stop::Transport);
+        }
+        for family in [10, 24, 28, 30] {
+            let frame = join(&[0, 0, 0, family], &tcp6());
+            expect_link(LinkType::LOOP, &frame, "null/ipv6/tcp", Stop::Transport);
+        }
+        expect_link(LinkType::NULL, &[7, 0, 0, 0, 1], "null", Stop::NotIp);
+    }
+}

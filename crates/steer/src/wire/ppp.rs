@@ -30,3 +30,22 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
         _ => Err(Stop::UnknownEthertype),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn protocols_whole_and_compressed() {
+        let frame = |packet: &[u8]| eth(0x8864, &pppoe(1, packet));
+        carries(&frame(&ppp(0x0057, &tcp6())), "eth/pppoe/ppp/ipv6/tcp");
+        carries(&frame(&join(&[0x21], &tcp4())), "eth/pppoe/ppp/ip/tcp");
+        carries(&frame(&join(&[0xff, 3, 0, 0x21], &tcp4())), "eth/pppoe/ppp/ip/tcp");
+        carries(&frame(&ppp(0x0281, &mpls(5, true, &tcp4()))), "eth/pppoe/ppp/mpls/ip/tcp");
+        expect(&frame(&ppp(0xc021, &[1; 8])), "eth/pppoe/ppp", Stop::Control);
+        expect(&frame(&ppp(0x003d, &[1; 8])), "eth/pppoe/ppp", Stop::Multilink);
+        expect(&frame(&[0]), "eth/pppoe/ppp", Stop::Truncated);
+    }
+}

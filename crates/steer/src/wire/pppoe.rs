@@ -25,3 +25,18 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     walk.clip(u16::from_be_bytes([l0, l1]).into());
     Ok(Layer::Ppp)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn sessions_carry_and_discovery_does_not() {
+        let found = carries(&eth(0x8864, &pppoe(77, &ppp(0x21, &tcp4()))), "eth/pppoe/ppp/ip/tcp");
+        assert_eq!(found.tunnel(), Some((crate::TunnelKind::Pppoe, 77)));
+        expect(&eth(0x8863, &[0x11, 9, 0, 0, 0, 0]), "eth/pppoe_disc", Stop::Control);
+        expect(&eth(0x8864, &[0x21, 0, 0, 1, 0, 9, 0, 0x21]), "eth/pppoe", Stop::Malformed);
+    }
+}

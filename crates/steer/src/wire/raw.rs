@@ -11,3 +11,21 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
         _ => Err(Stop::Malformed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    use crate::LinkType;
+
+    #[test]
+    fn the_version_tells() {
+        expect_link(LinkType::RAW, &tcp4(), "raw/ip/tcp", Stop::Transport);
+        expect_link(LinkType::RAW, &tcp6(), "raw/ipv6/tcp", Stop::Transport);
+        expect_link(LinkType::IPV4, &tcp4(), "ip/tcp", Stop::Transport);
+        expect_link(LinkType::RAW, &[0x50], "raw", Stop::Malformed);
+        expect_link(LinkType(999), &tcp4(), "", Stop::UnknownLink);
+    }
+}

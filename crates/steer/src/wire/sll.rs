@@ -47,3 +47,25 @@ fn next<O: Observer>(hardware: u16, protocol: u16, walk: &mut Walk<'_, O>) -> St
         _ => Err(Stop::NotIp),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    use crate::LinkType;
+
+    #[test]
+    fn both_versions() {
+        let mut header = std::vec![0, 0, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0, 0x08, 0x00];
+        expect_link(LinkType::LINUX_SLL, &join(&header, &tcp4()), "sll/ip/tcp", Stop::Transport);
+        header[14..].copy_from_slice(&[0x81, 0]);
+        let tagged = join(&header, &vlan(4, 0x86dd, &tcp6()));
+        expect_link(LinkType::LINUX_SLL, &tagged, "sll/vlan/ipv6/tcp", Stop::Transport);
+        let mut header = std::vec![0; 20];
+        header[..2].copy_from_slice(&[0x86, 0xdd]);
+        header[9] = 1;
+        expect_link(LinkType::LINUX_SLL2, &join(&header, &tcp6()), "sll/ipv6/tcp", Stop::Transport);
+    }
+}

@@ -38,3 +38,24 @@ pub(crate) fn ports<O: Observer>(layer: Layer, walk: &mut Walk<'_, O>) -> Step {
     walk.skip(len)?;
     Err(Stop::Transport)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn cut_after_the_ports() {
+        let frame = eth(0x0800, &tcp4());
+        is_the_flow(&expect(&frame[..14 + 20 + 4], "eth/ip/tcp", Stop::Truncated), &frame);
+        let found = expect(&frame[..14 + 20 + 3], "eth/ip/tcp", Stop::Truncated);
+        assert_eq!((found.sport(), found.proto()), (None, Some(6)));
+    }
+
+    #[test]
+    fn ports_of_sctp() {
+        let found = expect(&eth(0x0800, &ipv4(A4, B4, 132, &sctp(7, 8, &[]))), "eth/ip/sctp", Stop::Transport);
+        assert_eq!((found.sport(), found.dport()), (Some(7), Some(8)));
+    }
+}

@@ -21,3 +21,19 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     walk.skip(LEN)?;
     walk.policy.udp_tunnels.find(source, destination).ok_or(Stop::Transport)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn a_port_alone_makes_no_tunnel() {
+        for port in [2152, 4789] {
+            let frame = eth(0x0800, &ipv4(A4, B4, 17, &udp(999, port, &[0x77; 60])));
+            let found = expect(&frame, "eth/ip/udp", Stop::Transport);
+            assert_eq!(found.dport(), Some(port));
+        }
+    }
+}

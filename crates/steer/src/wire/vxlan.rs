@@ -24,3 +24,20 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     walk.skip(LEN)?;
     Ok(Layer::Eth)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn carries_ethernet() {
+        let inner = vxlan(0x123456, &eth(0x0800, &tcp4()));
+        for port in [4789, 8472] {
+            let found = carries(&eth(0x0800, &ipv4(A4, B4, 17, &udp(1, port, &inner))), "eth/ip/udp/vxlan/eth/ip/tcp");
+            assert_eq!(found.tunnel(), Some((crate::TunnelKind::Vxlan, 0x123456)));
+        }
+        expect(&eth(0x0800, &ipv4(A4, B4, 17, &udp(4789, 1, &inner))), "eth/ip/udp", Stop::Transport);
+    }
+}

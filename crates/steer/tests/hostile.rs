@@ -1,0 +1,84 @@
+//! Bytes from anyone: nothing panics, nothing is read past the end, work is bounded.
+
+mod common;
+
+use common::build::*;
+use common::*;
+use flowyard_steer::{FragmentTable, Frame, Layer, LinkType, Observer, Policy, ToeplitzKey, card_rss, dissect};
+use proptest::prelude::*;
+
+#[derive(Default)]
+struct Steps {
+    count: usize,
+    end: usize,
+}
+
+impl Observer for Steps {
+    fn layer(&mut self, _: Layer, offset: usize, len: usize) {
+        self.count += 1;
+        self.end = self.end.max(offset + len);
+    }
+}
+
+fn try_everything(bytes: &[u8], link: u16) {
+    let frame = Frame::new(bytes, LinkType(link));
+    let policy = Policy::default();
+    let mut steps = Steps::default();
+    let found = dissect(&frame, &policy, &mut steps);
+    assert!(steps.count <= usize::from(policy.max_steps));
+    assert!(steps.end <= bytes.len());
+    assert!(found.payload_offset() <= found.payload_end() && found.payload_end() <= bytes.len());
+    let _ = (found.flow(bytes), found.quoted(bytes), found.awaited(bytes), found.conversation(bytes));
+    // Offsets of one frame used on another are nonsense, but harmless.
+    let _ = (found.flow(&[]), found.conversation(&bytes[..bytes.len() / 2]));
+    let mut memory = FragmentTable::new(8, 1);
+    let verdict = classifier().classify(&frame, &mut memory, 0);
+    assert!(verdict.decision().ring < 16);
+    assert!(card_rss(&ToeplitzKey::microsoft(), &frame, 16) < 16);
+}
+
+const LINKS: [u16; 36] = [
+    0, 1, 6, 9, 10, 12, 50, 51, 100, 101, 104, 105, 107, 108, 113, 117, 119, 122, 123, 127, 139, 140, 149, 163, 166,
+    177, 192, 205, 206, 228, 229, 239, 258, 276, 12345, 147,
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300), link in 0..LINKS.len()) {
+        try_everything(&bytes, LINKS[link]);
+    }
+
+    #[test]
+    fn cut_anywhere(ends in ends(), kind in 0..WRAPS, outer in ends(), cut in any::<prop::sample::Index>()) {
+        let (ethertype, payload) = wrap(kind, ends.v6, &ends.packet(), &outer);
+        let frame = eth(ethertype, &payload);
+        try_everything(&frame[..cut.index(frame.len() + 1)], 1);
+    }
+
+    #[test]
+    fn changed_anywhere(
+        ends in ends(),
+        kind in 0..WRAPS,
+        outer in ends(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let (ethertype, payload) = wrap(kind, ends.v6, &ends.packet(), &outer);
+        let mut frame = eth(ethertype, &payload);
+        for (at, value) in changes {
+            let at = at.index(frame.len());
+            frame[at] = value;
+        }
+        try_everything(&frame, 1);
+    }
+}
+
+#[test]
+fn frames_longer_than_offsets() {
+    let mut frame = eth(0x0800, &tcp4());
+    frame.resize(200_000, 0);
+    try_everything(&frame, 1);
+    let labels = [0, 1, 0, 64].repeat(50_000);
+    try_everything(&eth(0x8847, &labels), 1);
+}
