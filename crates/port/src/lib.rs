@@ -5,12 +5,14 @@ pub mod capture;
 mod error;
 mod interface;
 mod link;
+mod packet;
 mod port;
 mod spec;
 mod sys;
 mod xdp;
 
 pub use error::PortError;
+pub use packet::PacketSink;
 pub use port::{Arrival, Opener, Outgoing, Port, PortCounters, PortInfo, Progress, Received, Sink};
 pub use spec::{KINDS, Kind, PortSpec};
 
@@ -21,7 +23,8 @@ pub use spec::{KINDS, Kind, PortSpec};
 pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, PortError> {
     match spec.kind {
         Kind::Xdp => xdp::prepare(spec, parts),
-        Kind::Packet | Kind::Pcap | Kind::Gen => {
+        Kind::Packet => packet::prepare(spec, parts),
+        Kind::Pcap | Kind::Gen => {
             Err(spec.bad_option("is not built in", "use another kind of port"))
         }
     }

@@ -6,10 +6,9 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// Plain structures that the kernel reads and writes: any bytes are a valid value.
 ///
@@ -23,7 +22,7 @@ macro_rules! plain {
         unsafe impl Plain for $t {}
     )+ };
 }
-plain!(i32, u32, libc::packet_mreq, libc::tpacket_req3, libc::tpacket_stats_v3, libc::tpacket_stats);
+plain!(i32, u32, libc::packet_mreq, libc::tpacket_req3, libc::tpacket_stats_v3);
 
 /// `setsockopt` of a plain value.
 pub(crate) fn set_option<T: Plain>(fd: impl AsFd, level: i32, name: i32, value: &T) -> io::Result<()> {
@@ -136,7 +135,20 @@ pub(crate) fn wait_for_processors() {
     }
 }
 
-/// A protocol number for `socket`.
-pub(crate) fn protocol(number: u32) -> Option<Protocol> {
-    NonZeroU32::new(number).map(Protocol::from_raw)
+/// Lets a packet socket receive nothing from now on: a filter that refuses all.
+pub(crate) fn refuse_packets(fd: impl AsFd) -> io::Result<()> {
+    let mut refuse = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut refuse };
+    // SAFETY: pointer and length are those of `program`, which points to one live instruction; the
+    // kernel copies both.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as u32,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

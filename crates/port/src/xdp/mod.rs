@@ -122,7 +122,7 @@ pub(crate) fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opene
     let options = Options::read(spec)?;
     let name = spec.name();
     let interface = Interface::find(&name, &spec.what)?;
-    if link_type(interface.hardware) != Some(ETHERNET) {
+    if link_type(interface.hardware) != ETHERNET {
         return Err(spec.bad_option(
             format!("is not an Ethernet interface (ARPHRD {})", interface.hardware),
             format!("use packet:{}", spec.what),
