@@ -1,1 +1,68 @@
-fn main() {}
+//! The `flowyard` program: verbs that say what they do.
+
+mod gen_cmd;
+mod inspect;
+mod json;
+mod layers;
+mod options;
+mod output;
+mod run;
+mod split;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sort packets into rings, whole conversations together, whatever carries them.
+#[derive(Debug, Parser)]
+#[command(name = "flowyard", version, max_term_width = 100, after_help = AFTER)]
+struct Program {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER: &str = "\
+Exit status: 0 all went well, 1 the work was done as far as it could be (a damaged file, a port that \
+failed, figures that do not agree), 2 it could not be started.
+
+Start with `flowyard run`: it needs no privileges and no network.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the yard: packets from ports to rings, and a table of what came
+    Run(run::Run),
+    /// Explain each packet of a capture: its layers, flow, hash and ring
+    Inspect(inspect::Inspect),
+    /// Split one capture into N, whole conversations together
+    Split(split::Split),
+    /// Generate traffic into a capture or an interface
+    Gen(gen_cmd::Gen),
+}
+
+/// How a verb that could be started ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// All went well.
+    Good,
+    /// As far as it could be; what stood in the way has been said.
+    Partial,
+}
+
+fn main() -> ExitCode {
+    let program = Program::parse();
+    let outcome = match program.verb {
+        Verb::Run(run) => run.run(),
+        Verb::Inspect(inspect) => inspect.run(),
+        Verb::Split(split) => split.run(),
+        Verb::Gen(gen_cmd) => gen_cmd.run(),
+    };
+    match outcome {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Partial) => ExitCode::from(1),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flowyard: {}", output::chain(&error));
+            ExitCode::from(2)
+        }
+    }
+}

@@ -119,6 +119,12 @@ impl Witness {
         self.bytes += packet.len() as u64 - frame.bytes.len() as u64;
     }
 
+    /// Only counts a packet that came from the ring.
+    pub fn count_packet(&mut self, packet: &Packet<'_>) {
+        self.packets += 1;
+        self.bytes += packet.len() as u64;
+    }
+
     /// Looks at a frame.
     pub fn see(&mut self, frame: &Frame<'_>, time_ns: u64) {
         self.packets += 1;
