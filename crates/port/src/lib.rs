@@ -9,6 +9,7 @@ mod packet;
 mod port;
 mod spec;
 mod sys;
+pub mod traffic;
 mod xdp;
 
 pub use error::PortError;
