@@ -131,6 +131,11 @@ impl Level {
         (self.ports == Ports::Transport).then_some(self.dport)
     }
 
+    /// Whether either port is this one.
+    pub(crate) fn has_port(&self, port: u16) -> bool {
+        self.sport == port || self.dport == port
+    }
+
     /// The identifier of an ICMP query or answer.
     pub fn icmp_id(&self) -> Option<u16> {
         (self.ports == Ports::IcmpId).then_some(self.sport)

@@ -48,6 +48,7 @@ link_types! {
     RADIOTAP = 127, "radiotap";
     MTP2_WITH_PHDR = 139, "mtp2-with-phdr";
     PKTAP = 149, "pktap";
+    AVS = 163, "avs";
     PPP_WITH_DIR = 166, "ppp-with-dir";
     PPI = 192, "ppi";
     C_HDLC_WITH_DIR = 205, "c-hdlc-with-dir";

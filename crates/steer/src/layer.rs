@@ -116,4 +116,72 @@ layers! {
     Null = "null";
     /// A raw IP link: the first nibble says which.
     Raw = "raw";
+    /// Cisco metadata.
+    Cmd = "cmd";
+    /// Frame Relay.
+    Fr = "fr";
+    /// Cisco HDLC.
+    Chdlc = "chdlc";
+    /// ERSPAN.
+    Erspan = "erspan";
+    /// GENEVE.
+    Geneve = "geneve";
+    /// CAPWAP data.
+    Capwap = "capwap";
+    /// CAPWAP control.
+    CapwapCtl = "capwap_ctl";
+    /// IEEE 802.11.
+    Wlan = "wlan";
+    /// Radiotap.
+    Radiotap = "radiotap";
+    /// Prism and AVS.
+    Prism = "prism";
+    /// Per-packet information.
+    Ppi = "ppi";
+    /// VN-tag.
+    VnTag = "vntag";
+    /// The E-tag of 802.1BR.
+    ETag = "etag";
+    /// L2TP, versions 2 and 3.
+    L2tp = "l2tp";
+    /// Provider backbone bridging (802.1ah).
+    Dot1ah = "dot1ah";
+    /// Cisco FabricPath.
+    FabricPath = "fabricpath";
+    /// TRILL.
+    Trill = "trill";
+    /// Network service header.
+    Nsh = "nsh";
+    /// VXLAN with generic protocol extension.
+    VxlanGpe = "vxlan_gpe";
+    /// Teredo.
+    Teredo = "teredo";
+    /// LISP data.
+    Lisp = "lisp";
+    /// AYIYA.
+    Ayiya = "ayiya";
+    /// MACsec.
+    Macsec = "macsec";
+    /// ESP in UDP.
+    UdpEncap = "udpencap";
+    /// WireGuard.
+    Wireguard = "wireguard";
+    /// ATM with SunATM's header.
+    Atm = "atm";
+    /// Token Ring.
+    TokenRing = "tr";
+    /// FDDI.
+    Fddi = "fddi";
+    /// NFLOG.
+    Nflog = "nflog";
+    /// PKTAP.
+    Pktap = "pktap";
+    /// Pflog.
+    Pflog = "pflog";
+    /// A byte of direction.
+    Direction = "direction";
+    /// Cisco ISL.
+    Isl = "isl";
+    /// EtherIP.
+    EtherIp = "etherip";
 }

@@ -64,6 +64,8 @@ stops! {
     Policy = 18, "policy";
     /// No next header (IPv6 next header 59): nothing follows.
     NoNextHeader = 19, "no-next-header";
+    /// The port of a tunnel, but not its header: the UDP flow is the innermost.
+    NotTunnel = 20, "not-tunnel";
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use crate::dissection::{Dissection, Family, Fragment, Level, MAX_FIRSTS, Ports, TunnelKind};
 use crate::policy::Fragments;
-use crate::{Frame, Id, Layer, Observer, Policy, Stop, wire};
+use crate::{Frame, Id, Layer, LinkType, Observer, Policy, Stop, wire};
 
 /// What a step says: the next protocol, or why there is none.
 pub(crate) type Step = Result<Layer, Stop>;
@@ -94,8 +94,8 @@ impl<'a, O: Observer> Walk<'a, O> {
         for _ in 0..self.policy.max_steps {
             let start = self.at;
             let step = wire::step(layer, self);
-            if step == Err(Stop::Policy) {
-                return Stop::Transport;
+            if step == Err(Stop::NotTunnel) {
+                return Stop::NotTunnel;
             }
             self.observer.layer(layer, start, self.at - start);
             match step {
@@ -158,6 +158,11 @@ impl<'a, O: Observer> Walk<'a, O> {
     #[inline(always)]
     pub(crate) fn header<const N: usize>(&self) -> Result<&'a [u8; N], Stop> {
         self.rest.first_chunk().ok_or(Stop::Truncated)
+    }
+
+    /// The link type of the frame.
+    pub(crate) fn link(&self) -> LinkType {
+        self.found.link
     }
 
     /// Whether the walk is inside a packet that an ICMP error quotes.

@@ -29,7 +29,8 @@ fn vectors_of_version_1() {
 
 /// The specification in the plainest words, to hold the fast one against.
 fn by_the_book(seed: u64, conversation: &Conversation) -> u32 {
-    let (kind, proto, low, high, extra): (u32, u8, (Vec<u32>, u16), (Vec<u32>, u16), u64) = match *conversation {
+    type End = (Vec<u32>, u16);
+    let (kind, proto, low, high, extra): (u32, u8, End, End, u64) = match *conversation {
         Conversation::V4 { low, high, proto, extra } => (4, proto, (vec![low.0], low.1), (vec![high.0], high.1), extra),
         Conversation::V6 { low, high, proto, extra } => {
             let words = |a: [u64; 2]| a.iter().flat_map(|h| [(h >> 32) as u32, *h as u32]).collect();
@@ -42,7 +43,8 @@ fn by_the_book(seed: u64, conversation: &Conversation) -> u32 {
     };
     let lo = |x: u64| x & 0xffff_ffff;
     let hi = |x: u64| x >> 32;
-    let key = |i: usize| u64::from(flowyard_steer::CONSTANTS[i]) ^ if i % 2 == 0 { lo(seed) } else { hi(seed) };
+    let key =
+        |i: usize| u64::from(flowyard_steer::CONSTANTS[i]) ^ if i.is_multiple_of(2) { lo(seed) } else { hi(seed) };
     let product = |i: usize, a: u64, b: u64| (a ^ key(i)) * (b ^ key(i + 1));
     let ports = u64::from(low.1) << 16 | u64::from(high.1);
     let mut x = product(0, ports, u64::from(proto) | u64::from(kind) << 8);

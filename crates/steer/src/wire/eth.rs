@@ -1,7 +1,7 @@
 //! Ethernet II and IEEE 802.3 (IEEE 802.3 clause 3.2).
 
 pub(crate) use super::Field;
-use super::ethertype;
+use super::{ethertype, old_lan};
 use crate::walk::{Step, Walk};
 use crate::{Layer, Observer};
 
@@ -17,6 +17,9 @@ const MIN_TYPE: u16 = 0x0600;
 #[inline]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let header: &[u8; LEN] = walk.header()?;
+    if old_lan::is_isl(header) {
+        return Ok(Layer::Isl);
+    }
     walk.mac();
     let kind = u16::from_be_bytes([header[12], header[13]]);
     walk.skip(LEN)?;

@@ -14,6 +14,10 @@ const KEY: u16 = 0x2000;
 const SEQUENCE: u16 = 0x1000;
 const ACKNOWLEDGMENT: u16 = 0x0080;
 const VERSION: u16 = 0x0007;
+/// MikroTik's Ethernet over IP: length, and tunnel with the least significant byte first, in place
+/// of the key.
+const PROTOCOL_EOIP: u16 = 0x6400;
+const PROTOCOL_PPP: u16 = 0x880b;
 
 #[inline]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
@@ -24,7 +28,10 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     walk.skip(LEN)?;
     match flags & VERSION {
         0 => plain(flags, protocol, walk),
-        1 => enhanced(flags, protocol, walk),
+        1 if protocol == PROTOCOL_PPP => enhanced(flags, protocol, walk),
+        1 if protocol == PROTOCOL_EOIP => eoip(flags, walk),
+        // Version 1 is nothing but PPP by its specification; take the rest as it says it is.
+        1 => plain(flags, protocol, walk),
         _ => Err(Stop::Malformed),
     }
 }
@@ -54,6 +61,9 @@ fn plain<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> Step
             walk.virtual_network(key >> 8);
             Ok(Layer::Eth)
         }
+        // ERSPAN: type I is told by having no sequence number.
+        0x88be if flags & SEQUENCE == 0 => Ok(Layer::Eth),
+        0x88be | 0x22eb => Ok(Layer::Erspan),
         _ => ethertype::next(protocol),
     }
 }
@@ -93,6 +103,27 @@ fn enhanced<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> S
         return Err(Stop::Control);
     }
     ethertype::next(protocol)
+}
+
+fn eoip<O: Observer>(flags: u16, walk: &mut Walk<'_, O>) -> Step {
+    if flags & CHECKSUM != 0 {
+        walk.skip(4)?;
+    }
+    let &[l0, l1, t0, t1]: &[u8; 4] = walk.header()?;
+    walk.tunnel(TunnelKind::Gre, u16::from_le_bytes([t0, t1]).into());
+    walk.skip(4)?;
+    walk.clip(u16::from_be_bytes([l0, l1]).into());
+    Ok(Layer::Eth)
+}
+
+/// Whether these bytes are GRE in UDP (RFC 8086 section 3): version 0, nothing reserved, a known
+/// protocol.
+pub(crate) fn plausible(bytes: &[u8]) -> bool {
+    let Some(&[f0, f1, p0, p1]) = bytes.first_chunk() else {
+        return false;
+    };
+    let reserved = !(CHECKSUM | KEY | SEQUENCE);
+    u16::from_be_bytes([f0, f1]) & reserved == 0 && ethertype::next(u16::from_be_bytes([p0, p1])).is_ok()
 }
 
 #[cfg(test)]

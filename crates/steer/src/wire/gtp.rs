@@ -10,6 +10,9 @@ use crate::{Id, Layer, Observer, Stop};
 const LEN: usize = 8;
 /// Version, high three bits of the flags.
 const VERSION_1: u8 = 1;
+const VERSION_2: u8 = 2;
+/// The port of the control planes.
+const PORT_CONTROL: u16 = 2123;
 /// Protocol type: GTP, not GTP′.
 const NOT_PRIME: u8 = 0x10;
 /// Any of: extension header, sequence number, N-PDU number.
@@ -25,8 +28,11 @@ const MAX_EXTENSIONS: usize = 8;
 #[inline]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let &[flags, message, l0, l1, teid @ ..]: &[u8; LEN] = walk.header()?;
+    if flags >> 5 == VERSION_2 && walk.level.has_port(PORT_CONTROL) {
+        return Ok(Layer::Gtpv2);
+    }
     if flags >> 5 != VERSION_1 || flags & NOT_PRIME == 0 {
-        return Err(Stop::Policy);
+        return Err(Stop::NotTunnel);
     }
     let teid = u32::from_be_bytes(teid);
     walk.id(Id::GtpMessage(message));

@@ -1,9 +1,9 @@
 //! IPv4 (RFC 791 section 3.1).
 
-use super::{Field, ip_protocol};
+use super::{Field, ip_protocol, ipv6};
 use crate::dissection::Family;
 use crate::walk::{Step, Walk};
-use crate::{Observer, Stop};
+use crate::{Layer, Observer, Stop};
 
 /// The shortest header.
 pub(crate) const MIN_LEN: usize = 20;
@@ -28,7 +28,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let header: &[u8; MIN_LEN] = walk.header()?;
     let len = usize::from(header[0] & 0x0f) * 4;
     if header[0] >> 4 != 4 || len < MIN_LEN {
-        return Err(Stop::Malformed);
+        return mislabelled(walk.rest());
     }
     let total: usize = u16::from_be_bytes([header[2], header[3]]).into();
     let fragment = u16::from_be_bytes([header[6], header[7]]) & (MORE_FRAGMENTS | OFFSET);
@@ -47,6 +47,12 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
         walk.fragment(id, start, fragment & OFFSET != 0)?;
     }
     ip_protocol::next(Family::V4, protocol)
+}
+
+/// IPv6 where IPv4 was announced, as some captures have it; anything else is damage.
+#[cold]
+fn mislabelled(rest: &[u8]) -> Step {
+    if ipv6::plausible(rest) { Ok(Layer::Ipv6) } else { Err(Stop::Malformed) }
 }
 
 /// Whether these bytes are believable as an IPv4 header, where nothing else says what they are.
@@ -100,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_contradicts_itself() {
-        for (at, value) in [(0, 0x44), (0, 0x65), (3, 19)] {
+        for (at, value) in [(0, 0x44), (0, 0x55), (3, 19)] {
             let mut packet = tcp4();
             packet[at] = value;
             packet[2] = 0;

@@ -33,12 +33,24 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     }
 }
 
+/// RFC 2427 section 4.1: organisation and protocol after `before` bytes, without SAPs.
+pub(crate) fn organised<O: Observer>(before: usize, walk: &mut Walk<'_, O>) -> Step {
+    walk.skip(before)?;
+    let &[a, b, c, high, low] = walk.header()?;
+    walk.skip(5)?;
+    by_organisation([a, b, c], u16::from_be_bytes([high, low]))
+}
+
 fn snap<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let header: &[u8; SNAP_LEN] = walk.header()?;
     let [_, _, _, a, b, c, high, low] = *header;
     let protocol = u16::from_be_bytes([high, low]);
     walk.skip(SNAP_LEN)?;
-    match ([a, b, c], protocol) {
+    by_organisation([a, b, c], protocol)
+}
+
+fn by_organisation(organisation: [u8; 3], protocol: u16) -> Step {
+    match (organisation, protocol) {
         (OUI_ETHERTYPE | OUI_TUNNEL, protocol) => ethertype::next(protocol),
         // Two bytes of padding come first over ATM only; with and without the frame check sequence.
         (OUI_BRIDGED, 0x0001 | 0x0007) => Ok(Layer::Eth),

@@ -63,6 +63,16 @@ fn pseudo_wire(rest: &[u8]) -> Step {
     }
 }
 
+/// Whether these bytes are MPLS in UDP (RFC 7510 section 3): a bottom label soon, and under it an
+/// IP packet or a control word.
+pub(crate) fn plausible(bytes: &[u8]) -> bool {
+    let bottom = bytes.chunks_exact(LEN).take(8).position(|entry| entry[2] & 1 != 0);
+    let Some(rest) = bottom.and_then(|entry| bytes.get((entry + 1) * LEN..)) else {
+        return false;
+    };
+    ipv4::plausible(rest) || ipv6::plausible(rest) || rest.first() == Some(&0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::build::*;

@@ -3,6 +3,7 @@
 //! Address and control may be left out, and the protocol may be compressed to one byte (RFC 1661
 //! section 6.5): its first byte is even otherwise, its second odd.
 
+use super::chdlc;
 use crate::walk::{Step, Walk};
 use crate::{Id, Layer, Observer, Stop};
 
@@ -11,7 +12,11 @@ const ADDRESS_AND_CONTROL: [u8; 2] = [0xff, 0x03];
 
 #[inline]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
-    if *walk.header::<2>()? == ADDRESS_AND_CONTROL {
+    let begin = walk.header::<2>()?;
+    if chdlc::begins(begin) {
+        return Ok(Layer::Chdlc);
+    }
+    if *begin == ADDRESS_AND_CONTROL {
         walk.skip(2)?;
     }
     let first = *walk.rest().first().ok_or(Stop::Truncated)?;

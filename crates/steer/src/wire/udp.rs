@@ -1,8 +1,9 @@
 //! UDP (RFC 768).
 
 use super::transport::PORTS_LEN;
+use super::{gre, mpls};
 use crate::walk::{Step, Walk};
-use crate::{Observer, Stop};
+use crate::{Layer, Observer, Stop};
 
 /// Source port at 0, destination port at 2, length at 4.
 const LEN: usize = 8;
@@ -19,7 +20,14 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
         walk.clip(len);
     }
     walk.skip(LEN)?;
-    walk.policy.udp_tunnels.find(source, destination).ok_or(Stop::Transport)
+    let tunnel = walk.policy.udp_tunnels.find(source, destination).ok_or(Stop::Transport)?;
+    // These have steps of their own that take anything, elsewhere rightly so.
+    let refused = match tunnel {
+        Layer::Mpls => !mpls::plausible(walk.rest()),
+        Layer::Gre => !gre::plausible(walk.rest()),
+        _ => false,
+    };
+    if refused { Err(Stop::NotTunnel) } else { Ok(tunnel) }
 }
 
 #[cfg(test)]
@@ -32,7 +40,7 @@ mod tests {
     fn a_port_alone_makes_no_tunnel() {
         for port in [2152, 4789] {
             let frame = eth(0x0800, &ipv4(A4, B4, 17, &udp(999, port, &[0x77; 60])));
-            let found = expect(&frame, "eth/ip/udp", Stop::Transport);
+            let found = expect(&frame, "eth/ip/udp", Stop::NotTunnel);
             assert_eq!(found.dport(), Some(port));
         }
     }

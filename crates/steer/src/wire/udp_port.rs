@@ -4,9 +4,27 @@ use crate::Layer;
 use crate::policy::UdpTunnels;
 
 /// The built-in list: (port, protocol, whether it answers from that port). To register one, add a
-/// line. The protocol's step verifies its header and says `Stop::Policy` to what is not its own.
-const BUILT_IN: &[(u16, Layer, bool)] =
-    &[(2152, Layer::Gtp, true), (2123, Layer::Gtp, true), (4789, Layer::Vxlan, false), (8472, Layer::Vxlan, false)];
+/// line. The protocol's step verifies its header and says `Stop::NotTunnel` to what is not its
+/// own.
+const BUILT_IN: &[(u16, Layer, bool)] = &[
+    (2152, Layer::Gtp, true),
+    (2123, Layer::Gtp, true),
+    (3386, Layer::GtpPrime, true),
+    (4789, Layer::Vxlan, false),
+    (8472, Layer::Vxlan, false),
+    (4790, Layer::VxlanGpe, false),
+    (6081, Layer::Geneve, false),
+    (6635, Layer::Mpls, false),
+    (4754, Layer::Gre, false),
+    (1701, Layer::L2tp, true),
+    (3544, Layer::Teredo, true),
+    (4341, Layer::Lisp, true),
+    (4500, Layer::UdpEncap, true),
+    (5072, Layer::Ayiya, true),
+    (5246, Layer::CapwapCtl, true),
+    (5247, Layer::Capwap, true),
+    (51820, Layer::Wireguard, true),
+];
 
 /// The built-in list, ready for look-up.
 pub(crate) const TUNNELS: UdpTunnels = {

@@ -8,14 +8,19 @@ use crate::{Id, Layer, Observer, Stop};
 const LEN: usize = 8;
 /// The network identifier is valid.
 const VALID: u8 = 0x08;
+/// The generic protocol extension, on the port of plain VXLAN.
+const PROTOCOL: u8 = 0x04;
 /// Flags that the group policy extension defines.
 const GROUP: u8 = 0x80;
 
 #[inline]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let &[flags, _, _, _, v0, v1, v2, _]: &[u8; LEN] = walk.header()?;
+    if flags == VALID | PROTOCOL {
+        return Ok(Layer::VxlanGpe);
+    }
     if flags & !GROUP != VALID {
-        return Err(Stop::Policy);
+        return Err(Stop::NotTunnel);
     }
     let network = u32::from_be_bytes([0, v0, v1, v2]);
     walk.id(Id::VxlanVni(network));

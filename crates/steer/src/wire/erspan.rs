@@ -1,0 +1,30 @@
+//! ERSPAN types I, II and III (draft-foschiano-erspan-03 section 4): mirrored Ethernet in GRE.
+
+use crate::walk::{Step, Walk};
+use crate::{Id, Layer, Observer, Stop};
+
+/// Type II: version at 0 (high nibble), session in the low 10 bits at 2.
+const LEN_II: usize = 8;
+/// Type III adds a time stamp and flags; the last bit says that a subheader follows.
+const LEN_III: usize = 12;
+const SUBHEADER_LEN: usize = 8;
+const VERSION_II: u8 = 1;
+const VERSION_III: u8 = 2;
+
+/// Types II and III: [`super::gre`] goes straight to Ethernet for type I, which has no header.
+#[inline]
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let header: &[u8; LEN_II] = walk.header()?;
+    let version = header[0] >> 4;
+    let mut len = LEN_II;
+    if version == VERSION_III {
+        let header: &[u8; LEN_III] = walk.header()?;
+        len = LEN_III + usize::from(header[11] & 1) * SUBHEADER_LEN;
+    } else if version != VERSION_II {
+        return Err(Stop::Malformed);
+    }
+    walk.id(Id::ErspanVersion(version + 1));
+    walk.id(Id::ErspanSession(u16::from_be_bytes([header[2] & 3, header[3]])));
+    walk.skip(len)?;
+    Ok(Layer::Eth)
+}

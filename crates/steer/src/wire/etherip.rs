@@ -1,0 +1,21 @@
+//! EtherIP (RFC 3378 section 3): Ethernet in IP.
+
+use crate::dissection::TunnelKind;
+use crate::walk::{Step, Walk};
+use crate::{Layer, Observer, Stop};
+
+/// Version 3 in the high nibble, the rest reserved.
+const LEN: usize = 2;
+const VERSION: u8 = 0x30;
+
+#[inline]
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let header: &[u8; LEN] = walk.header()?;
+    // Some implementations have the nibbles the other way round.
+    if !matches!(header[0], VERSION | 0x03) {
+        return Err(Stop::Malformed);
+    }
+    walk.tunnel(TunnelKind::Other, 0);
+    walk.skip(LEN)?;
+    Ok(Layer::Eth)
+}

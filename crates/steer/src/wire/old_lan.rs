@@ -1,0 +1,65 @@
+//! Local networks of old: Token Ring (IEEE 802.5 clause 3), FDDI (ISO 9314-2), ATM as LLC
+//! (RFC 2684 section 5) or with SunATM's header, Cisco ISL.
+
+use crate::walk::{Step, Walk};
+use crate::{Layer, Observer, Stop};
+
+/// Access control, frame control, destination, source.
+const TOKEN_RING_LEN: usize = 14;
+/// First bit of the source address: routing information follows, its length in 5 bits.
+const ROUTED: u8 = 0x80;
+/// Frame control, destination, source.
+const FDDI_LEN: usize = 13;
+/// Frame control: a frame with LLC.
+const FDDI_LLC: u8 = 0x50;
+/// Direction and traffic type at 0, circuit after.
+const SUN_ATM_LEN: usize = 4;
+/// Traffic type, low nibble: LLC.
+const SUN_ATM_LLC: u8 = 2;
+/// Before the frame that ISL carries.
+const ISL_LEN: usize = 26;
+
+#[inline]
+pub(crate) fn token_ring<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let header: &[u8; TOKEN_RING_LEN] = walk.header()?;
+    let routed = header[8] & ROUTED != 0;
+    if header[1] & 0xc0 != 0x40 {
+        return Err(Stop::NotIp);
+    }
+    walk.skip(TOKEN_RING_LEN)?;
+    if routed {
+        let &[len] = walk.header()?;
+        walk.skip(usize::from(len & 0x1f))?;
+    }
+    Ok(Layer::Llc)
+}
+
+#[inline]
+pub(crate) fn fddi<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let header: &[u8; FDDI_LEN] = walk.header()?;
+    if header[0] & 0x70 != FDDI_LLC {
+        return Err(Stop::NotIp);
+    }
+    walk.skip(FDDI_LEN)?;
+    Ok(Layer::Llc)
+}
+
+#[inline]
+pub(crate) fn sun_atm<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let header: &[u8; SUN_ATM_LEN] = walk.header()?;
+    let kind = header[0] & 0x0f;
+    walk.skip(SUN_ATM_LEN)?;
+    if kind == SUN_ATM_LLC { Ok(Layer::Llc) } else { Err(Stop::NotIp) }
+}
+
+#[inline]
+pub(crate) fn isl<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    walk.skip(ISL_LEN)?;
+    Ok(Layer::Eth)
+}
+
+/// Whether a destination address is one that ISL uses.
+#[inline]
+pub(crate) fn is_isl(header: &[u8; 14]) -> bool {
+    matches!(header, [0x01 | 0x03, 0x00, 0x0c, 0x00, 0x00, ..])
+}

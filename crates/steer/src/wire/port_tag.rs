@@ -1,0 +1,24 @@
+//! Tags of port extenders: VN-tag (0x8926) and the E-tag of IEEE 802.1BR (0x893f, clause 7.5).
+
+use super::eth;
+use crate::Observer;
+use crate::walk::{Step, Walk};
+
+/// Four bytes of tag, then the type.
+const VN_LEN: usize = 6;
+/// Six bytes of tag, then the type.
+const E_LEN: usize = 8;
+
+#[inline]
+pub(crate) fn vn_tag<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let &[.., high, low]: &[u8; VN_LEN] = walk.header()?;
+    walk.skip(VN_LEN)?;
+    eth::by_type_or_length(u16::from_be_bytes([high, low]), walk)
+}
+
+#[inline]
+pub(crate) fn e_tag<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let &[.., high, low]: &[u8; E_LEN] = walk.header()?;
+    walk.skip(E_LEN)?;
+    eth::by_type_or_length(u16::from_be_bytes([high, low]), walk)
+}

@@ -1,0 +1,58 @@
+//! IEEE 802.11 frames (clause 9.2.3), unencrypted data frames looked into.
+
+use crate::walk::{Step, Walk};
+use crate::{Layer, Observer, Stop};
+
+/// Frame control, duration, three addresses, sequence control.
+const LEN: usize = 24;
+const VERSION: u8 = 0x03;
+const TYPE_MASK: u8 = 0x0c;
+const TYPE_DATA: u8 = 0x08;
+/// Subtypes of data frames: no data; quality of service.
+const NO_DATA: u8 = 0x40;
+const QOS: u8 = 0x80;
+/// Flags of the second byte.
+const BOTH_DS: u8 = 0x03;
+const PROTECTED: u8 = 0x40;
+const ORDER: u8 = 0x80;
+/// Fragment number, low nibble of the sequence control.
+const FRAGMENT: u8 = 0x0f;
+/// Quality of service control: aggregated subframes.
+const AGGREGATE: u8 = 0x80;
+/// Destination, source and length before each subframe.
+const SUBFRAME_LEN: usize = 14;
+
+#[inline]
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+    let header: &[u8; LEN] = walk.header().map_err(|_| Stop::NotIp)?;
+    let [mut kind, mut flags] = [header[0], header[1]];
+    // Cisco's access points swap the two bytes of frame control in CAPWAP: what then stands first
+    // has another version, or is a management frame with nothing but direction flags.
+    let unlikely = kind & VERSION != 0 || kind & !BOTH_DS == 0;
+    if unlikely && flags & (TYPE_MASK | VERSION) == TYPE_DATA {
+        (kind, flags) = (flags, kind);
+    }
+    if kind & TYPE_MASK != TYPE_DATA || kind & NO_DATA != 0 {
+        return Err(Stop::NotIp);
+    }
+    if flags & PROTECTED != 0 {
+        return Err(Stop::Encrypted);
+    }
+    if header[22] & FRAGMENT != 0 {
+        return Err(Stop::Opaque);
+    }
+    walk.skip(LEN)?;
+    if flags & BOTH_DS == BOTH_DS {
+        walk.skip(6)?;
+    }
+    let mut aggregate = false;
+    if kind & QOS != 0 {
+        let control: &[u8; 2] = walk.header()?;
+        aggregate = control[0] & AGGREGATE != 0;
+        walk.skip(if flags & ORDER != 0 { 6 } else { 2 })?;
+    }
+    if aggregate {
+        walk.skip(SUBFRAME_LEN)?;
+    }
+    Ok(Layer::Llc)
+}
