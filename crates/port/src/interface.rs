@@ -256,13 +256,11 @@ mod tests {
 
     #[test]
     fn cut_answers_are_refused_not_trusted() {
-        let links = Links::open().expect("netlink");
-        let mut message = vec![0u8; 48];
+        let mut message = [0u8; 48];
         message[4..6].copy_from_slice(&RTM_NEWLINK.to_ne_bytes());
         message[32..34].copy_from_slice(&200u16.to_ne_bytes()); // longer than what is there
         for len in 0..message.len() {
             let _ = parse(&message[..len]);
         }
-        drop(links);
     }
 }

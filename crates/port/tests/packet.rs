@@ -7,7 +7,7 @@ use flowyard_mem::{Clock, Geometry, Region, Stock, flags};
 use flowyard_port::{
     Arrival, Outgoing, PacketSink, Port, PortCounters, PortError, PortSpec, Progress, Received, Sink, prepare,
 };
-use flowyard_testkit::net::{Injector, Namespace, Veth, number_of, numbered_frame};
+use flowyard_testkit::net::{Injector, Namespace, Veth, number_of, numbered_frame, open_tun};
 use flowyard_testkit::require_root;
 
 /// An open port with a region and stock of its own.
@@ -266,37 +266,21 @@ fn interfaces_without_ethernet_give_raw_packets() {
     wire.command("ip link set tun0 up").expect("as root");
     wire.run(|| {
         let mut bench = Bench::open("packet:tun0", 64).expect("as root");
-        let tun = Tun::open("tun0");
+        let tun = open_tun("tun0").expect("as root");
         let socket = std::net::UdpSocket::bind("10.9.9.1:7").expect("the address is there");
-        socket.send_to(b"out", "10.9.9.2:9").expect("the device has a carrier");
-        let (mut out, _) = (bench.collect(1, QUIET), tun);
-        let out = out.remove(0);
+        // The device takes packets a moment after it has its carrier.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let out = loop {
+            socket.send_to(b"out", "10.9.9.2:9").expect("there is a route");
+            if let Some(packet) = bench.collect(1, Duration::from_millis(50)).pop() {
+                break packet;
+            }
+            assert!(Instant::now() < deadline, "nothing came");
+        };
+        drop(tun);
         assert_eq!((out.arrival.link, out.bytes[0], out.has(flags::OUTGOING)), (101, 0x45, true));
         assert!(out.bytes.ends_with(b"out"));
     });
-}
-
-/// The other end of a TUN device: it has a carrier while this is open.
-struct Tun(#[allow(dead_code)] std::process::Child);
-
-impl Tun {
-    fn open(name: &str) -> Tun {
-        // tcpreplay and friends do not open TUN devices; python is there wherever the tests' tools are.
-        let script = format!(
-            "import fcntl,struct,time;f=open('/dev/net/tun','r+b',buffering=0);\
-             fcntl.ioctl(f,0x400454ca,struct.pack('16sH',b'{name}',0x1001));time.sleep(60)"
-        );
-        let child = std::process::Command::new("python3").args(["-c", &script]).spawn().expect("python3");
-        std::thread::sleep(Duration::from_millis(300));
-        Tun(child)
-    }
-}
-
-impl Drop for Tun {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

@@ -67,3 +67,23 @@ impl Injector {
         Ok(())
     }
 }
+
+/// The user's end of a TUN device of the calling thread's namespace; it has a carrier while this is
+/// open.
+///
+/// # Errors
+/// There is no such device, or no right to it.
+pub fn open_tun(name: &str) -> io::Result<File> {
+    let file = File::options().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: an all-zero ifreq is a valid one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one ifreq, with a NUL-terminated name.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as libc::Ioctl, &raw mut request) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(file)
+}

@@ -5,7 +5,8 @@
 //!
 //! The region's buffers are the kernel's packet memory, so a packet is where the yard wants it
 //! when it arrives, with annotation, tag and headroom in front. On the packet path there is no
-//! system call while packets keep coming, and no allocation.
+//! system call while packets keep coming (but for a look at the interface once a second), and no
+//! allocation.
 //!
 //! # Offloads, told honestly
 //! XDP shows bytes, not what the kernel knows of them; a frame's flags are therefore empty:

@@ -12,7 +12,7 @@ use flowyard_mem::{Clock, Lent, Region, Stock};
 
 use super::program::{Attachment, Demand};
 use super::ring::ProgramCounts;
-use super::socket::{Binding, Failed, QueueSocket};
+use super::socket::{BUSY_PATIENCE, Binding, Failed, QueueSocket};
 use super::{LAYER2_BYTES, LONGEST_MERGED, Shared, queue_count, receive_queues, remedy};
 use crate::interface::{Interface, Links, XdpPlace};
 use crate::link::ETHERNET;
@@ -22,8 +22,12 @@ use crate::{Arrival, Port, PortCounters, PortError, PortInfo, Progress, Received
 const QUANTUM: usize = 64;
 /// Fewest buffers worth showing to the kernel, unless it has hardly any left.
 const REFILL: u32 = 32;
-/// Time between looks at the interface, when it is quiet or something odd was seen.
+/// Time between looks at the interface when it is quiet: is it there, has it new queues?
 const CHECK_EVERY: Duration = Duration::from_millis(100);
+/// The same while packets keep coming: the only system calls then.
+const CHECK_BUSY_EVERY: Duration = Duration::from_secs(1);
+/// How long the program may stay on the interface after we have let go of it.
+const DETACH_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a driver may go on writing to buffers after its zero-copy socket was closed: the kernel
 /// takes the queue away from a work queue, 16 ms later when measured.
 const ZERO_COPY_GRACE: Duration = Duration::from_millis(100);
@@ -55,7 +59,6 @@ pub(super) struct XdpPort {
     running: bool,
     missed_at_start: u64,
     missed: u64,
-    passed_seen: u64,
     checked: Instant,
     ended: bool,
 }
@@ -112,7 +115,7 @@ impl XdpPort {
             region: region.clone(),
             lent: region.lent(),
             links,
-            binding: Binding { copy, several_buffers },
+            binding: Binding { copy, several_buffers, patience: BUSY_PATIENCE },
             next: 0,
             calls: 0,
             number: 0,
@@ -128,7 +131,6 @@ impl XdpPort {
             running: interface.running(),
             missed_at_start: interface.missed,
             missed: interface.missed,
-            passed_seen: 0,
             checked: Instant::now(),
             ended: false,
             shared,
@@ -146,6 +148,8 @@ impl XdpPort {
                 return Err(error);
             }
         }
+        // From now on packets wait while a socket is opened.
+        port.binding.patience = Duration::ZERO;
         port.describe();
         Ok(port)
     }
@@ -199,42 +203,47 @@ impl XdpPort {
             port.ended = true;
             Err(PortError::action(&port.shared.name, "receive", problem, way_out))
         };
-        let interface = match self.links.by_index(self.shared.interface.index) {
-            Ok(interface) => interface,
+        let Some(attachment) = self.attachment.clone() else { return Ok(()) };
+        let (interface, on) = match attachment.still_on(|| self.links.by_index(self.shared.interface.index)) {
+            Ok(found) => found,
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) => {
                 let problem = format!("interface {} was deleted or moved away", self.shared.interface.name);
                 return gone(self, problem, "start again when it is back");
             }
             Err(_) => return Ok(()), // The question failed, not the interface; it is asked again.
         };
-        let ours = self.attachment.as_ref().map_or(0, |a| a.id);
-        if !interface.xdp.iter().any(|(_, id)| *id == ours) {
-            let problem = format!("somebody took the XDP program {ours} off {}", interface.name);
-            return gone(self, problem, "start again to attach it anew");
+        if !on {
+            let problem = format!("the XDP program is no longer on {}", interface.name);
+            return gone(self, problem, "somebody took it off; start again to attach it anew");
         }
         if self.running && !interface.running() {
             self.link_downs += 1;
         }
         self.running = interface.running();
         self.missed = interface.missed;
-        let passed = self.attachment.as_ref().map_or(0, |a| a.passed());
-        self.passed_seen = passed;
         if self.shared.only.is_none() {
-            let most = self.attachment.as_ref().map_or(0, |a| a.queues());
-            for queue in self.shared.queues_of(self.part, receive_queues(&interface).min(most)) {
-                if self.queues.iter().any(|q| q.socket.queue == queue) {
-                    continue;
+            let real = receive_queues(&interface).min(attachment.queues());
+            for queue in self.shared.queues_of(self.part, real) {
+                if !self.queues.iter().any(|q| q.socket.queue == queue) {
+                    self.serve_new(&interface, queue, stock);
                 }
-                // Leaves half of what is free to the queues that work already.
-                let fair = stock.len() / 2;
-                match self.add(interface.index, queue, fair, stock) {
-                    Ok(()) => self.queues_added += 1,
-                    Err(_) => self.queues_refused += 1,
-                }
-                self.describe();
             }
         }
         Ok(())
+    }
+
+    /// Opens a socket on a queue that the interface has gained.
+    fn serve_new(&mut self, interface: &Interface, queue: u32, stock: &mut Stock) {
+        // Leaves half of what is free to the queues that work already.
+        let fair = stock.len() / 2;
+        let done = self.add(interface.index, queue, fair, stock).is_ok()
+            && self.attachment.as_ref().is_some_and(|a| a.place != XdpPlace::Native || a.install_again().is_ok());
+        if done {
+            self.queues_added += 1;
+        } else {
+            self.queues_refused += 1;
+        }
+        self.describe();
     }
 
     /// Takes the queues out of the program's map, counts what had arrived, closes the sockets and
@@ -359,13 +368,7 @@ impl Port for XdpPort {
         }
         self.calls = self.calls.wrapping_add(1);
         if batch.len() > before {
-            // Packets on a queue without a socket say that the interface has new queues. Seen in
-            // memory that the program writes: no system call unless there are any.
-            if self.calls % 64 == 0
-                && self.shared.only.is_none()
-                && self.attachment.as_ref().is_some_and(|a| a.passed() != self.passed_seen)
-                && self.checked.elapsed() >= CHECK_EVERY
-            {
+            if self.calls.is_multiple_of(64) && self.checked.elapsed() >= CHECK_BUSY_EVERY {
                 self.check(stock)?;
             }
             return Ok(Progress::Ready);
@@ -394,13 +397,19 @@ impl Port for XdpPort {
         self.quiesce();
         let counters = self.counters();
         let attachment = self.attachment.take();
-        let ours = attachment.as_ref().map(|a| a.id);
+        let ours = attachment.as_ref().map(|a| a.id());
         self.shut(stock);
         let last = attachment.is_some_and(|a| Arc::into_inner(a).is_some());
-        let left = self.links.by_index(self.shared.interface.index).ok();
-        if let Some((place, id)) =
-            left.filter(|_| last).and_then(|interface| interface.xdp.into_iter().find(|(_, id)| Some(*id) == ours))
-        {
+        let left = || {
+            let interface = self.links.by_index(self.shared.interface.index).ok()?;
+            interface.xdp.into_iter().find(|(_, id)| Some(*id) == ours)
+        };
+        // A process that another thread is just starting has copies of our descriptors for a moment.
+        let deadline = Instant::now() + DETACH_PATIENCE;
+        while last && left().is_some() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if let Some((place, id)) = left().filter(|_| last) {
             let name = &self.shared.interface.name;
             return Err(PortError::action(
                 &self.shared.name,

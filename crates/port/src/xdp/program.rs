@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{Map, MapData, XskMap};
-use aya::programs::{Xdp, XdpMode};
+use aya::programs::xdp::XdpLinkId;
+use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::ring::{Counters, ProgramCounts};
@@ -23,16 +24,32 @@ static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/redirect.bpf.o");
 
 /// The program on one interface, its map of sockets and its counters.
 pub(super) struct Attachment {
-    /// The kernel's number of the program.
-    pub id: u32,
     /// In the driver, or in the stack.
     pub place: XdpPlace,
     /// Why not in the driver, where that was tried.
     pub why: Option<String>,
     counters: Counters,
     sockets: Mutex<XskMap<MapData>>,
+    program: Mutex<Attached>,
     _promiscuous: Option<OwnedFd>,
-    _program: Mutex<Ebpf>,
+    // The program's instructions name it by descriptor, whenever it is loaded.
+    _counters_map: MapData,
+}
+
+/// The program, loaded and attached.
+struct Attached {
+    ebpf: Ebpf,
+    name: &'static str,
+    /// The kernel's number of the program.
+    id: u32,
+    link: Option<XdpLinkId>,
+}
+
+impl Attached {
+    fn program(&mut self) -> Result<&mut Xdp, ProgramError> {
+        let program = self.ebpf.program_mut(self.name).ok_or(ProgramError::NotLoaded)?;
+        program.try_into()
+    }
 }
 
 /// What [`Attachment::new`] needs to know of its port.
@@ -74,27 +91,24 @@ impl Attachment {
         };
         let sockets = ebpf.take_map("sockets").ok_or_else(|| odd("map `sockets`"))?;
         let sockets = XskMap::try_from(sockets).map_err(|e| fail("use its map of sockets", &e))?;
-        let Some(Map::Array(counters)) = ebpf.take_map("counters") else { return Err(odd("map `counters`")) };
-        let counters = Counters::map(counters.fd().as_fd(), queues)
+        let Some(Map::Array(counters_map)) = ebpf.take_map("counters") else { return Err(odd("map `counters`")) };
+        let counters = Counters::map(counters_map.fd().as_fd(), queues)
             .map_err(|e| PortError::action(port, "map the counters of its XDP program", e, ""))?;
 
         let name = if demand.several_buffers { "flowyard_frags" } else { "flowyard_xdp" };
-        let program: &mut Xdp = ebpf
-            .program_mut(name)
-            .ok_or_else(|| odd(name))?
-            .try_into()
-            .map_err(|e: aya::programs::ProgramError| fail("use its XDP program", &e))?;
+        let mut attached = Attached { ebpf, name, id: 0, link: None };
+        let program = attached.program().map_err(|e| fail("use its XDP program", &e))?;
         program.load().map_err(|e| fail("load its XDP program", &e))?;
         let id = program.info().map_err(|e| fail("ask for its XDP program's number", &e))?.id();
         let mut why = None;
-        let mut place = None;
+        let mut got = None;
         for (candidate, mode) in [(XdpPlace::Native, XdpMode::Driver), (XdpPlace::Generic, XdpMode::Skb)] {
             if options.place.is_some_and(|only| only != candidate) {
                 continue;
             }
             match program.attach_to_if_index(interface.index, mode) {
-                Ok(_) => {
-                    place = Some(candidate);
+                Ok(link) => {
+                    got = Some((candidate, link));
                     break;
                 }
                 // Only a driver that cannot is a reason to go on to the stack.
@@ -106,6 +120,9 @@ impl Attachment {
                 }
             }
         }
+        let (place, link) = got.ok_or_else(|| odd("place to go"))?;
+        attached.id = id;
+        attached.link = Some(link);
         let promiscuous = match options.promiscuous {
             true => Some(crate::sys::hold_promiscuous(interface.index).map_err(|e| {
                 let advice = remedy(e.raw_os_error());
@@ -114,13 +131,13 @@ impl Attachment {
             false => None,
         };
         Ok(Attachment {
-            id,
-            place: place.unwrap_or(XdpPlace::Generic),
+            place,
             why,
             counters,
             sockets: Mutex::new(sockets),
+            program: Mutex::new(attached),
             _promiscuous: promiscuous,
-            _program: Mutex::new(ebpf),
+            _counters_map: counters_map,
         })
     }
 
@@ -136,6 +153,40 @@ impl Attachment {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         // It fails where the kernel has emptied the slot already, because the socket is gone.
         let _ = sockets.unset(queue);
+    }
+
+    /// The kernel's number of the program.
+    pub(super) fn id(&self) -> u32 {
+        self.program.lock().unwrap_or_else(PoisonError::into_inner).id
+    }
+
+    /// Asks `look` for the interface, and answers it with whether our program is still on it. No
+    /// other part installs the program anew meanwhile.
+    pub(super) fn still_on<E>(&self, look: impl FnOnce() -> Result<Interface, E>) -> Result<(Interface, bool), E> {
+        let attached = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let interface = look()?;
+        let on = interface.xdp.iter().any(|(_, id)| *id == attached.id);
+        Ok((interface, on))
+    }
+
+    /// Has the driver install the program anew, without a gap, for queues that it has gained: veth
+    /// does not run it on those otherwise. The kernel ignores an update to the same program, so it
+    /// is loaded a second time.
+    pub(super) fn install_again(&self) -> io::Result<()> {
+        let mut attached = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(link) = attached.link.take() else { return Ok(()) };
+        let renew = || -> Result<(XdpLinkId, u32), ProgramError> {
+            let program = attached.program()?;
+            let link = program.take_link(link)?;
+            program.unload()?; // Only our descriptor: the link keeps what is attached.
+            program.load()?;
+            let link = program.attach_to_link(link)?;
+            Ok((link, program.info()?.id()))
+        };
+        let (link, id) = renew().map_err(|e| io::Error::other(words(&e)))?;
+        attached.link = Some(link);
+        attached.id = id;
+        Ok(())
     }
 
     /// What the program has counted on `queue`.
@@ -169,7 +220,7 @@ fn occupied(port: &str, interface: &Interface, place: XdpPlace, id: u32) -> Port
     let (owner, way_out) = match holder(id) {
         Some(Holder { process, command, link: true }) => (
             format!("attached by process {process} ({command})"),
-            format!("stop that process; its program goes with it (or detach the link: `bpftool link list` names it)"),
+            "stop that process; its program goes with it (or detach the link: `bpftool link list` names it)".to_owned(),
         ),
         Some(Holder { process, command, link: false }) => (
             format!("held by process {process} ({command})"),

@@ -50,7 +50,7 @@ impl Mapping {
     /// Pointer to `len` bytes at `offset`, if they lie within.
     fn span(&self, offset: u64, len: usize) -> io::Result<NonNull<u8>> {
         let end = usize::try_from(offset).ok().and_then(|o| o.checked_add(len));
-        if end.is_none_or(|end| end > self.len) || offset % 4 != 0 {
+        if end.is_none_or(|end| end > self.len) || !offset.is_multiple_of(4) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's ring offsets do not fit its ring"));
         }
         // SAFETY: offset + len ≤ self.len, just checked.

@@ -22,7 +22,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 use super::ring::{FillRing, ReceiveRing};
 
 /// How long a queue that another socket has just left may answer EBUSY (measured: 16 ms).
-const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 const BUSY_PAUSE: Duration = Duration::from_millis(4);
 
 /// What is asked of the kernel for a port's first socket; the others follow it.
@@ -32,6 +32,8 @@ pub(super) struct Binding {
     pub copy: Option<bool>,
     /// Packets of several buffers.
     pub several_buffers: bool,
+    /// How long to wait for a queue that is busy.
+    pub patience: Duration,
 }
 
 impl Binding {
@@ -105,13 +107,19 @@ impl QueueSocket {
         let fill = FillRing::map(&fd, &at.fr, ring).map_err(map)?;
         let socket = QueueSocket { queue, receive, fill, fd, held: 0, taken: 0 };
         let flags = if first.is_some() { SocketAddrXdpFlags::XDP_SHARED_UMEM } else { binding.flags() };
-        socket.bind(index, flags, first).map_err(failed(format!("bind it ({flags:?})")))?;
+        socket.bind(index, flags, first, binding.patience).map_err(failed(format!("bind it ({flags:?})")))?;
         Ok(socket)
     }
 
-    fn bind(&self, index: u32, flags: SocketAddrXdpFlags, first: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    fn bind(
+        &self,
+        index: u32,
+        flags: SocketAddrXdpFlags,
+        first: Option<BorrowedFd<'_>>,
+        patience: Duration,
+    ) -> Result<(), Errno> {
         let addr = SocketAddrXdp::new(flags, index, self.queue);
-        let give_up = Instant::now() + BUSY_PATIENCE;
+        let give_up = Instant::now() + patience;
         loop {
             let bound = match first {
                 Some(shared_umem_fd) => {
