@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# The one gate: what is run before a push and what CI runs. Installs what it needs (as root, from
+# Debian's packages), builds, lints and tests everything. Without root the live tests report
+# themselves skipped. With FLOWYARD_CORPUS set to a folder of captures, those are judged as well.
+#
+#   ./ci.sh            everything
+#   ./ci.sh quick      without the model checker, the licence check and the release build
+set -euo pipefail
+cd "$(dirname "$0")"
+
+step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
+
+packages=(clang llvm libbpf-dev iproute2 ethtool tcpdump tshark)
+missing=()
+for package in "${packages[@]}"; do
+	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+	step "installing ${missing[*]}"
+	if [ "$(id -u)" = 0 ]; then
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get update -qq
+		apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
+	else
+		echo "not root: tests that need ${missing[*]} report themselves skipped"
+	fi
+fi
+
+step "format"
+cargo fmt --all -- --check
+
+step "lints"
+cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+step "eBPF objects are what their sources give"
+if command -v clang >/dev/null; then
+	sh crates/port/bpf/build.sh --check
+else
+	echo "SKIPPED: no clang"
+fi
+
+step "tests"
+cargo test --workspace --quiet
+
+if [ "${1:-}" = quick ]; then
+	step "done, without the slow parts"
+	exit 0
+fi
+
+step "the ring under the model checker"
+RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p flowyard-mem --lib --release --quiet loom
+
+step "licences, bans, sources"
+if ! cargo deny --version >/dev/null 2>&1; then
+	cargo install cargo-deny --locked --quiet
+fi
+cargo deny --all-features check bans licenses sources
+
+step "the program on its embedded default"
+cargo run --release --quiet --bin flowyard -- run
+
+step "all good"
