@@ -166,7 +166,7 @@ impl XdpPort {
         let first = self.queues.first().map(|q| q.socket.as_fd());
         let ring = self.shared.options.ring;
         let mut socket = QueueSocket::open(index, queue, ring, &self.region, self.binding, first)?;
-        refill(&mut socket, buffers, ring, &mut self.lent, stock, self.region.geometry().buffer_bytes);
+        refill(&mut socket, ring.min(buffers as u32), &mut self.lent, stock, self.region.geometry().buffer_bytes);
         if socket.fill.needs_wakeup() {
             socket.wake();
         }
@@ -336,13 +336,15 @@ impl Port for XdpPort {
         let ring = self.shared.options.ring;
         let mut time_ns = 0;
         let mut quiet = 0;
-        let mut starved = false;
+        let mut dry = false;
+        // With few buffers, a quiet queue must not sit on those that a busy one needs.
+        let share = ((self.lent.len() + stock.len()) / self.queues.len().max(1)).clamp(1, ring as usize) as u32;
         while batch.len() < limit && quiet < self.queues.len() {
             let turn = self.next;
             self.next = if turn + 1 == self.queues.len() { 0 } else { turn + 1 };
             let socket = &mut self.queues[turn].socket;
-            let missing = refill(socket, usize::MAX, ring, &mut self.lent, stock, buffer_bytes);
-            starved |= missing > ring / 2;
+            refill(socket, share, &mut self.lent, stock, buffer_bytes);
+            dry |= socket.held == 0;
             if socket.fill.needs_wakeup() {
                 socket.wake();
                 self.wakeups += 1;
@@ -376,7 +378,7 @@ impl Port for XdpPort {
         if self.checked.elapsed() >= CHECK_EVERY {
             self.check(stock)?;
         }
-        if starved && stock.is_empty() {
+        if dry && stock.is_empty() {
             return Ok(Progress::NoBuffers);
         }
         Ok(Progress::Idle { wait_ns: Some(CHECK_EVERY.as_nanos() as u64) })
@@ -422,21 +424,13 @@ impl Port for XdpPort {
     }
 }
 
-/// Gives the kernel buffers for `socket`, up to `most` and until it holds `ring`. Answers how many
-/// it still lacks.
-fn refill(
-    socket: &mut QueueSocket,
-    most: usize,
-    ring: u32,
-    lent: &mut Lent,
-    stock: &mut Stock,
-    buffer_bytes: usize,
-) -> u32 {
-    let missing = ring - socket.held;
-    if missing < REFILL && socket.held > REFILL {
-        return missing;
+/// Gives the kernel buffers for `socket` until it holds `share`, at most as many as its ring has.
+fn refill(socket: &mut QueueSocket, share: u32, lent: &mut Lent, stock: &mut Stock, buffer_bytes: usize) {
+    let missing = share.saturating_sub(socket.held);
+    if missing == 0 || (missing < REFILL && socket.held > REFILL) {
+        return;
     }
-    let count = (missing.min(socket.fill.free(missing)) as usize).min(most);
+    let count = missing.min(socket.fill.free(missing));
     let mut given = 0;
     while given < count {
         let Some(buffer) = stock.take() else { break };
@@ -445,9 +439,8 @@ fn refill(
     }
     if given > 0 {
         socket.fill.commit();
-        socket.held += given as u32;
+        socket.held += given;
     }
-    missing - given as u32
 }
 
 /// What one visit to a queue took from it.
