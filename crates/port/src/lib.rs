@@ -7,6 +7,7 @@ mod interface;
 mod link;
 mod packet;
 mod port;
+mod segments;
 mod spec;
 mod sys;
 pub mod traffic;
@@ -25,8 +26,7 @@ pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, Po
     match spec.kind {
         Kind::Xdp => xdp::prepare(spec, parts),
         Kind::Packet => packet::prepare(spec, parts),
-        Kind::Pcap | Kind::Gen => {
-            Err(spec.bad_option("is not built in", "use another kind of port"))
-        }
+        Kind::Pcap => Ok(vec![Box::new(capture::PcapOpener::new(spec)?)]),
+        Kind::Gen => Ok(vec![Box::new(traffic::GenOpener::new(spec)?)]),
     }
 }

@@ -25,11 +25,13 @@
 mod foreign;
 mod pcap;
 mod pcapng;
+mod port;
 mod reader;
 mod record;
 mod source;
 mod writer;
 
+pub use port::PcapOpener;
 pub use reader::CaptureReader;
 pub use record::{Interface, Options, Record};
 pub use writer::{CaptureWriter, FileFormat};

@@ -212,6 +212,11 @@ impl CaptureReader {
         self.packets
     }
 
+    /// Frames counted so far: packets, and records that are none.
+    pub(super) fn frames(&self) -> u64 {
+        self.number
+    }
+
     /// What becomes readable when a pipe has more.
     pub(super) fn waiter(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.source.waiter()

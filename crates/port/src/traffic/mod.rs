@@ -24,8 +24,10 @@ mod conversation;
 mod frame;
 mod mix;
 mod pattern;
+mod port;
 mod random;
 
 pub use carrier::Carrier;
 pub use conversation::Conversation;
 pub use mix::{GenPacket, Mix, MixOptions, PacketKind, Sizes};
+pub use port::{DEFAULT_PACKETS, GenOpener, GenSpec};
