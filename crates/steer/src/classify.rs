@@ -4,7 +4,7 @@ use crate::conversation::Conversation;
 use crate::dissection::{Dissection, Ports};
 use crate::fragment::Datagram;
 use crate::fragment_table::FragmentMemory;
-use crate::walk::dissect;
+use crate::walk::dissect_into;
 use crate::{FlowHash, Frame, Observer, Policy, Table};
 
 /// Where a packet goes and why.
@@ -79,21 +79,30 @@ impl Classifier {
         now_ns: u64,
         observer: &mut O,
     ) -> Verdict {
-        let dissection = dissect(frame, &self.policy, observer);
+        // Built where it is returned: copying it would cost as much as hashing.
+        let dissection = Dissection::new(frame);
+        let mut verdict = Verdict::Ring(Decision { ring: 0, hash: 0, dissection });
+        let Verdict::Ring(decision) = &mut verdict else {
+            return verdict;
+        };
+        let dissection = &mut decision.dissection;
+        dissect_into(frame, &self.policy, observer, dissection);
         if dissection.awaits {
-            return self.classify_later(frame, memory, now_ns, dissection);
+            return self.classify_later(frame, memory, now_ns, *dissection);
         }
         let hash = self.hash.hash(&dissection.conversation(frame.bytes));
         if dissection.first_count > 0 {
-            learn(frame, memory, now_ns, &dissection, hash);
+            learn(frame, memory, now_ns, dissection, hash);
         }
-        Verdict::Ring(self.decide(hash, dissection))
+        decision.hash = hash;
+        decision.ring = self.table.ring(hash);
+        verdict
     }
 
     /// The hash of a packet by addresses and protocol alone: where a fragment goes when its first
     /// one never comes.
     pub fn hash_by_addresses(&self, frame: &Frame<'_>, dissection: &Dissection) -> u32 {
-        let mut level = dissection.key;
+        let mut level = *dissection.key();
         level.ports = Ports::None;
         let conversation = Conversation::of_level(&level, frame.bytes, dissection.extra)
             .unwrap_or_else(|| dissection.conversation(frame.bytes));

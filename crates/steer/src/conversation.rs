@@ -56,7 +56,7 @@ impl Conversation {
     #[inline]
     pub(crate) fn of(dissection: &Dissection, bytes: &[u8]) -> Conversation {
         let extra = dissection.extra;
-        if let Some(conversation) = Conversation::of_level(&dissection.key, bytes, extra) {
+        if let Some(conversation) = Conversation::of_level(dissection.key(), bytes, extra) {
             return conversation;
         }
         Conversation::without_ip(dissection, bytes)

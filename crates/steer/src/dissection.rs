@@ -7,7 +7,7 @@ use core::net::IpAddr;
 
 use crate::conversation::Conversation;
 use crate::fragment::Datagram;
-use crate::{LinkType, Stop};
+use crate::{Frame, LinkType, Stop};
 
 /// The version of an IP header.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -208,13 +208,14 @@ pub(crate) const MAX_FIRSTS: usize = 4;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Dissection {
     pub(crate) flow: Level,
-    pub(crate) key: Level,
+    /// The level that makes the key, where it is not `flow`.
+    pub(crate) other: Level,
+    pub(crate) key_is_other: bool,
     pub(crate) firsts: [(u16, u16); MAX_FIRSTS],
     pub(crate) first_count: u8,
     pub(crate) depth: u8,
     pub(crate) stop: Stop,
     pub(crate) has_mac: bool,
-    pub(crate) has_quoted: bool,
     pub(crate) awaits: bool,
     pub(crate) outer_l3: u16,
     pub(crate) mac: u16,
@@ -227,6 +228,36 @@ pub struct Dissection {
 }
 
 impl Dissection {
+    /// Nothing found yet.
+    #[inline(always)]
+    pub(crate) fn new(frame: &Frame<'_>) -> Self {
+        Dissection {
+            flow: Level::default(),
+            other: Level::default(),
+            key_is_other: false,
+            firsts: [(0, 0); MAX_FIRSTS],
+            first_count: 0,
+            depth: 0,
+            stop: Stop::Transport,
+            has_mac: false,
+            awaits: false,
+            outer_l3: 0,
+            mac: 0,
+            payload: 0,
+            payload_end: 0,
+            link: frame.link,
+            vlan: frame.stripped_vlan,
+            tunnel: None,
+            extra: 0,
+        }
+    }
+
+    /// The level that makes the key; its family is `None` without an IP header.
+    #[inline(always)]
+    pub(crate) fn key(&self) -> &Level {
+        if self.key_is_other { &self.other } else { &self.flow }
+    }
+
     /// Why dissection ended.
     pub fn stop(&self) -> Stop {
         self.stop
@@ -245,7 +276,8 @@ impl Dissection {
     /// The header that makes the key: by default the quoted one of an ICMP error, else the
     /// innermost.
     pub fn key_level(&self) -> Option<&Level> {
-        (self.key.family != Family::None).then_some(&self.key)
+        let key = self.key();
+        (key.family != Family::None).then_some(key)
     }
 
     /// Where the outermost IP header starts.
@@ -325,13 +357,14 @@ impl Dissection {
 
     /// The flow that an ICMP error quotes; `None` if it quotes none that can be read.
     pub fn quoted(&self, bytes: &[u8]) -> Option<Flow> {
-        if self.has_quoted { self.key.flow(bytes) } else { None }
+        let key = self.key();
+        if key.quoted { key.flow(bytes) } else { None }
     }
 
     /// Whether this is an ICMP error that quotes a packet it could read.
     #[inline]
     pub fn is_icmp_error(&self) -> bool {
-        self.has_quoted
+        self.key().quoted
     }
 
     /// The conversation that is hashed, the same for both directions.
@@ -344,7 +377,7 @@ impl Dissection {
     /// makes the key is a later fragment.
     #[inline]
     pub fn awaited(&self, bytes: &[u8]) -> Option<Datagram> {
-        if self.awaits { Datagram::read(&self.key, bytes) } else { None }
+        if self.awaits { Datagram::read(self.key(), bytes) } else { None }
     }
 
     /// The datagrams whose first fragments were met on the way down, outermost first; at most 4.

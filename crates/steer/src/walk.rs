@@ -4,7 +4,7 @@
 //! and says which protocol comes next or why to stop. There is no recursion and no allocation; the
 //! policy bounds the number of steps and of IP headers.
 
-use crate::dissection::{Dissection, Family, Fragment, Level, MAX_FIRSTS, Ports, TunnelKind};
+use crate::dissection::{Dissection, Family, Fragment, Level, Ports, TunnelKind};
 use crate::policy::Fragments;
 use crate::{Frame, Id, Layer, LinkType, Observer, Policy, Stop, wire};
 
@@ -14,24 +14,23 @@ pub(crate) type Step = Result<Layer, Stop>;
 /// Offsets are 16 bits: bytes beyond are not looked at.
 const MAX_LEN: usize = u16::MAX as usize;
 
-/// The state of one dissection.
+/// The state of one dissection. Small, so that it lives in registers: it is handed by value to
+/// whatever is not part of the loop.
 pub(crate) struct Walk<'a, O> {
     /// What is left: from the next header to the end of what its carrier says it carries.
     rest: &'a [u8],
     /// Where `rest` begins in the frame.
     at: usize,
-    /// The IP header being looked into.
-    pub(crate) level: Level,
-    /// Its number, counted from 1; 0 before the first.
+    /// The number of the IP header being looked into, counted from 1; 0 before the first.
     number: u8,
     /// How many IP headers may still be entered.
     headers_left: u8,
-    /// What the packet is known to be so far.
-    found: Dissection,
-    /// Whether the header that makes the key has been left.
-    key_known: bool,
+    /// Inside a packet that an ICMP error quotes.
     quoting: bool,
     virtual_network: u32,
+    /// What the packet is known to be so far. The header being looked into is `found.flow`, or
+    /// `found.other` while quoting.
+    found: &'a mut Dissection,
     pub(crate) policy: &'a Policy,
     observer: &'a mut O,
 }
@@ -43,101 +42,63 @@ pub(crate) struct Walk<'a, O> {
 /// [`Policy::max_steps`] headers. `observer` is told what is met; `()` costs nothing.
 #[inline]
 pub fn dissect<O: Observer>(frame: &Frame<'_>, policy: &Policy, observer: &mut O) -> Dissection {
-    let mut walk = Walk::new(frame, policy, observer);
-    let stop = walk.run(wire::link::first(frame.link));
-    walk.finish(stop)
+    let mut found = Dissection::new(frame);
+    dissect_into(frame, policy, observer, &mut found);
+    found
+}
+
+/// As [`dissect`], into a fresh [`Dissection::new`], so that nothing is copied afterwards.
+#[inline]
+pub(crate) fn dissect_into<O: Observer>(frame: &Frame<'_>, policy: &Policy, observer: &mut O, found: &mut Dissection) {
+    let rest = frame.bytes.get(..MAX_LEN).unwrap_or(frame.bytes);
+    let headers_left = policy.max_depth;
+    let walk =
+        Walk { rest, at: 0, number: 0, headers_left, quoting: false, virtual_network: 0, found, policy, observer };
+    let (walk, stop) = walk.run(wire::link::first(frame.link));
+    walk.finish(stop);
 }
 
 impl<'a, O: Observer> Walk<'a, O> {
-    #[inline]
-    fn new(frame: &Frame<'a>, policy: &'a Policy, observer: &'a mut O) -> Self {
-        let rest = frame.bytes.get(..MAX_LEN).unwrap_or(frame.bytes);
-        Walk {
-            rest,
-            at: 0,
-            level: Level::default(),
-            number: 0,
-            headers_left: policy.max_depth,
-            found: Dissection {
-                flow: Level::default(),
-                key: Level::default(),
-                firsts: [(0, 0); MAX_FIRSTS],
-                first_count: 0,
-                depth: 0,
-                stop: Stop::Transport,
-                has_mac: false,
-                has_quoted: false,
-                awaits: false,
-                outer_l3: 0,
-                mac: 0,
-                payload: 0,
-                payload_end: 0,
-                link: frame.link,
-                vlan: frame.stripped_vlan,
-                tunnel: None,
-                extra: 0,
-            },
-            key_known: false,
-            quoting: false,
-            virtual_network: 0,
-            policy,
-            observer,
-        }
-    }
-
-    #[inline]
-    fn run(&mut self, first: Step) -> Stop {
+    #[inline(always)]
+    fn run(mut self, first: Step) -> (Self, Stop) {
         let mut layer = match first {
             Ok(layer) => layer,
-            Err(stop) => return stop,
+            Err(stop) => return (self, stop),
         };
         for _ in 0..self.policy.max_steps {
             let start = self.at;
-            let step = wire::step(layer, self);
-            if step == Err(Stop::NotTunnel) {
-                return Stop::NotTunnel;
+            let (walk, step) = wire::step(layer, self);
+            self = walk;
+            if step != Err(Stop::NotTunnel) {
+                self.observer.layer(layer, start, self.at - start);
             }
-            self.observer.layer(layer, start, self.at - start);
             match step {
                 Ok(next) => layer = next,
-                Err(stop) => return stop,
+                Err(stop) => return (self, stop),
             }
         }
-        Stop::Steps
+        (self, Stop::Steps)
     }
 
-    #[inline]
-    fn finish(mut self, stop: Stop) -> Dissection {
-        self.leave();
-        let found = &mut self.found;
+    #[inline(always)]
+    fn finish(self, stop: Stop) {
+        let found = self.found;
         found.stop = if self.quoting { Stop::Quoted } else { stop };
-        found.awaits = found.key.fragment == Fragment::Later && self.policy.fragments == Fragments::Follow;
         found.payload = self.at as u16;
         found.payload_end = (self.at + self.rest.len()) as u16;
+        let level = if self.quoting { &found.other } else { &found.flow };
+        if level.family != Family::None {
+            self.observer.level(*level);
+            // A quotation that cannot be read leaves the error its own key.
+            found.key_is_other |= self.quoting;
+        }
         if self.policy.key_vlan {
             found.extra |= u64::from(found.vlan.map_or(0, |tci| (tci & 0xfff) + 1)) << 32;
         }
         if self.policy.key_vni {
             found.extra |= u64::from(self.virtual_network);
         }
-        self.found
-    }
-
-    /// Ends the level being looked into: it is the flow, or the quoted one, until another comes.
-    #[inline]
-    fn leave(&mut self) {
-        if self.level.family == Family::None {
-            return;
-        }
-        if !self.quoting {
-            self.found.flow = self.level;
-        }
-        if !self.key_known {
-            self.found.key = self.level;
-            self.found.has_quoted = self.quoting;
-            self.key_known = self.number >= self.policy.key.number();
-        }
-        self.observer.level(self.level);
+        found.awaits = found.key().fragment == Fragment::Later && self.policy.fragments == Fragments::Follow;
     }
 
     // ---- what steps ask -------------------------------------------------------------------------
@@ -223,6 +184,12 @@ impl<'a, O: Observer> Walk<'a, O> {
         self.virtual_network = id;
     }
 
+    /// The IP header being looked into.
+    #[inline(always)]
+    pub(crate) fn level(&mut self) -> &mut Level {
+        if self.quoting { &mut self.found.other } else { &mut self.found.flow }
+    }
+
     /// Enters an IP header that starts here, once it is known to be one. Returns where that is.
     #[inline(always)]
     pub(crate) fn enter(&mut self, family: Family, proto: u8) -> Result<usize, Stop> {
@@ -230,52 +197,81 @@ impl<'a, O: Observer> Walk<'a, O> {
             return Err(Stop::Depth);
         }
         self.headers_left -= 1;
-        self.leave();
+        if self.number != 0 {
+            self.leave()?;
+        }
         self.number = self.number.saturating_add(1);
+        let l3 = self.at as u16;
         if !self.quoting {
             if self.found.depth == 0 {
-                self.found.outer_l3 = self.at as u16;
+                self.found.outer_l3 = l3;
             }
             self.found.depth += 1;
         }
-        self.level = Level { l3: self.at as u16, family, proto, quoted: self.quoting, ..Level::default() };
+        let quoted = self.quoting;
+        *self.level() = Level { l3, family, proto, quoted, ..Level::default() };
         Ok(self.at)
+    }
+
+    /// Leaves an IP header for one inside it. The one that makes the key is kept.
+    #[inline(always)]
+    fn leave(&mut self) -> Result<(), Stop> {
+        let level = *self.level();
+        if level.family == Family::None {
+            return Ok(());
+        }
+        self.observer.level(level);
+        if self.number == self.policy.key.number() && !self.found.key_is_other {
+            if self.quoting {
+                return Err(Stop::Quoted);
+            }
+            self.found.other = level;
+            self.found.key_is_other = true;
+        }
+        Ok(())
     }
 
     /// Notes that the upper layer of this level is `proto` and starts here.
     #[inline(always)]
     pub(crate) fn upper(&mut self, proto: u8) {
-        self.level.proto = proto;
-        self.level.l4 = self.at as u16;
+        let l4 = self.at as u16;
+        let level = self.level();
+        level.proto = proto;
+        level.l4 = l4;
     }
 
     /// Notes the ports of this level.
     #[inline(always)]
     pub(crate) fn ports(&mut self, sport: u16, dport: u16) {
-        self.level.sport = sport;
-        self.level.dport = dport;
-        self.level.ports = Ports::Transport;
+        let level = self.level();
+        level.sport = sport;
+        level.dport = dport;
+        level.ports = Ports::Transport;
     }
 
     /// Notes the identifier of an ICMP query: it stands for both ports.
     #[inline(always)]
     pub(crate) fn icmp_id(&mut self, id: u16) {
-        self.level.sport = id;
-        self.level.dport = id;
-        self.level.ports = Ports::IcmpId;
+        let level = self.level();
+        level.sport = id;
+        level.dport = id;
+        level.ports = Ports::IcmpId;
         self.id(Id::IcmpId(id));
     }
 
     /// Notes that this level is a fragment, described `frag` bytes into the frame.
     ///
     /// Returns `Err` where dissection ends with it.
-    #[cold]
+    #[inline(always)]
     pub(crate) fn fragment(&mut self, id: u32, frag: usize, later: bool) -> Result<(), Stop> {
         self.id(Id::FragmentId(id));
-        self.level.frag = frag as u16;
-        // An IPv6 packet may have two fragment headers: once later, always later.
-        self.level.fragment = if later { Fragment::Later } else { Fragment::First };
-        if self.policy.fragments == Fragments::AddressesOnly && !self.key_known {
+        let level = self.level();
+        level.frag = frag as u16;
+        level.fragment = if later { Fragment::Later } else { Fragment::First };
+        let l3 = level.l3;
+        // Once the key is known, what is deeper no longer matters to it.
+        let key_known = self.found.key_is_other && !self.quoting;
+        if self.policy.fragments == Fragments::AddressesOnly && !key_known {
             return Err(Stop::Fragment);
         }
         if later {
@@ -284,23 +280,23 @@ impl<'a, O: Observer> Walk<'a, O> {
         if !self.quoting {
             let slot = self.found.firsts.get_mut(usize::from(self.found.first_count));
             if let Some(slot) = slot {
-                *slot = (self.level.l3, self.level.frag);
+                *slot = (l3, frag as u16);
                 self.found.first_count += 1;
             }
         }
         Ok(())
     }
 
-    /// Starts on the packet that an ICMP error quotes. It stands in for the level that quotes it.
-    #[cold]
-    pub(crate) fn quote(&mut self) {
-        self.observer.level(self.level);
-        self.found.flow = self.level;
-        if !self.key_known {
-            self.found.key = self.level;
+    /// Starts on the packet that an ICMP error quotes: it stands in for the level that quotes it.
+    /// Returns whether there is need: not when the key is known already.
+    pub(crate) fn quote(&mut self) -> bool {
+        if self.found.key_is_other {
+            return false;
         }
-        self.level = Level::default();
+        let level = *self.level();
+        self.observer.level(level);
         self.number = self.number.saturating_sub(1);
         self.quoting = true;
+        true
     }
 }

@@ -14,7 +14,7 @@ pub(crate) const LEN: usize = 14;
 /// Smaller values of the type field are lengths (clause 3.2.6).
 const MIN_TYPE: u16 = 0x0600;
 
-#[inline]
+#[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let header: &[u8; LEN] = walk.header()?;
     if old_lan::is_isl(header) {
@@ -27,7 +27,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 /// What follows a field that is a type, or the length of an LLC frame.
-#[inline]
+#[inline(always)]
 pub(crate) fn by_type_or_length<O: Observer>(kind: u16, walk: &mut Walk<'_, O>) -> Step {
     if kind >= MIN_TYPE {
         return ethertype::next(kind);

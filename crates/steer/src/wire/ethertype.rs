@@ -4,7 +4,7 @@ use crate::walk::Step;
 use crate::{Layer, Stop};
 
 /// The protocol behind an EtherType. To register one, add a line.
-#[inline]
+#[inline(always)]
 pub(crate) fn next(ethertype: u16) -> Step {
     Ok(match ethertype {
         0x0800 => Layer::Ip,

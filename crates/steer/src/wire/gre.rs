@@ -19,7 +19,7 @@ const VERSION: u16 = 0x0007;
 const PROTOCOL_EOIP: u16 = 0x6400;
 const PROTOCOL_PPP: u16 = 0x880b;
 
-#[inline]
+#[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let &[f0, f1, p0, p1]: &[u8; LEN] = walk.header()?;
     let flags = u16::from_be_bytes([f0, f1]);
@@ -36,7 +36,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn plain<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> Step {
     // Checksum and offset come together, for either flag.
     if flags & (CHECKSUM | ROUTING) != 0 {
@@ -53,7 +53,7 @@ fn plain<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> Step
     }
     walk.tunnel(TunnelKind::Gre, key);
     if flags & ROUTING != 0 {
-        routing(walk)?;
+        walk.skip(routing_len(walk.rest())?)?;
     }
     match protocol {
         // RFC 7637 section 3.2: the virtual subnet is the high 24 bits of the key.
@@ -68,19 +68,22 @@ fn plain<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> Step
     }
 }
 
-/// Skips source route entries: family at 0, length at 3; one of length 0 ends the list.
+/// The length of the source route entries: family at 0, length at 3; one of length 0 ends them.
 #[cold]
-fn routing<O: Observer>(walk: &mut Walk<'_, O>) -> Result<(), Stop> {
+fn routing_len(rest: &[u8]) -> Result<usize, Stop> {
+    let mut len = 0;
     for _ in 0..8 {
-        let &[_, _, _, len]: &[u8; 4] = walk.header()?;
-        walk.skip(4 + usize::from(len))?;
-        if len == 0 {
-            return Ok(());
+        let entry = rest.get(len..).and_then(<[u8]>::first_chunk).ok_or(Stop::Truncated)?;
+        let &[_, _, _, body]: &[u8; 4] = entry;
+        len += 4 + usize::from(body);
+        if body == 0 {
+            return Ok(len);
         }
     }
     Err(Stop::Malformed)
 }
 
+#[inline(always)]
 fn enhanced<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> Step {
     if flags & KEY == 0 {
         return Err(Stop::Malformed);
@@ -105,6 +108,7 @@ fn enhanced<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> S
     ethertype::next(protocol)
 }
 
+#[inline(always)]
 fn eoip<O: Observer>(flags: u16, walk: &mut Walk<'_, O>) -> Step {
     if flags & CHECKSUM != 0 {
         walk.skip(4)?;

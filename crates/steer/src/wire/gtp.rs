@@ -25,10 +25,10 @@ const MESSAGE_USER: u8 = 255;
 /// Extension headers are few: more than this is damage.
 const MAX_EXTENSIONS: usize = 8;
 
-#[inline]
+#[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let &[flags, message, l0, l1, teid @ ..]: &[u8; LEN] = walk.header()?;
-    if flags >> 5 == VERSION_2 && walk.level.has_port(PORT_CONTROL) {
+    if flags >> 5 == VERSION_2 && walk.level().has_port(PORT_CONTROL) {
         return Ok(Layer::Gtpv2);
     }
     if flags >> 5 != VERSION_1 || flags & NOT_PRIME == 0 {
@@ -47,7 +47,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
         let options: &[u8; OPTIONS_LEN] = walk.header()?;
         walk.skip(OPTIONS_LEN)?;
         if flags & EXTENSION != 0 {
-            extensions(options[3], walk)?;
+            walk.skip(extensions_len(options[3], walk.rest())?)?;
         }
     }
     let rest = walk.rest();
@@ -58,19 +58,21 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     }
 }
 
-/// Skips extension headers (section 5.2.1): length in units of 4 bytes first, next type last.
+/// The length of the extension headers (section 5.2.1): length in units of 4 bytes first, next type
+/// last.
 #[inline]
-fn extensions<O: Observer>(mut kind: u8, walk: &mut Walk<'_, O>) -> Result<(), Stop> {
+fn extensions_len(mut kind: u8, rest: &[u8]) -> Result<usize, Stop> {
+    let mut end = 0;
     for _ in 0..MAX_EXTENSIONS {
         if kind == 0 {
-            return Ok(());
+            return Ok(end);
         }
-        let len = usize::from(*walk.rest().first().ok_or(Stop::Truncated)?) * 4;
+        let len = usize::from(*rest.get(end).ok_or(Stop::Truncated)?) * 4;
         if len == 0 {
             return Err(Stop::Malformed);
         }
-        kind = *walk.rest().get(len - 1).ok_or(Stop::Truncated)?;
-        walk.skip(len)?;
+        end += len;
+        kind = *rest.get(end - 1).ok_or(Stop::Truncated)?;
     }
     Err(Stop::Malformed)
 }

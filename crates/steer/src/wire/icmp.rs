@@ -33,10 +33,9 @@ pub(crate) fn query<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 #[cold]
 pub(crate) fn error<O: Observer>(quoted: Layer, walk: &mut Walk<'_, O>) -> Step {
     walk.skip(LEN)?;
-    if walk.quoting() {
+    if walk.quoting() || !walk.quote() {
         return Err(Stop::Icmp);
     }
-    walk.quote();
     Ok(quoted)
 }
 

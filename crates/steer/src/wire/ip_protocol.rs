@@ -6,7 +6,7 @@ use crate::{Layer, Stop};
 
 /// The protocol behind the protocol number of IPv4, or behind the next header of IPv6. To register
 /// one, add a line.
-#[inline]
+#[inline(always)]
 pub(crate) fn next(family: Family, protocol: u8) -> Step {
     Ok(match protocol {
         6 => Layer::Tcp,
@@ -39,7 +39,7 @@ pub(crate) fn next(family: Family, protocol: u8) -> Step {
 }
 
 /// Extension headers: only IPv6 has them; under IPv4 the same numbers mean nothing.
-#[inline]
+#[inline(always)]
 fn extension(protocol: u8) -> Step {
     Ok(match protocol {
         0 => Layer::HopOpts,

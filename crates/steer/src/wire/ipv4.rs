@@ -23,7 +23,7 @@ pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
 /// Fragment offset in the word at 6, in units of 8 bytes.
 pub(crate) const OFFSET: u16 = 0x1fff;
 
-#[inline]
+#[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let header: &[u8; MIN_LEN] = walk.header()?;
     let len = usize::from(header[0] & 0x0f) * 4;

@@ -14,7 +14,7 @@ pub(crate) const DST: Field = 24..40;
 /// Both addresses.
 pub(crate) const ADDRESSES: Field = 8..40;
 
-#[inline]
+#[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let header: &[u8; LEN] = walk.header()?;
     if header[0] >> 4 != 6 {

@@ -25,7 +25,7 @@ pub(crate) fn step<O: Observer>(layer: Layer, walk: &mut Walk<'_, O>) -> Step {
         return Err(Stop::Control);
     }
     walk.upper(header[0]);
-    ip_protocol::next(walk.level.family, header[0])
+    ip_protocol::next(walk.level().family, header[0])
 }
 
 #[inline]
@@ -38,7 +38,7 @@ pub(crate) fn ah<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     }
     walk.skip(len)?;
     walk.upper(header[0]);
-    ip_protocol::next(walk.level.family, header[0])
+    ip_protocol::next(walk.level().family, header[0])
 }
 
 #[cfg(test)]

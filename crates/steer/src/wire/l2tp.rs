@@ -17,7 +17,7 @@ const PROTOCOL: u8 = 115;
 
 #[inline]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
-    if walk.level.proto == PROTOCOL {
+    if walk.level().proto == PROTOCOL {
         return session_3(walk);
     }
     let flags = u16::from_be_bytes(*walk.header()?);

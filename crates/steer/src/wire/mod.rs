@@ -63,22 +63,37 @@ use crate::{Layer, Observer, Stop};
 /// Where a field is in its header, in bytes.
 pub(crate) type Field = core::ops::Range<usize>;
 
-/// Reads one header.
-#[inline]
-pub(crate) fn step<O: Observer>(layer: Layer, walk: &mut Walk<'_, O>) -> Step {
+/// Reads one header. What is common is part of the loop; the walk is handed on by value, so that it
+/// can stay in registers.
+#[inline(always)]
+pub(crate) fn step<O: Observer>(layer: Layer, mut walk: Walk<'_, O>) -> (Walk<'_, O>, Step) {
+    let step = match layer {
+        Layer::Eth => eth::step(&mut walk),
+        Layer::Vlan | Layer::Dot1ad => vlan::step(&mut walk),
+        Layer::Ip => ipv4::step(&mut walk),
+        Layer::Ipv6 => ipv6::step(&mut walk),
+        Layer::Tcp => transport::tcp(&mut walk),
+        Layer::Udp => udp::step(&mut walk),
+        Layer::Gre => gre::step(&mut walk),
+        Layer::Pppoe => pppoe::step(&mut walk),
+        Layer::Ppp => ppp::step(&mut walk),
+        Layer::Mpls => mpls::step(&mut walk),
+        Layer::Gtp => gtp::step(&mut walk),
+        Layer::Vxlan => vxlan::step(&mut walk),
+        _ => return rare(layer, walk),
+    };
+    (walk, step)
+}
+
+/// Reads one header of the less common kinds.
+#[inline(never)]
+fn rare<O: Observer>(layer: Layer, mut walk: Walk<'_, O>) -> (Walk<'_, O>, Step) {
+    let step = rare_step(layer, &mut walk);
+    (walk, step)
+}
+
+fn rare_step<O: Observer>(layer: Layer, walk: &mut Walk<'_, O>) -> Step {
     match layer {
-        Layer::Eth => eth::step(walk),
-        Layer::Vlan | Layer::Dot1ad => vlan::step(walk),
-        Layer::Ip => ipv4::step(walk),
-        Layer::Ipv6 => ipv6::step(walk),
-        Layer::Tcp => transport::tcp(walk),
-        Layer::Udp => udp::step(walk),
-        Layer::Gre => gre::step(walk),
-        Layer::Pppoe => pppoe::step(walk),
-        Layer::Ppp => ppp::step(walk),
-        Layer::Mpls => mpls::step(walk),
-        Layer::Gtp => gtp::step(walk),
-        Layer::Vxlan => vxlan::step(walk),
         Layer::HopOpts | Layer::DstOpts | Layer::Routing | Layer::Mipv6 | Layer::Hip | Layer::Shim6 => {
             ipv6_ext::step(layer, walk)
         }
@@ -131,6 +146,20 @@ pub(crate) fn step<O: Observer>(layer: Layer, walk: &mut Walk<'_, O>) -> Step {
         Layer::IpComp => Err(Stop::Compressed),
         Layer::PppoeDisc | Layer::PwAch | Layer::Gtpv2 | Layer::GtpPrime | Layer::CapwapCtl => Err(Stop::Control),
         Layer::Arp => Err(Stop::NotIp),
+        // Read by the loop itself.
+        Layer::Eth
+        | Layer::Vlan
+        | Layer::Dot1ad
+        | Layer::Ip
+        | Layer::Ipv6
+        | Layer::Tcp
+        | Layer::Udp
+        | Layer::Gre
+        | Layer::Pppoe
+        | Layer::Ppp
+        | Layer::Mpls
+        | Layer::Gtp
+        | Layer::Vxlan => Err(Stop::Steps),
         Layer::Igmp | Layer::Ospf | Layer::Pim | Layer::Eigrp | Layer::Vrrp | Layer::Rsvp => Err(Stop::UnknownProtocol),
     }
 }

@@ -16,7 +16,7 @@ const LABEL_GAL: u32 = 13;
 /// Where Ethernet has its type: a pseudo-wire is believed if this is a known one.
 const TYPE_AT: usize = 12;
 
-#[inline]
+#[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let entry = u32::from_be_bytes(*walk.header::<LEN>()?);
     let label = entry >> 12;

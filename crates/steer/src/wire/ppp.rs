@@ -10,7 +10,7 @@ use crate::{Id, Layer, Observer, Stop};
 /// All stations, unnumbered information.
 const ADDRESS_AND_CONTROL: [u8; 2] = [0xff, 0x03];
 
-#[inline]
+#[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let begin = walk.header::<2>()?;
     if chdlc::begins(begin) {

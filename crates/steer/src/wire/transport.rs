@@ -13,7 +13,7 @@ const SCTP_LEN: usize = 12;
 const UDP_LITE_LEN: usize = 8;
 const DCCP_OFFSET: usize = 4;
 
-#[inline]
+#[inline(always)]
 pub(crate) fn tcp<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let &[s0, s1, d0, d1]: &[u8; PORTS_LEN] = walk.header()?;
     walk.ports(u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));

@@ -7,7 +7,7 @@ use crate::walk::{Step, Walk};
 /// Tag control information at 0, type or length at 2.
 const LEN: usize = 4;
 
-#[inline]
+#[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let header: &[u8; LEN] = walk.header()?;
     walk.vlan(u16::from_be_bytes([header[0], header[1]]));

@@ -13,7 +13,7 @@ const PROTOCOL: u8 = 0x04;
 /// Flags that the group policy extension defines.
 const GROUP: u8 = 0x80;
 
-#[inline]
+#[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     let &[flags, _, _, _, v0, v1, v2, _]: &[u8; LEN] = walk.header()?;
     if flags == VALID | PROTOCOL {
