@@ -3,6 +3,9 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+#[cfg(all(feature = "bench", not(loom)))]
+#[doc(hidden)]
+pub mod bench_support;
 #[cfg(not(loom))]
 mod buffer;
 #[cfg(not(loom))]

@@ -49,8 +49,8 @@ fn file_bytes(slots: u32) -> usize {
 
 /// One of the two rings of a mapped pipe.
 ///
-/// Invariant: made only by `Rings::of`, which checked that the mapping holds `file_bytes(slots)`; so
-/// every pointer below is in the mapping, 8-byte aligned (page-aligned base, offsets multiples of 8),
+/// Invariant: made only by `Rings::of`, which checked that the mapping holds `file_bytes(slots)` (and
+/// by `alone`, which checks its own need); so every pointer below is in the mapping, 8-byte aligned (page-aligned base, offsets multiples of 8),
 /// and only ever accessed as the atomic it is typed as.
 #[derive(Debug)]
 pub(crate) struct SharedRing<const W: usize> {
@@ -93,6 +93,25 @@ impl<const W: usize> Place for SharedRing<W> {
     #[inline]
     fn capacity(&self) -> u32 {
         self.capacity
+    }
+}
+
+#[cfg(feature = "bench")]
+impl<const W: usize> SharedRing<W> {
+    /// Bytes of a file that holds one ring and nothing else.
+    pub(crate) fn bytes_alone(slots: u32) -> usize {
+        SLOTS + slots as usize * W * 8
+    }
+
+    /// The only ring of a mapping, laid out as the ring out of a pipe.
+    pub(crate) fn alone(map: &Arc<Mapping>, slots: u32) -> SharedRing<W> {
+        assert!(map.len() >= Self::bytes_alone(slots) && slots.is_power_of_two() && map.writable());
+        // SAFETY: all three offsets are below SLOTS, at most the mapping's length (asserted above).
+        let u32_at = |offset: usize| unsafe { map.base().add(offset).cast::<AtomicU32>() };
+        // SAFETY: as above; `slots` entries of W words follow.
+        let words = unsafe { map.base().add(SLOTS).cast::<AtomicU64>() };
+        let (tail, head, sleeping) = (u32_at(OUT_TAIL), u32_at(OUT_HEAD), u32_at(OUT_HEAD + SLEEPING));
+        SharedRing { tail, head, sleeping, words, capacity: slots, _map: map.clone() }
     }
 }
 
