@@ -131,7 +131,7 @@ impl Consumer {
     /// Takes the slots of one packet into `current`.
     #[inline]
     fn fetch(&mut self) -> bool {
-        self.let_go();
+        self.give_back_current();
         if self.unreleased >= BATCH {
             self.flush();
         }
@@ -162,8 +162,15 @@ impl Consumer {
         let _ = self.rings.back.fill(slot.to_return());
     }
 
+    /// Sends the packet last taken home without taking another, and shows the yard what was returned
+    /// so far. Waiting does it as well: who waits is done with what it saw.
+    pub fn let_go(&mut self) {
+        self.give_back_current();
+        self.flush();
+    }
+
     #[inline]
-    fn let_go(&mut self) {
+    fn give_back_current(&mut self) {
         while let Some(slot) = self.current.pop() {
             self.give_back(slot);
         }
@@ -185,6 +192,7 @@ impl Consumer {
     /// there are packets.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Wait {
         let deadline = timeout.map(|t| Instant::now() + t);
+        self.give_back_current();
         if std::mem::take(&mut self.announced) {
             self.rings.out.wake();
         }
@@ -217,7 +225,7 @@ impl Consumer {
     /// runtime). Answers false if there are packets already. After waking call [`Consumer::wait`] with
     /// no time, which takes the announcement back.
     pub fn prepare_to_wait(&mut self) -> bool {
-        self.flush();
+        self.let_go();
         self.announced = !self.is_ended() && self.rings.out.sleep();
         self.announced
     }
@@ -253,7 +261,6 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.let_go();
-        self.flush();
     }
 }
 
@@ -448,5 +455,29 @@ impl Packet<'_> {
         slot.len -= len as u16;
         slot.total = slot.total.saturating_sub(len as u32);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Geometry, Ledger, pipe};
+
+    #[test]
+    fn who_waits_is_done_with_what_it_saw() {
+        let (region, mut stock) = Region::create("wait", Geometry::new(2048, 0, 4).expect("geometry")).expect("region");
+        let (mut out, end) = pipe(&region, 4).expect("pipe");
+        let mut consumer = Consumer::attach_local(end).expect("attach");
+        let mut ledger = Ledger::new(&region, 1);
+        for wait in [|c: &mut Consumer| c.wait(Some(Duration::ZERO)) == Wait::TimedOut, Consumer::prepare_to_wait] {
+            let slot = Slot { offset: 256, len: 4, total: 4, ..Slot::default() };
+            let buffer = ledger.send(0, stock.take().expect("4 are free"));
+            assert!(out.fill(Slot { buffer, ..slot }));
+            out.commit();
+            assert!(consumer.next().is_some() && out.take_returned().is_none());
+            assert!(wait(&mut consumer));
+            assert_eq!(out.take_returned().map(|s| s.buffer), Some(buffer));
+            out.release_returned();
+        }
     }
 }

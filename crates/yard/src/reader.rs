@@ -50,10 +50,15 @@ impl RingReader {
             if self.consumers[self.at].has_next() {
                 return self.consumers[self.at].next();
             }
-            self.consumers[self.at].flush();
+            self.consumers[self.at].let_go();
             self.at = (self.at + 1) % count;
         }
         None
+    }
+
+    /// The pipe that the packet last taken came by, and its number.
+    pub(crate) fn current(&mut self) -> (usize, &mut Consumer) {
+        (self.at, &mut self.consumers[self.at])
     }
 
     /// Waits for packets: looks a few times, then sleeps.
@@ -90,7 +95,7 @@ impl RingReader {
     }
 
     /// Looks at every pipe without waiting.
-    fn poll(&mut self) -> Wait {
+    pub(crate) fn poll(&mut self) -> Wait {
         let (mut ended, mut ready) = (true, false);
         for consumer in &mut self.consumers {
             let state = consumer.wait(Some(Duration::ZERO));
