@@ -30,6 +30,7 @@ mod fragments;
 mod outlets;
 mod reader;
 mod sorter;
+mod stage;
 mod witness;
 mod yard;
 
@@ -37,6 +38,7 @@ pub use counters::{Drop, Live, Report, RingCounters};
 pub use fragments::SharedFragments;
 pub use reader::RingReader;
 pub use sorter::{HOLD_NS, HOLD_PACKETS, Route, Sorter, SorterCounts};
+pub use stage::{NotPassed, Stage, StageCounters};
 pub use witness::{Findings, Witness};
 pub use yard::{Running, Yard, YardConfig, YardError};
 pub use {flowyard_mem as mem, flowyard_port as port, flowyard_steer as steer};
