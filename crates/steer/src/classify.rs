@@ -79,16 +79,31 @@ impl Classifier {
         now_ns: u64,
         observer: &mut O,
     ) -> Verdict {
-        // Built where it is returned: copying it would cost as much as hashing.
+        // Filled in where it is returned: copying it would cost as much as hashing.
         let dissection = Dissection::new(frame);
         let mut verdict = Verdict::Ring(Decision { ring: 0, hash: 0, dissection });
-        let Verdict::Ring(decision) = &mut verdict else {
-            return verdict;
+        self.classify_into(frame, memory, now_ns, observer, &mut verdict);
+        verdict
+    }
+
+    #[inline(always)]
+    fn classify_into<M: FragmentMemory, O: Observer>(
+        &self,
+        frame: &Frame<'_>,
+        memory: &mut M,
+        now_ns: u64,
+        observer: &mut O,
+        verdict: &mut Verdict,
+    ) {
+        let Verdict::Ring(decision) = verdict else {
+            return;
         };
         let dissection = &mut decision.dissection;
         dissect_into(frame, &self.policy, observer, dissection);
         if dissection.awaits {
-            return self.classify_later(frame, memory, now_ns, *dissection);
+            let dissection = *dissection;
+            *verdict = self.classify_later(frame, memory, now_ns, dissection);
+            return;
         }
         let hash = self.hash.hash(&dissection.conversation(frame.bytes));
         if dissection.first_count > 0 {
@@ -96,7 +111,6 @@ impl Classifier {
         }
         decision.hash = hash;
         decision.ring = self.table.ring(hash);
-        verdict
     }
 
     /// The hash of a packet by addresses and protocol alone: where a fragment goes when its first

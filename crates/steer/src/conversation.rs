@@ -53,7 +53,7 @@ pub enum Conversation {
 }
 
 impl Conversation {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(dissection: &Dissection, bytes: &[u8]) -> Conversation {
         let extra = dissection.extra;
         if let Some(conversation) = Conversation::of_level(dissection.key(), bytes, extra) {
@@ -63,7 +63,7 @@ impl Conversation {
     }
 
     /// The conversation of one IP header; `None` without one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of_level(level: &Level, bytes: &[u8], extra: u64) -> Option<Conversation> {
         let header = bytes.get(level.l3.into()..)?;
         let (sport, dport) = match level.ports {
@@ -90,7 +90,7 @@ impl Conversation {
     }
 
     /// The conversation of two IPv4 ends, given in any order.
-    #[inline]
+    #[inline(always)]
     pub fn v4(a: (u32, u16), b: (u32, u16), proto: u8, extra: u64) -> Conversation {
         let pack = |(address, port): (u32, u16)| u64::from(address) << 16 | u64::from(port);
         let unpack = |end: u64| ((end >> 16) as u32, end as u16);
@@ -99,7 +99,7 @@ impl Conversation {
     }
 
     /// The conversation of two IPv6 ends, given in any order.
-    #[inline]
+    #[inline(always)]
     pub fn v6(a: ([u64; 2], u16), b: ([u64; 2], u16), proto: u8, extra: u64) -> Conversation {
         let (low, high) = if a <= b { (a, b) } else { (b, a) };
         Conversation::V6 { low, high, proto, extra }

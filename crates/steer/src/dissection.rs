@@ -368,7 +368,7 @@ impl Dissection {
     }
 
     /// The conversation that is hashed, the same for both directions.
-    #[inline]
+    #[inline(always)]
     pub fn conversation(&self, bytes: &[u8]) -> Conversation {
         Conversation::of(self, bytes)
     }

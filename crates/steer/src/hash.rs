@@ -97,17 +97,23 @@ impl Default for FlowHash {
 impl FlowHash {
     /// The hash of a conversation. 4 multiplies for IPv4 and 7 for IPv6 with the default hash;
     /// a table look-up per byte with Toeplitz.
-    #[inline]
+    #[inline(always)]
     pub fn hash(&self, conversation: &Conversation) -> u32 {
         match self {
             FlowHash::Default { seed } => default_hash(*seed, conversation),
-            FlowHash::Toeplitz(key) => key.hash_conversation(conversation),
+            // By value: a reference that escapes would keep the conversation in memory for both.
+            FlowHash::Toeplitz(key) => toeplitz(key, *conversation),
         }
     }
 }
 
+#[inline(never)]
+fn toeplitz(key: &ToeplitzKey, conversation: Conversation) -> u32 {
+    key.hash_conversation(&conversation)
+}
+
 /// The default hash, version 1.
-#[inline]
+#[inline(always)]
 pub fn default_hash(seed: u64, conversation: &Conversation) -> u32 {
     let keys = Keys(seed);
     match *conversation {
