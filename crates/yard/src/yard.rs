@@ -107,7 +107,20 @@ impl Yard {
     /// # Errors
     /// What could not be had: object, action, value, remedy. Ports opened before are closed again.
     pub fn open(config: &YardConfig, ports: &[PortSpec]) -> Result<(Yard, Vec<RingReader>), YardError> {
-        let parts = plan(config, ports)?;
+        Yard::assemble(config, plan(config, ports)?)
+    }
+
+    /// As [`Yard::open`], over one port of the caller's own making: how the benchmarks drive the
+    /// dispatcher with packets that lie in their buffers already.
+    ///
+    /// # Errors
+    /// As [`Yard::open`].
+    #[doc(hidden)]
+    pub fn open_over(config: &YardConfig, port: Box<dyn Opener>) -> Result<(Yard, Vec<RingReader>), YardError> {
+        Yard::assemble(config, vec![vec![(0, port)]])
+    }
+
+    fn assemble(config: &YardConfig, parts: Vec<Part>) -> Result<(Yard, Vec<RingReader>), YardError> {
         let table = match &config.weights {
             None => Table::even(config.rings)?,
             Some(weights) => Table::weighted(weights)?,
