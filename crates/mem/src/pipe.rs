@@ -50,8 +50,8 @@ fn file_bytes(slots: u32) -> usize {
 /// One of the two rings of a mapped pipe.
 ///
 /// Invariant: made only by `Rings::of`, which checked that the mapping holds `file_bytes(slots)` (and
-/// by `alone`, which checks its own need); so every pointer below is in the mapping, 8-byte aligned (page-aligned base, offsets multiples of 8),
-/// and only ever accessed as the atomic it is typed as.
+/// by `alone`, which checks its own need); so every pointer below is in the mapping, 8-byte aligned
+/// (page-aligned base, offsets multiples of 8), and only ever accessed as the atomic it is typed as.
 #[derive(Debug)]
 pub(crate) struct SharedRing<const W: usize> {
     tail: NonNull<AtomicU32>,
