@@ -566,3 +566,25 @@ fn an_interface_that_is_down_is_opened_and_works_once_it_is_up() {
         });
     }
 }
+
+#[test]
+fn a_driver_without_xdp_is_served_by_the_stack_and_the_mode_says_why() {
+    require_root!();
+    let wire = Namespace::new().expect("as root");
+    wire.run(|| {
+        let mut bench = Bench::open("xdp:lo", 4096).expect("as root");
+        let mode = bench.port.info().mode.clone();
+        assert!(mode.starts_with("1 queue, generic (native: ") && mode.contains("copy"), "{mode}");
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback is up");
+        socket.send_to(b"over loopback", "127.0.0.1:9").expect("loopback is up");
+        let packets = bench.collect(1, QUIET);
+        assert!(packets.len() == 1 && packets[0].bytes.ends_with(b"over loopback"));
+        let error = Bench::open("xdp:lo?native", 64).map(|_| ()).expect_err("loopback has no XDP").to_string();
+        assert!(error.contains("XDP program"), "{error}");
+        let since = Instant::now();
+        bench.close();
+        assert!(since.elapsed() < Duration::from_secs(1), "closing took {:?}", since.elapsed());
+        let error = Bench::open("xdp:lo?native", 64).map(|_| ()).expect_err("loopback has no XDP").to_string();
+        assert!(error.contains("leave out zerocopy or native"), "{error}");
+    });
+}

@@ -32,16 +32,7 @@ impl Injector {
     /// The system call that failed.
     pub fn open(name: &str) -> io::Result<Injector> {
         let fd = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-        let index = rustix::net::netdevice::name_to_index(&fd, name)?;
-        // SAFETY: an all-zero sockaddr_ll is a valid one.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_ifindex = index as i32;
-        let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: pointer and length are those of `address`.
-        if unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        bind(&fd, name, 0)?; // Protocol 0: it receives nothing.
         Ok(Injector(fd))
     }
 
@@ -86,4 +77,33 @@ pub fn open_tun(name: &str) -> io::Result<File> {
         return Err(io::Error::last_os_error());
     }
     Ok(file)
+}
+
+/// A packet socket that receives every frame of interface `name` of the calling thread's namespace,
+/// waiting at most 10 ms for one.
+///
+/// # Errors
+/// The system call that failed.
+pub fn listen(name: &str) -> io::Result<OwnedFd> {
+    let fd = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    let timeout = Some(std::time::Duration::from_millis(10));
+    rustix::net::sockopt::set_socket_timeout(&fd, rustix::net::sockopt::Timeout::Recv, timeout)?;
+    bind(&fd, name, libc::ETH_P_ALL as u16)?;
+    Ok(fd)
+}
+
+/// Binds a packet socket to interface `name`, for receiving frames of `protocol`.
+fn bind(fd: &OwnedFd, name: &str, protocol: u16) -> io::Result<()> {
+    let index = rustix::net::netdevice::name_to_index(fd, name)?;
+    // SAFETY: an all-zero sockaddr_ll is a valid one.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = index as i32;
+    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: pointer and length are those of `address`.
+    if unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

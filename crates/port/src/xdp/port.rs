@@ -294,8 +294,13 @@ impl XdpPort {
             }
         }
         if let Some(attachment) = &self.attachment {
-            passed = attachment.passed();
+            // Each queue's by one part; with one queue asked for, those of the others are of interest.
+            let queues = 0..attachment.queues();
+            let mine = |queue: &u32| self.shared.only.is_some() || queue % self.shared.parts == self.part;
+            passed = queues.filter(mine).map(|queue| attachment.counts(queue).passed).sum();
         }
+        // The card counts for the whole interface: the first part tells.
+        let missed = if self.part == 0 { self.missed.saturating_sub(self.missed_at_start) } else { 0 };
         PortCounters {
             packets: self.packets,
             bytes: self.bytes,
@@ -310,7 +315,7 @@ impl XdpPort {
             notes: vec![
                 ("redirected", redirected),
                 ("passed-to-host", passed),
-                ("card-missed", self.missed.saturating_sub(self.missed_at_start)),
+                ("card-missed", missed),
                 ("fill-ring-empty", fill_empty),
                 ("fill-invalid", fill_invalid),
                 ("wakeups", self.wakeups),

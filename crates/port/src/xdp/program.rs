@@ -194,11 +194,6 @@ impl Attachment {
         self.counters.of(queue)
     }
 
-    /// Packets of all queues that found no socket.
-    pub(super) fn passed(&self) -> u64 {
-        self.counters.passed()
-    }
-
     /// Queues that there is room for.
     pub(super) fn queues(&self) -> u32 {
         self.counters.queues()

@@ -259,9 +259,4 @@ impl Counters {
     pub(super) fn queues(&self) -> u32 {
         self.queues
     }
-
-    /// Packets that found no socket, over all queues.
-    pub(super) fn passed(&self) -> u64 {
-        (0..self.queues).map(|queue| self.of(queue).passed).sum()
-    }
 }
