@@ -1,7 +1,7 @@
 //! The whole of steering for one packet: dissect, hash, look up; or hold, for a later fragment.
 
 use crate::conversation::Conversation;
-use crate::dissection::{Dissection, Ports};
+use crate::dissection::{Dissection, Family, Ports};
 use crate::fragment::Datagram;
 use crate::fragment_table::FragmentMemory;
 use crate::walk::dissect_into;
@@ -105,7 +105,7 @@ impl Classifier {
             *verdict = self.classify_later(frame, memory, now_ns, dissection);
             return;
         }
-        let hash = self.hash.hash(&dissection.conversation(frame.bytes));
+        let hash = self.hash_of(dissection, frame.bytes);
         if dissection.first_count > 0 {
             learn(frame, memory, now_ns, dissection, hash);
         }
@@ -117,10 +117,27 @@ impl Classifier {
     /// one never comes.
     pub fn hash_by_addresses(&self, frame: &Frame<'_>, dissection: &Dissection) -> u32 {
         let mut level = *dissection.key();
-        level.ports = Ports::None;
+        (level.sport, level.dport, level.ports) = (0, 0, Ports::None);
         let conversation = Conversation::of_level(&level, frame.bytes, dissection.extra)
             .unwrap_or_else(|| dissection.conversation(frame.bytes));
         self.hash.hash(&conversation)
+    }
+
+    /// The hash of the conversation: for IPv4 without putting it together in memory.
+    #[inline(always)]
+    fn hash_of(&self, dissection: &Dissection, bytes: &[u8]) -> u32 {
+        let key = dissection.key();
+        if key.family == Family::V4
+            && let Some(conversation) = Conversation::of_v4(key, bytes, dissection.extra)
+        {
+            return self.hash.hash(&conversation);
+        }
+        self.hash_of_other(dissection, bytes)
+    }
+
+    #[inline(never)]
+    fn hash_of_other(&self, dissection: &Dissection, bytes: &[u8]) -> u32 {
+        self.hash.hash(&dissection.conversation(bytes))
     }
 
     #[inline]

@@ -3,7 +3,7 @@
 //! The ends are ordered as (address, port) pairs, compared as numbers, address first. Sorting
 //! addresses and ports each for themselves would merge different flows.
 
-use crate::dissection::{Dissection, Family, Level, Ports};
+use crate::dissection::{Dissection, Family, Level};
 use crate::wire::{eth, ipv4, ipv6};
 
 /// A conversation: what both directions of an exchange have in common.
@@ -66,17 +66,10 @@ impl Conversation {
     #[inline(always)]
     pub(crate) fn of_level(level: &Level, bytes: &[u8], extra: u64) -> Option<Conversation> {
         let header = bytes.get(level.l3.into()..)?;
-        let (sport, dport) = match level.ports {
-            Ports::None => (0, 0),
-            _ => (level.sport, level.dport),
-        };
+        let (sport, dport) = (level.sport, level.dport);
         let proto = level.proto;
         match level.family {
-            Family::V4 => {
-                let both: &[u8; 8] = header.get(ipv4::ADDRESSES)?.first_chunk()?;
-                let both = u64::from_be_bytes(*both);
-                Some(Conversation::v4(((both >> 32) as u32, sport), (both as u32, dport), proto, extra))
-            }
+            Family::V4 => Conversation::of_v4(level, bytes, extra),
             Family::V6 => {
                 let both: &[u8; 32] = header.get(ipv6::ADDRESSES)?.first_chunk()?;
                 let word = |at: usize| {
@@ -87,6 +80,17 @@ impl Conversation {
             }
             Family::None => None,
         }
+    }
+
+    /// The conversation of a header that is known to be IPv4; `None` if the bytes are others.
+    #[inline(always)]
+    pub(crate) fn of_v4(level: &Level, bytes: &[u8], extra: u64) -> Option<Conversation> {
+        let header = bytes.get(level.l3.into()..)?;
+        let both: &[u8; 8] = header.get(ipv4::ADDRESSES)?.first_chunk()?;
+        let both = u64::from_be_bytes(*both);
+        // Without ports both fields are 0.
+        let (src, dst) = ((both >> 32) as u32, both as u32);
+        Some(Conversation::v4((src, level.sport), (dst, level.dport), level.proto, extra))
     }
 
     /// The conversation of two IPv4 ends, given in any order.

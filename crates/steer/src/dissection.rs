@@ -255,7 +255,14 @@ impl Dissection {
     /// The level that makes the key; its family is `None` without an IP header.
     #[inline(always)]
     pub(crate) fn key(&self) -> &Level {
-        if self.key_is_other { &self.other } else { &self.flow }
+        if self.key_is_other { self.uncommon_key() } else { &self.flow }
+    }
+
+    /// Out of line, so that the common case is a branch and no chain of conditional moves.
+    #[cold]
+    #[inline(never)]
+    fn uncommon_key(&self) -> &Level {
+        &self.other
     }
 
     /// Why dissection ended.

@@ -155,6 +155,39 @@ pub fn vxlan(vni: u32, payload: &[u8]) -> Vec<u8> {
     join(&[[8, 0, 0, 0], (vni << 8).to_be_bytes()].concat(), payload)
 }
 
+/// GENEVE with `options` words of options.
+pub fn geneve(vni: u32, options: usize, kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![options as u8, 0];
+    header.extend(kind.to_be_bytes());
+    header.extend((vni << 8).to_be_bytes());
+    header.resize(8 + 4 * options, 0x5a);
+    join(&header, payload)
+}
+
+/// L2TP version 2 with length and sequence numbers.
+pub fn l2tp(session: u16, payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![0x48, 2];
+    header.extend(be16(12 + payload.len()));
+    header.extend([0, 9]);
+    header.extend(session.to_be_bytes());
+    header.extend([0; 4]);
+    join(&header, payload)
+}
+
+/// ERSPAN types II and III in GRE.
+pub fn erspan(three: bool, payload: &[u8]) -> Vec<u8> {
+    if three {
+        gre(0x1000, 0x22eb, &join(&[0x20, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0], payload))
+    } else {
+        gre(0x1000, 0x88be, &join(&[0x10, 0, 0, 7, 0, 0, 0, 0], payload))
+    }
+}
+
+/// Network service header with a context of fixed length.
+pub fn nsh(next: u8, payload: &[u8]) -> Vec<u8> {
+    join(&[&[0x0f, 0xc6, 1, next][..], &[0; 20]].concat(), payload)
+}
+
 /// An ICMP or ICMPv6 message with 4 bytes after the checksum.
 pub fn icmp(kind: u8, code: u8, word: u32, payload: &[u8]) -> Vec<u8> {
     join(&[[kind, code, 0, 0], word.to_be_bytes()].concat(), payload)

@@ -4,10 +4,28 @@ use crate::dissection::Family;
 use crate::walk::Step;
 use crate::{Layer, Stop};
 
-/// The protocol behind the protocol number of IPv4, or behind the next header of IPv6. To register
-/// one, add a line.
+/// The protocol behind the protocol number of IPv4, or behind the next header of IPv6: one look-up.
 #[inline(always)]
 pub(crate) fn next(family: Family, protocol: u8) -> Step {
+    let table = if matches!(family, Family::V6) { &TABLE_V6 } else { &TABLE_V4 };
+    table[protocol as usize]
+}
+
+static TABLE_V4: [Step; 256] = table(false);
+static TABLE_V6: [Step; 256] = table(true);
+
+const fn table(v6: bool) -> [Step; 256] {
+    let mut table = [Err(Stop::UnknownProtocol); 256];
+    let mut protocol = 0;
+    while protocol < 256 {
+        table[protocol] = registered(v6, protocol as u8);
+        protocol += 1;
+    }
+    table
+}
+
+/// What the tables are made from. To register a protocol, add a line.
+const fn registered(v6: bool, protocol: u8) -> Step {
     Ok(match protocol {
         6 => Layer::Tcp,
         17 => Layer::Udp,
@@ -33,14 +51,13 @@ pub(crate) fn next(family: Family, protocol: u8) -> Step {
         136 => Layer::UdpLite,
         137 => Layer::Mpls,
         143 => Layer::Eth,
-        _ if family == Family::V6 => return extension(protocol),
+        _ if v6 => return extension(protocol),
         _ => return Err(Stop::UnknownProtocol),
     })
 }
 
 /// Extension headers: only IPv6 has them; under IPv4 the same numbers mean nothing.
-#[inline(always)]
-fn extension(protocol: u8) -> Step {
+const fn extension(protocol: u8) -> Step {
     Ok(match protocol {
         0 => Layer::HopOpts,
         43 => Layer::Routing,

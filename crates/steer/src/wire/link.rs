@@ -3,9 +3,18 @@
 use crate::walk::Step;
 use crate::{Layer, LinkType, Stop};
 
-/// The protocol that a frame of this link type begins with. To register one, add a line.
+/// The protocol that a frame of this link type begins with.
 #[inline]
 pub(crate) fn first(link: LinkType) -> Step {
+    if link == LinkType::ETHERNET {
+        return Ok(Layer::Eth);
+    }
+    other(link)
+}
+
+/// To register one, add a line.
+#[inline(never)]
+fn other(link: LinkType) -> Step {
     Ok(match link {
         LinkType::ETHERNET => Layer::Eth,
         LinkType::LINUX_SLL => Layer::Sll,

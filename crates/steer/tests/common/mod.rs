@@ -68,7 +68,7 @@ pub fn ends() -> impl Strategy<Value = Ends> {
 }
 
 /// The names of the encapsulations that [`wrap`] knows.
-pub const WRAPS: u8 = 16;
+pub const WRAPS: u8 = 38;
 
 /// Puts an encapsulation around an IP packet: the result is an IP packet, or an Ethernet payload.
 /// Returns (EtherType, payload).
@@ -95,6 +95,35 @@ pub fn wrap(kind: u8, v6: bool, packet: &[u8], outer: &Ends) -> (u16, Vec<u8>) {
         12 => over_udp(4789, &vxlan(u32::from(outer.b.1), &framed())),
         13 => over_ip(51, &ah(if v6 { 41 } else { 4 }, packet)),
         14 => over_ip(47, &gre(0x2000, 0x8847, &mpls(17, true, packet))),
+        15 => over_udp(6081, &geneve(u32::from(outer.b.1), usize::from(outer.b.1 % 5), 0x6558, &framed())),
+        16 => over_udp(6081, &geneve(1, 0, ethertype, packet)),
+        17 => over_udp(1701, &l2tp(outer.b.1, &ppp_packet())),
+        18 => over_ip(47, &erspan(false, &framed())),
+        19 => over_ip(47, &erspan(true, &framed())),
+        20 => over_ip(47, &gre(0, 0x88be, &framed())),
+        21 => over_udp(6635, &mpls(outer.b.1.into(), true, packet)),
+        22 => over_udp(4754, &gre(0x2000, ethertype, packet)),
+        23 => over_udp(4790, &join(&[0x0c, 0, 0, if v6 { 2 } else { 1 }, 0, 0, 1, 0], packet)),
+        24 => over_udp(4790, &join(&[0x0c, 0, 0, 4, 0, 0, 1, 0], &nsh(3, &framed()))),
+        25 => (0x894f, nsh(if v6 { 2 } else { 1 }, packet)),
+        26 => (0x8909, join(&[1, 1, 0, 1, 0, 9], &join(&ethertype.to_be_bytes(), packet))),
+        27 => (0x8926, join(&[0; 4], &join(&ethertype.to_be_bytes(), packet))),
+        28 => (0x893f, join(&[0; 6], &join(&ethertype.to_be_bytes(), packet))),
+        29 => (0x88e7, join(&[0, 1, 2, 3], &framed())),
+        30 => (0x8903, join(&[0, 0x50], &framed())),
+        31 => (0x22f3, join(&[0, 0x3f, 0, 1, 0, 2], &framed())),
+        32 => over_ip(97, &join(&[0x30, 0], &framed())),
+        33 => over_udp(4341, &join(&[0x80, 0, 0, 1, 0, 0, 0, 1], packet)),
+        34 => over_udp(5247, &join(&[0, 0x10, 0, 0, 0, 0, 0, 0], &framed())),
+        35 => {
+            let length = [(packet.len() + 14).to_be_bytes()[6], (packet.len() + 14).to_be_bytes()[7]];
+            over_ip(47, &join(&[0x20, 1, 0x64, 0, length[0], length[1], 5, 0], &framed()))
+        }
+        36 => {
+            let check = [0; 16];
+            let signed = [&[0x00, 0, 0, 0, 0, 1][..], &ethertype.to_be_bytes(), packet, &check].concat();
+            (0x88e5, signed)
+        }
         _ if outer.v6 => over_ip(0, &ext6(60, &ext6(if v6 { 41 } else { 4 }, packet))),
         _ => over_ip(if v6 { 41 } else { 4 }, packet),
     }
