@@ -1,5 +1,7 @@
-//! What tests of several crates share: network namespaces with veth pairs. Not published.
+//! What tests of several crates share: port conformance, network namespaces with
+//! veth pairs. Not published.
 #![deny(unsafe_code)]
 
+pub mod conformance;
 pub mod net;
 mod net_raw;

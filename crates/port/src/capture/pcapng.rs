@@ -18,8 +18,8 @@ pub(super) const ENHANCED_PACKET: u32 = 6;
 
 /// Whether a block of type `kind` is no packet and yet has a frame number in Wireshark.
 pub(super) const fn is_numbered_event(kind: u32) -> bool {
-    // systemd journal; sysdig's events.
-    matches!(kind, 9 | 0x204 | 0x208 | 0x210 | 0x216 | 0x221)
+    // systemd journal; custom blocks; sysdig's events.
+    matches!(kind, 9 | 0xbad | 0x4000_0bad | 0x204 | 0x208 | 0x210 | 0x216 | 0x221)
 }
 
 const BYTE_ORDER: Range<usize> = 8..12;

@@ -226,6 +226,7 @@ impl CaptureReader {
     #[cold]
     pub(super) fn explain(&mut self, fault: Fault) -> PortError {
         self.format = Format::Over;
+        self.taken = 0;
         let name = self.name.clone();
         match fault {
             Fault::Damaged(problem) => {

@@ -77,6 +77,20 @@ impl Read for Patient {
     }
 }
 
+/// lz4 frames one after the other: the decoder says "end" after each.
+struct Lz4Frames<R: Read> {
+    frames: lz4_flex::frame::FrameDecoder<R>,
+}
+
+impl<R: Read> Read for Lz4Frames<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self.frames.read(out)? {
+            0 => self.frames.read(out),
+            n => Ok(n),
+        }
+    }
+}
+
 impl Source {
     /// Opens a file, or standard input for `-`. With `patient`, a pipe answers `WouldBlock` while
     /// it is empty instead of waiting.
@@ -167,7 +181,7 @@ impl Source {
         self.input = match packing {
             Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
             Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
-            Packing::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(packed)),
+            Packing::Lz4 => Box::new(Lz4Frames { frames: lz4_flex::frame::FrameDecoder::new(packed) }),
             Packing::None => Box::new(packed),
         };
         (self.start, self.end, self.eof) = (0, 0, false);
