@@ -37,10 +37,10 @@ struct {
 	__type(value, struct counter);
 } counters SEC(".maps");
 
-// Most bytes of a frame that a socket takes. Set by the loader.
+// Most bytes of a frame that a socket without several buffers takes. Set by the loader.
 const volatile __u32 longest_bytes = 0xffffffff;
 
-static __always_inline int redirect_packet(struct xdp_md *ctx, __u64 len)
+static __always_inline int redirect_packet(struct xdp_md *ctx, int too_long)
 {
 	__u32 queue = ctx->rx_queue_index;
 	struct counter *count = bpf_map_lookup_elem(&counters, &queue);
@@ -54,7 +54,7 @@ static __always_inline int redirect_packet(struct xdp_md *ctx, __u64 len)
 		__sync_fetch_and_add(&count->passed, 1);
 		return action;
 	}
-	if (len > longest_bytes) {
+	if (too_long) {
 		__sync_fetch_and_add(&count->too_long, 1);
 		return XDP_DROP;
 	}
@@ -62,18 +62,18 @@ static __always_inline int redirect_packet(struct xdp_md *ctx, __u64 len)
 	return action;
 }
 
-// For MTUs whose frames fit in one buffer.
+// For drivers whose frames fit in one buffer.
 SEC("xdp")
 int flowyard_xdp(struct xdp_md *ctx)
 {
-	return redirect_packet(ctx, ctx->data_end - ctx->data);
+	return redirect_packet(ctx, ctx->data_end - ctx->data > longest_bytes);
 }
 
-// For larger MTUs: a frame may span several buffers.
+// For larger MTUs, and for the stack, which merges frames: one may span several buffers.
 SEC("xdp.frags")
 int flowyard_frags(struct xdp_md *ctx)
 {
-	return redirect_packet(ctx, bpf_xdp_get_buff_len(ctx));
+	return redirect_packet(ctx, 0);
 }
 
 // The kernel's word for MIT, which is one of the licences of this file.

@@ -89,6 +89,17 @@ impl Interface {
     }
 }
 
+// include/uapi/linux/genetlink.h, netdev.h
+const GENL_ID_CTRL: u16 = 16;
+const CTRL_CMD_GETFAMILY: u8 = 3;
+const CTRL_ATTR_FAMILY_ID: u16 = 1;
+const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+const GENL_BYTES: usize = 4;
+const NETDEV_CMD_DEV_GET: u8 = 1;
+const NETDEV_A_DEV_IFINDEX: u16 = 1;
+const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
+const NETDEV_XDP_ACT_BASIC: u32 = 1;
+
 /// A socket for asking about interfaces.
 #[derive(Debug)]
 pub(crate) struct Links(OwnedFd);
@@ -138,24 +149,65 @@ impl Links {
     }
 
     fn ask(&self, index: u32, name: Option<&str>) -> io::Result<Interface> {
-        let mut request = vec![0u8; HEADER_BYTES + IFINFO_BYTES];
-        request[HEADER_BYTES + 4..HEADER_BYTES + 8].copy_from_slice(&index.to_ne_bytes());
-        if let Some(name) = name {
-            request.extend((4 + name.len() as u16 + 1).to_ne_bytes());
-            request.extend(IFLA_IFNAME.to_ne_bytes());
-            request.extend(name.bytes());
-            request.push(0);
-            request.resize(request.len().next_multiple_of(4), 0);
-        }
-        let len = request.len() as u32;
-        request[0..4].copy_from_slice(&len.to_ne_bytes());
-        request[4..6].copy_from_slice(&RTM_GETLINK.to_ne_bytes());
-        request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
-        rustix::net::send(&self.0, &request, SendFlags::empty())?;
+        let mut info = [0u8; IFINFO_BYTES];
+        info[4..8].copy_from_slice(&index.to_ne_bytes());
+        let attribute = name.map(|name| (IFLA_IFNAME, [name.as_bytes(), &[0]].concat()));
         let mut answer = vec![0u8; 32 << 10];
-        let (len, _) = rustix::net::recv(&self.0, &mut answer[..], RecvFlags::empty())?;
+        let len = exchange(&self.0, RTM_GETLINK, &info, attribute, &mut answer)?;
         parse(&answer[..len]).unwrap_or_else(|| Err(Errno::BADMSG.into()))
     }
+
+    /// Whether the driver of interface `index` runs XDP programs itself. `None` where the kernel does
+    /// not say (before 6.3).
+    pub(crate) fn driver_has_xdp(&self, index: u32) -> Option<bool> {
+        let socket = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(rustix::net::netlink::GENERIC),
+        )
+        .ok()?;
+        let mut answer = vec![0u8; 32 << 10];
+        let mut ask = |kind: u16, command: u8, attribute, wanted: u16| {
+            let len = exchange(&socket, kind, &[command, 1, 0, 0], Some(attribute), &mut answer).ok()?;
+            let found = answer.get(..len)?;
+            if u16_at(found, 4)? == NLMSG_ERROR {
+                return None;
+            }
+            let value = attributes(found.get(HEADER_BYTES + GENL_BYTES..)?).find(|(k, _)| *k == wanted)?.1;
+            Some(if value.len() < 4 { u32::from(u16_at(value, 0)?) } else { u32_at(value, 0)? })
+        };
+        let name = (CTRL_ATTR_FAMILY_NAME, b"netdev\0".to_vec());
+        let family = ask(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, name, CTRL_ATTR_FAMILY_ID)?;
+        let which = (NETDEV_A_DEV_IFINDEX, index.to_ne_bytes().to_vec());
+        let features = ask(family as u16, NETDEV_CMD_DEV_GET, which, NETDEV_A_DEV_XDP_FEATURES)?;
+        // The low half of a u64, on the little-endian machines that this runs on.
+        Some(features & NETDEV_XDP_ACT_BASIC != 0)
+    }
+}
+
+/// Sends one netlink request, a fixed part and at most one attribute, and receives its answer.
+fn exchange(
+    socket: &OwnedFd,
+    kind: u16,
+    fixed: &[u8],
+    attribute: Option<(u16, Vec<u8>)>,
+    answer: &mut [u8],
+) -> io::Result<usize> {
+    let mut request = vec![0u8; HEADER_BYTES];
+    request.extend(fixed);
+    if let Some((kind, value)) = attribute {
+        request.extend((4 + value.len() as u16).to_ne_bytes());
+        request.extend(kind.to_ne_bytes());
+        request.extend(value);
+        request.resize(request.len().next_multiple_of(4), 0);
+    }
+    let len = request.len() as u32;
+    request[0..4].copy_from_slice(&len.to_ne_bytes());
+    request[4..6].copy_from_slice(&kind.to_ne_bytes());
+    request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    rustix::net::send(socket, &request, SendFlags::empty())?;
+    Ok(rustix::net::recv(socket, answer, RecvFlags::empty())?.0)
 }
 
 /// One answer: an interface, or the kernel's error. `None` if it is neither.
@@ -252,6 +304,7 @@ mod tests {
         let error = Interface::find("xdp:nosuch0", "nosuch0").expect_err("there is none").to_string();
         assert!(error.contains("there are") && error.contains("lo"), "{error}");
         assert!(links.by_index(u32::MAX >> 1).is_err());
+        assert_ne!(links.driver_has_xdp(lo.index), Some(true), "loopback has no XDP of its own");
     }
 
     #[test]

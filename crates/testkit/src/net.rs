@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 
-pub use crate::net_raw::{Injector, listen, open_tun};
+pub use crate::net_raw::{Injector, listen, open_tun, send_merged};
 
 /// Ends the calling test, reported as skipped, unless the process is root and may do what root may.
 #[macro_export]

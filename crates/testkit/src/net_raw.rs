@@ -107,3 +107,28 @@ fn bind(fd: &OwnedFd, name: &str, protocol: u16) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Sends `bytes` to `to` as UDP datagrams of `segment` bytes, merged into one packet until the
+/// interface, or what is behind it, takes them apart (`UDP_SEGMENT`).
+///
+/// # Errors
+/// The system call that failed.
+pub fn send_merged(to: std::net::SocketAddr, bytes: &[u8], segment: u16) -> io::Result<()> {
+    const UDP_SEGMENT: i32 = 103; // include/uapi/linux/udp.h
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    let value = i32::from(segment);
+    // SAFETY: pointer and length are those of `value`.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            UDP_SEGMENT,
+            (&raw const value).cast(),
+            size_of::<i32>() as u32,
+        )
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    socket.send_to(bytes, to).map(|_| ())
+}

@@ -12,9 +12,9 @@
 //! XDP shows bytes, not what the kernel knows of them; a frame's flags are therefore empty:
 //! - An unfinished checksum cannot be seen. Over veth, a sender's TCP and UDP packets have one
 //!   unless its offloads are off (`ethtool -K PEER tx off`). Frames that came by wire are finished.
-//! - A merged (GSO) frame is one long packet. Attaching in the driver makes veth's peer stop
-//!   merging, unless the MTU needs frames of several buffers; in the stack (`generic`) nothing
-//!   does. Without room for it, it is dropped and counted as `too-long`.
+//! - A merged (GSO, GRO) frame is one long packet. In the driver there are none: attaching makes
+//!   veth's peer stop merging, and drivers hand frames over before they are merged. The stack
+//!   (`generic`) has merged them already, so frames may span several buffers there whatever the MTU.
 //! - A VLAN tag that the card took off is gone: `ethtool -K IF rxvlan off` leaves it in.
 //!
 //! `packet:IF` tells all three.
@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use flowyard_mem::{Region, Stock};
 
-use crate::interface::{Interface, XdpPlace};
+use crate::interface::{Interface, Links, XdpPlace};
 use crate::link::{ETHERNET, link_type};
 use crate::{Opener, Port, PortError, PortInfo, PortSpec};
 
@@ -138,8 +138,14 @@ pub(crate) fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opene
     let used = if spec.queue.is_some() { 1 } else { queues };
     let parts = u32::try_from(parts).unwrap_or(u32::MAX).clamp(1, used);
     let frame = interface.mtu as usize + LAYER2_BYTES;
-    let buffer_bytes = if frame <= 2048 - MOST_FRONT_BYTES { 2048 } else { 4096 };
-    let longest_packet = if frame <= buffer_bytes - MOST_FRONT_BYTES { buffer_bytes - 256 } else { LONGEST_MERGED };
+    let generic = match options.place {
+        Some(place) => place == XdpPlace::Generic,
+        None => Links::open().is_ok_and(|links| links.driver_has_xdp(interface.index) == Some(false)),
+    };
+    // Frames of several buffers lose room in each to the kernel, so the buffers are large then.
+    let buffer_bytes = if frame <= 2048 - MOST_FRONT_BYTES && !generic { 2048 } else { 4096 };
+    let one_buffer = frame <= buffer_bytes - MOST_FRONT_BYTES && !generic;
+    let longest_packet = if one_buffer { buffer_bytes - 256 } else { LONGEST_MERGED };
     let ring = options.ring;
     let shared = Arc::new(Shared {
         name: name.clone(),

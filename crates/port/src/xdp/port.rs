@@ -85,7 +85,7 @@ impl XdpPort {
         };
         let frame = interface.mtu as usize + LAYER2_BYTES;
         let capacity = region.geometry().packet_capacity();
-        let several_buffers = frame > capacity;
+        let needed = frame > capacity;
         let attachment = {
             let mut current = shared.attachment.lock().unwrap_or_else(PoisonError::into_inner);
             match current.upgrade() {
@@ -95,8 +95,8 @@ impl XdpPort {
                         port: name,
                         interface: &interface,
                         options: &shared.options,
-                        longest_bytes: if several_buffers { u32::MAX } else { capacity as u32 },
-                        several_buffers,
+                        longest_bytes: capacity as u32,
+                        several_buffers: needed,
                     })?);
                     *current = Arc::downgrade(&attachment);
                     attachment
@@ -105,6 +105,7 @@ impl XdpPort {
         };
         // A driver that can do zero-copy refuses nothing in generic mode, and then loses packets.
         let copy = if attachment.place == XdpPlace::Generic { Some(true) } else { shared.options.copy };
+        let several_buffers = attachment.several_buffers;
         info.longest_packet = if several_buffers { LONGEST_MERGED } else { capacity };
         info.buffer_bytes = region.geometry().buffer_bytes;
         let mut port = XdpPort {
@@ -138,7 +139,16 @@ impl XdpPort {
         let queues = port.shared.queues_of(part, receive_queues(&interface));
         for (done, queue) in queues.iter().enumerate() {
             let fair = stock.len() / (queues.len() - done);
-            if let Err(failed) = port.add(interface.index, *queue, fair, stock) {
+            let mut added = port.add(interface.index, *queue, fair, stock);
+            let invalid = |added: &Result<(), Failed>| {
+                added.as_ref().is_err_and(|failed| failed.source.raw_os_error() == Some(libc::EINVAL))
+            };
+            if done == 0 && several_buffers && !needed && invalid(&added) {
+                // Kernels before 6.6 have no frames of several buffers: merged ones are lost there.
+                port.binding.several_buffers = false;
+                added = port.add(interface.index, *queue, fair, stock);
+            }
+            if let Err(failed) = added {
                 // The driver did not say how many queues it has, and has fewer than it might.
                 if *queue > 0 && port.shared.only.is_none() && failed.source.raw_os_error() == Some(libc::EINVAL) {
                     break;

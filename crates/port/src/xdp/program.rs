@@ -22,12 +22,18 @@ use crate::interface::{Interface, XdpPlace};
 /// bpf/redirect.bpf.c, as bpf/build.sh built it.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/redirect.bpf.o");
 
+/// The program for frames that fit in one buffer, and the one for frames that may span several.
+const ONE_BUFFER: &str = "flowyard_xdp";
+const SEVERAL_BUFFERS: &str = "flowyard_frags";
+
 /// The program on one interface, its map of sockets and its counters.
 pub(super) struct Attachment {
     /// In the driver, or in the stack.
     pub place: XdpPlace,
     /// Why not in the driver, where that was tried.
     pub why: Option<String>,
+    /// Whether frames may span several buffers.
+    pub several_buffers: bool,
     counters: Counters,
     sockets: Mutex<XskMap<MapData>>,
     program: Mutex<Attached>,
@@ -61,9 +67,9 @@ pub(super) struct Demand<'a> {
     pub interface: &'a Interface,
     /// What the user asked for.
     pub options: &'a Options,
-    /// Most bytes of a frame that a socket takes.
+    /// Most bytes of a frame that fits in one buffer.
     pub longest_bytes: u32,
-    /// Whether frames may span several buffers.
+    /// Whether the MTU allows longer frames.
     pub several_buffers: bool,
 }
 
@@ -95,34 +101,37 @@ impl Attachment {
         let counters = Counters::map(counters_map.fd().as_fd(), queues)
             .map_err(|e| PortError::action(port, "map the counters of its XDP program", e, ""))?;
 
-        let name = if demand.several_buffers { "flowyard_frags" } else { "flowyard_xdp" };
-        let mut attached = Attached { ebpf, name, id: 0, link: None };
-        let program = attached.program().map_err(|e| fail("use its XDP program", &e))?;
-        program.load().map_err(|e| fail("load its XDP program", &e))?;
-        let id = program.info().map_err(|e| fail("ask for its XDP program's number", &e))?.id();
+        let mut attached = Attached { ebpf, name: ONE_BUFFER, id: 0, link: None };
         let mut why = None;
-        let mut got = None;
+        let mut place = None;
         for (candidate, mode) in [(XdpPlace::Native, XdpMode::Driver), (XdpPlace::Generic, XdpMode::Skb)] {
             if options.place.is_some_and(|only| only != candidate) {
                 continue;
             }
+            // The stack merges frames (GRO, GSO), whatever the MTU.
+            let several = demand.several_buffers || candidate == XdpPlace::Generic;
+            attached.name = if several { SEVERAL_BUFFERS } else { ONE_BUFFER };
+            let program = attached.program().map_err(|e| fail("use its XDP program", &e))?;
+            program.load().map_err(|e| fail("load its XDP program", &e))?;
+            let id = program.info().map_err(|e| fail("ask for its XDP program's number", &e))?.id();
             match program.attach_to_if_index(interface.index, mode) {
                 Ok(link) => {
-                    got = Some((candidate, link));
+                    attached.id = id;
+                    attached.link = Some(link);
+                    place = Some(candidate);
                     break;
                 }
                 // Only a driver that cannot is a reason to go on to the stack.
                 Err(e) if options.place.is_none() && candidate == XdpPlace::Native && driver_cannot(errno(&e)) => {
                     why = Some(words(&e));
+                    program.unload().map_err(|e| fail("unload its XDP program", &e))?;
                 }
                 Err(e) => {
                     return Err(fail(&format!("attach its XDP program ({})", candidate.word()), &e));
                 }
             }
         }
-        let (place, link) = got.ok_or_else(|| odd("place to go"))?;
-        attached.id = id;
-        attached.link = Some(link);
+        let place = place.ok_or_else(|| odd("place to go"))?;
         let promiscuous = match options.promiscuous {
             true => Some(crate::sys::hold_promiscuous(interface.index).map_err(|e| {
                 let advice = remedy(e.raw_os_error());
@@ -133,6 +142,7 @@ impl Attachment {
         Ok(Attachment {
             place,
             why,
+            several_buffers: attached.name == SEVERAL_BUFFERS,
             counters,
             sockets: Mutex::new(sockets),
             program: Mutex::new(attached),
