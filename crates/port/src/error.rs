@@ -15,7 +15,7 @@ pub enum PortError {
         remedy: String,
     },
     /// Something could not be done to the port.
-    #[error("port {name:?}: cannot {action}: {problem}{}", hint(.remedy))]
+    #[error("{} {name:?}: cannot {action}: {problem}{}", object(.name), hint(.remedy))]
     Action {
         /// The port.
         name: String,
@@ -45,6 +45,12 @@ pub enum PortError {
 
 fn hint(remedy: &str) -> String {
     if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
+}
+
+/// A name with a kind before it is a port's; one without is a capture file's.
+fn object(name: &str) -> &'static str {
+    let has_kind = crate::KINDS.iter().any(|(_, kind, _)| name.strip_prefix(kind).is_some_and(|r| r.starts_with(':')));
+    if has_kind { "port" } else { "capture" }
 }
 
 impl PortError {
