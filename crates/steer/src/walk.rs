@@ -17,9 +17,10 @@ const UNROLLED: u8 = 2;
 /// Offsets are 16 bits: bytes beyond are not looked at.
 const MAX_LEN: usize = u16::MAX as usize;
 
-/// The state of one dissection. Small, so that it lives in registers: it is handed by value to
+/// Where a walk stands. Small and `Copy`, so that it lives in registers: it is handed by value to
 /// whatever is not part of the loop.
-pub(crate) struct Walk<'a, O> {
+#[derive(Clone, Copy)]
+pub(crate) struct Stand<'a> {
     /// What is left: from the next header to the end of what its carrier says it carries.
     rest: &'a [u8],
     /// Where `rest` begins in the frame.
@@ -31,11 +32,16 @@ pub(crate) struct Walk<'a, O> {
     /// Inside a packet that an ICMP error quotes.
     quoting: bool,
     virtual_network: u32,
+}
+
+/// One dissection under way.
+pub(crate) struct Walk<'a, 'w, O> {
+    stand: Stand<'a>,
     /// What the packet is known to be so far. The header being looked into is `found.flow`, or
     /// `found.other` while quoting.
-    found: &'a mut Dissection,
-    pub(crate) policy: &'a Policy,
-    observer: &'a mut O,
+    found: &'w mut Dissection,
+    pub(crate) policy: &'w Policy,
+    observer: &'w mut O,
 }
 
 /// Dissects a frame: reads headers from the outside in until the innermost flow is known or there
@@ -55,68 +61,85 @@ pub fn dissect<O: Observer>(frame: &Frame<'_>, policy: &Policy, observer: &mut O
 pub(crate) fn dissect_into<O: Observer>(frame: &Frame<'_>, policy: &Policy, observer: &mut O, found: &mut Dissection) {
     let rest = frame.bytes.get(..MAX_LEN).unwrap_or(frame.bytes);
     let headers_left = policy.max_depth;
-    let walk =
-        Walk { rest, at: 0, number: 0, headers_left, quoting: false, virtual_network: 0, found, policy, observer };
-    let (walk, stop) = walk.run(wire::link::first(frame.link));
+    let stand = Stand { rest, at: 0, number: 0, headers_left, quoting: false, virtual_network: 0 };
+    let mut walk = Walk { stand, found, policy, observer };
+    let stop = walk.run(wire::link::first(frame.link));
     walk.finish(stop);
 }
 
-impl<'a, O: Observer> Walk<'a, O> {
+#[inline(never)]
+fn aside<'a, O: Observer>(
+    layer: Layer,
+    stand: Stand<'a>,
+    found: &mut Dissection,
+    policy: &Policy,
+    observer: &mut O,
+) -> (Stand<'a>, Step) {
+    let mut walk = Walk { stand, found, policy, observer };
+    let step = wire::rare(layer, &mut walk);
+    (walk.stand, step)
+}
+
+impl<'a, O: Observer> Walk<'a, '_, O> {
     #[inline(always)]
-    fn run(mut self, first: Step) -> (Self, Stop) {
+    fn run(&mut self, first: Step) -> Stop {
         let mut step = first;
         // The commonest way down, unrolled: the same steps as in the loop, which goes on from there.
         if step == Ok(Layer::Eth) {
-            (self, step) = self.read(Layer::Eth);
+            step = self.read(Layer::Eth);
             if step == Ok(Layer::Ip) {
-                (self, step) = self.read(Layer::Ip);
+                step = self.read(Layer::Ip);
                 if step == Ok(Layer::Tcp) {
-                    let (walk, step) = self.read(Layer::Tcp);
-                    return (walk, step.err().unwrap_or(Stop::Transport));
+                    return self.read(Layer::Tcp).err().unwrap_or(Stop::Transport);
                 }
             }
         }
         for _ in UNROLLED..self.policy.max_steps {
             match step {
-                Ok(layer) => (self, step) = self.read(layer),
-                Err(stop) => return (self, stop),
+                Ok(layer) => step = self.read(layer),
+                Err(stop) => return stop,
             }
         }
-        match step {
-            Ok(_) => (self, Stop::Steps),
-            Err(stop) => (self, stop),
-        }
+        step.err().unwrap_or(Stop::Steps)
     }
 
     /// Reads one header and tells the observer.
     #[inline(always)]
-    fn read(self, layer: Layer) -> (Self, Step) {
-        let start = self.at;
-        let (walk, step) = wire::step(layer, self);
+    fn read(&mut self, layer: Layer) -> Step {
+        let start = self.stand.at;
+        let step = wire::step(layer, self);
         if step != Err(Stop::NotTunnel) {
-            let len = walk.at - start;
-            walk.observer.layer(layer, start, len);
+            self.observer.layer(layer, start, self.stand.at - start);
         }
-        (walk, step)
+        step
+    }
+
+    /// Reads one header out of line: the stand goes and comes back by value, so that for the loop
+    /// it need never be in memory.
+    #[inline(always)]
+    pub(crate) fn aside(&mut self, layer: Layer) -> Step {
+        let (stand, step) = aside(layer, self.stand, self.found, self.policy, self.observer);
+        self.stand = stand;
+        step
     }
 
     #[inline(always)]
     fn finish(self, stop: Stop) {
         let found = self.found;
-        found.stop = if self.quoting { Stop::Quoted } else { stop };
-        found.payload = self.at as u16;
-        found.payload_end = (self.at + self.rest.len()) as u16;
-        let level = if self.quoting { &found.other } else { &found.flow };
+        found.stop = if self.stand.quoting { Stop::Quoted } else { stop };
+        found.payload = self.stand.at as u16;
+        found.payload_end = (self.stand.at + self.stand.rest.len()) as u16;
+        let level = if self.stand.quoting { &found.other } else { &found.flow };
         if level.family != Family::None {
             self.observer.level(*level);
             // A quotation that cannot be read leaves the error its own key.
-            found.key_is_other |= self.quoting;
+            found.key_is_other |= self.stand.quoting;
         }
         if self.policy.key_vlan {
             found.extra |= u64::from(found.vlan.map_or(0, |tci| (tci & 0xfff) + 1)) << 32;
         }
         if self.policy.key_vni {
-            found.extra |= u64::from(self.virtual_network);
+            found.extra |= u64::from(self.stand.virtual_network);
         }
         found.awaits = found.key().fragment == Fragment::Later && self.policy.fragments == Fragments::Follow;
     }
@@ -126,19 +149,19 @@ impl<'a, O: Observer> Walk<'a, O> {
     /// What is left, from the header being read.
     #[inline(always)]
     pub(crate) fn rest(&self) -> &'a [u8] {
-        self.rest
+        self.stand.rest
     }
 
     /// Where the header being read starts in the frame.
     #[inline(always)]
     pub(crate) fn at(&self) -> usize {
-        self.at
+        self.stand.at
     }
 
     /// The first `N` bytes of the header being read.
     #[inline(always)]
     pub(crate) fn header<const N: usize>(&self) -> Result<&'a [u8; N], Stop> {
-        self.rest.first_chunk().ok_or(Stop::Truncated)
+        self.stand.rest.first_chunk().ok_or(Stop::Truncated)
     }
 
     /// The link type of the frame.
@@ -149,7 +172,7 @@ impl<'a, O: Observer> Walk<'a, O> {
     /// Whether the walk is inside a packet that an ICMP error quotes.
     #[inline(always)]
     pub(crate) fn quoting(&self) -> bool {
-        self.quoting
+        self.stand.quoting
     }
 
     // ---- what steps do --------------------------------------------------------------------------
@@ -157,15 +180,15 @@ impl<'a, O: Observer> Walk<'a, O> {
     /// Moves on by `len` bytes.
     #[inline(always)]
     pub(crate) fn skip(&mut self, len: usize) -> Result<(), Stop> {
-        self.rest = self.rest.get(len..).ok_or(Stop::Truncated)?;
-        self.at += len;
+        self.stand.rest = self.stand.rest.get(len..).ok_or(Stop::Truncated)?;
+        self.stand.at += len;
         Ok(())
     }
 
     /// Forgets what lies beyond `len` bytes from here: padding, trailers.
     #[inline(always)]
     pub(crate) fn clip(&mut self, len: usize) {
-        self.rest = self.rest.get(..len).unwrap_or(self.rest);
+        self.stand.rest = self.stand.rest.get(..len).unwrap_or(self.stand.rest);
     }
 
     /// Tells the observer.
@@ -179,7 +202,7 @@ impl<'a, O: Observer> Walk<'a, O> {
     pub(crate) fn mac(&mut self) {
         if !self.found.has_mac {
             self.found.has_mac = true;
-            self.found.mac = self.at as u16;
+            self.found.mac = self.stand.at as u16;
         }
     }
 
@@ -201,36 +224,36 @@ impl<'a, O: Observer> Walk<'a, O> {
     /// Notes the identifier of a virtual network that both directions share.
     #[inline(always)]
     pub(crate) fn virtual_network(&mut self, id: u32) {
-        self.virtual_network = id;
+        self.stand.virtual_network = id;
     }
 
     /// The IP header being looked into.
     #[inline(always)]
     pub(crate) fn level(&mut self) -> &mut Level {
-        if self.quoting { &mut self.found.other } else { &mut self.found.flow }
+        if self.stand.quoting { &mut self.found.other } else { &mut self.found.flow }
     }
 
     /// Enters an IP header that starts here, once it is known to be one. Returns where that is.
     #[inline(always)]
     pub(crate) fn enter(&mut self, family: Family, proto: u8) -> Result<usize, Stop> {
-        if self.headers_left == 0 {
+        if self.stand.headers_left == 0 {
             return Err(Stop::Depth);
         }
-        self.headers_left -= 1;
-        if self.number != 0 {
+        self.stand.headers_left -= 1;
+        if self.stand.number != 0 {
             self.leave()?;
         }
-        self.number = self.number.saturating_add(1);
-        let l3 = self.at as u16;
-        if !self.quoting {
+        self.stand.number = self.stand.number.saturating_add(1);
+        let l3 = self.stand.at as u16;
+        if !self.stand.quoting {
             if self.found.depth == 0 {
                 self.found.outer_l3 = l3;
             }
             self.found.depth += 1;
         }
-        let quoted = self.quoting;
+        let quoted = self.stand.quoting;
         *self.level() = Level { l3, family, proto, quoted, ..Level::default() };
-        Ok(self.at)
+        Ok(self.stand.at)
     }
 
     /// Leaves an IP header for one inside it. The one that makes the key is kept.
@@ -241,8 +264,8 @@ impl<'a, O: Observer> Walk<'a, O> {
             return Ok(());
         }
         self.observer.level(level);
-        if self.number == self.policy.key.number() && !self.found.key_is_other {
-            if self.quoting {
+        if self.stand.number == self.policy.key.number() && !self.found.key_is_other {
+            if self.stand.quoting {
                 return Err(Stop::Quoted);
             }
             self.found.other = level;
@@ -254,7 +277,7 @@ impl<'a, O: Observer> Walk<'a, O> {
     /// Notes that the upper layer of this level is `proto` and starts here.
     #[inline(always)]
     pub(crate) fn upper(&mut self, proto: u8) {
-        let l4 = self.at as u16;
+        let l4 = self.stand.at as u16;
         let level = self.level();
         level.proto = proto;
         level.l4 = l4;
@@ -290,14 +313,14 @@ impl<'a, O: Observer> Walk<'a, O> {
         level.fragment = if later { Fragment::Later } else { Fragment::First };
         let l3 = level.l3;
         // Once the key is known, what is deeper no longer matters to it.
-        let key_known = self.found.key_is_other && !self.quoting;
+        let key_known = self.found.key_is_other && !self.stand.quoting;
         if self.policy.fragments == Fragments::AddressesOnly && !key_known {
             return Err(Stop::Fragment);
         }
         if later {
             return Err(Stop::LaterFragment);
         }
-        if !self.quoting {
+        if !self.stand.quoting {
             let slot = self.found.firsts.get_mut(usize::from(self.found.first_count));
             if let Some(slot) = slot {
                 *slot = (l3, frag as u16);
@@ -315,8 +338,8 @@ impl<'a, O: Observer> Walk<'a, O> {
         }
         let level = *self.level();
         self.observer.level(level);
-        self.number = self.number.saturating_sub(1);
-        self.quoting = true;
+        self.stand.number = self.stand.number.saturating_sub(1);
+        self.stand.quoting = true;
         true
     }
 }

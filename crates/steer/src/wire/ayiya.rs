@@ -12,7 +12,7 @@ const LEN: usize = 8;
 const FORWARD: u8 = 1;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[identity, signature, operation, protocol, ..]: &[u8; LEN] = walk.header()?;
     if !matches!(protocol, 4 | 41 | 59) || identity >> 4 > 8 {
         return Err(Stop::NotTunnel);

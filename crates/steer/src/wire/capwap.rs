@@ -15,7 +15,7 @@ const KEEP_ALIVE: u8 = 0x08;
 const BINDING_WLAN: u8 = 1;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[preamble, lengths, binding, flags, _, _, o0, o1]: &[u8; LEN] = walk.header()?;
     match preamble {
         0 => {}

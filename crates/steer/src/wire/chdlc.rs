@@ -13,7 +13,7 @@ const BROADCAST: [u8; 2] = [0x8f, 0];
 const SLARP: u16 = 0x8035;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[_, _, high, low]: &[u8; LEN] = walk.header()?;
     walk.skip(LEN)?;
     match u16::from_be_bytes([high, low]) {

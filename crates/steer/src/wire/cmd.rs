@@ -9,7 +9,7 @@ const MIN_LEN: usize = 4;
 const VERSION: u8 = 1;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[first, second]: &[u8; 2] = walk.header()?;
     let kind = if first == VERSION {
         walk.skip(2 + usize::from(second) * 4)?;

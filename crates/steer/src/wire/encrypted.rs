@@ -10,7 +10,7 @@ const NON_ESP: u32 = 0;
 const MESSAGES: core::ops::RangeInclusive<u32> = 1..=4;
 
 #[inline]
-pub(crate) fn nat_t<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn nat_t<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     if walk.rest() == [0xff] {
         return Err(Stop::Control);
     }
@@ -22,14 +22,14 @@ pub(crate) fn nat_t<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 
 /// ESP (RFC 4303 section 2): security parameter index at 0.
 #[inline]
-pub(crate) fn esp<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn esp<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let index = u32::from_be_bytes(*walk.header()?);
     walk.id(Id::EspSpi(index));
     Err(Stop::Encrypted)
 }
 
 #[inline]
-pub(crate) fn wireguard<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn wireguard<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let kind = u32::from_le_bytes(*walk.header()?);
     Err(if MESSAGES.contains(&kind) { Stop::Encrypted } else { Stop::NotTunnel })
 }

@@ -13,7 +13,7 @@ const VERSION_III: u8 = 2;
 
 /// Types II and III: [`super::gre`] goes straight to Ethernet for type I, which has no header.
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; LEN_II] = walk.header()?;
     let version = header[0] >> 4;
     let mut len = LEN_II;

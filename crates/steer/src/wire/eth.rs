@@ -15,7 +15,7 @@ pub(crate) const LEN: usize = 14;
 const MIN_TYPE: u16 = 0x0600;
 
 #[inline(always)]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; LEN] = walk.header()?;
     if old_lan::is_isl(header) {
         return Ok(Layer::Isl);
@@ -28,7 +28,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 
 /// What follows a field that is a type, or the length of an LLC frame.
 #[inline(always)]
-pub(crate) fn by_type_or_length<O: Observer>(kind: u16, walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn by_type_or_length<O: Observer>(kind: u16, walk: &mut Walk<'_, '_, O>) -> Step {
     if kind >= MIN_TYPE {
         return ethertype::next(kind);
     }

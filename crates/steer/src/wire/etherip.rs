@@ -9,7 +9,7 @@ const LEN: usize = 2;
 const VERSION: u8 = 0x30;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; LEN] = walk.header()?;
     // Some implementations have the nibbles the other way round.
     if !matches!(header[0], VERSION | 0x03) {

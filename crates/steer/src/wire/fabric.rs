@@ -10,13 +10,13 @@ const FABRIC_PATH_LEN: usize = 2;
 const TRILL_LEN: usize = 6;
 
 #[inline]
-pub(crate) fn fabric_path<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn fabric_path<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(FABRIC_PATH_LEN)?;
     Ok(Layer::Eth)
 }
 
 #[inline]
-pub(crate) fn trill<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn trill<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; TRILL_LEN] = walk.header()?;
     let word = u16::from_be_bytes([header[0], header[1]]);
     if word >> 14 != 0 {

@@ -15,7 +15,7 @@ const NLPID_IP: u8 = 0xcc;
 const NLPID_PPP: u8 = 0xcf;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let address: &[u8; 2] = walk.header()?;
     let mut len = 2;
     if address[1] & LAST == 0 {
@@ -42,7 +42,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     }
 }
 
-fn skip_to<O: Observer>(layer: Layer, walk: &mut Walk<'_, O>) -> Step {
+fn skip_to<O: Observer>(layer: Layer, walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(1)?;
     Ok(layer)
 }

@@ -13,7 +13,7 @@ const VERSION: u8 = 0xc0;
 const OPTIONS: u8 = 0x3f;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[first, _, p0, p1, v0, v1, v2, _]: &[u8; LEN] = walk.header()?;
     let next = ethertype::next(u16::from_be_bytes([p0, p1]));
     if first & VERSION != 0 || next.is_err() {

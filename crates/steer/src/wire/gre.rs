@@ -20,7 +20,7 @@ const PROTOCOL_EOIP: u16 = 0x6400;
 const PROTOCOL_PPP: u16 = 0x880b;
 
 #[inline(always)]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[f0, f1, p0, p1]: &[u8; LEN] = walk.header()?;
     let flags = u16::from_be_bytes([f0, f1]);
     let protocol = u16::from_be_bytes([p0, p1]);
@@ -37,7 +37,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 #[inline(always)]
-fn plain<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> Step {
+fn plain<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, '_, O>) -> Step {
     // Checksum and offset come together, for either flag.
     if flags & (CHECKSUM | ROUTING) != 0 {
         walk.skip(4)?;
@@ -84,7 +84,7 @@ fn routing_len(rest: &[u8]) -> Result<usize, Stop> {
 }
 
 #[inline(always)]
-fn enhanced<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> Step {
+fn enhanced<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, '_, O>) -> Step {
     if flags & KEY == 0 {
         return Err(Stop::Malformed);
     }
@@ -109,7 +109,7 @@ fn enhanced<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, O>) -> S
 }
 
 #[inline(always)]
-fn eoip<O: Observer>(flags: u16, walk: &mut Walk<'_, O>) -> Step {
+fn eoip<O: Observer>(flags: u16, walk: &mut Walk<'_, '_, O>) -> Step {
     if flags & CHECKSUM != 0 {
         walk.skip(4)?;
     }

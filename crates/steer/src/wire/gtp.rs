@@ -26,7 +26,7 @@ const MESSAGE_USER: u8 = 255;
 const MAX_EXTENSIONS: usize = 8;
 
 #[inline(always)]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[flags, message, l0, l1, teid @ ..]: &[u8; LEN] = walk.header()?;
     if flags >> 5 == VERSION_2 && walk.level().has_port(PORT_CONTROL) {
         return Ok(Layer::Gtpv2);

@@ -17,7 +17,7 @@ const PKTAP_LEN: usize = 12;
 const PFLOG_LEN: usize = 4;
 
 #[inline]
-pub(crate) fn nflog<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn nflog<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[family, ..]: &[u8; NFLOG_LEN] = walk.header()?;
     walk.skip(NFLOG_LEN)?;
     for _ in 0..MAX_ATTRIBUTES {
@@ -40,7 +40,7 @@ pub(crate) fn nflog<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 #[inline]
-pub(crate) fn pktap<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn pktap<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; PKTAP_LEN] = walk.header()?;
     let len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
     let inner = LinkType(u16::from_le_bytes([header[8], header[9]]));
@@ -55,7 +55,7 @@ pub(crate) fn pktap<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 #[inline]
-pub(crate) fn pflog<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn pflog<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[len, family, ..]: &[u8; PFLOG_LEN] = walk.header()?;
     walk.skip(usize::from(len).next_multiple_of(4).max(PFLOG_LEN))?;
     by_family(family)
@@ -63,7 +63,7 @@ pub(crate) fn pflog<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 
 /// A byte that says whether the host sent or received the packet.
 #[inline]
-pub(crate) fn direction<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn direction<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(1)?;
     match walk.link() {
         LinkType::C_HDLC_WITH_DIR => Ok(Layer::Chdlc),

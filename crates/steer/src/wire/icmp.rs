@@ -7,7 +7,7 @@ use crate::{Id, Layer, Observer, Stop};
 pub(crate) const LEN: usize = 8;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let kind = *walk.rest().first().ok_or(Stop::Truncated)?;
     walk.id(Id::IcmpType(kind));
     match kind {
@@ -21,7 +21,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 
 /// A query or its answer: the identifier tells exchanges apart.
 #[inline]
-pub(crate) fn query<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn query<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[_, _, _, _, high, low]: &[u8; 6] = walk.header()?;
     walk.icmp_id(u16::from_be_bytes([high, low]));
     walk.skip(LEN)?;
@@ -31,7 +31,7 @@ pub(crate) fn query<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 /// An error: what follows is the beginning of the packet that it is about. An error about an error
 /// is not looked into.
 #[cold]
-pub(crate) fn error<O: Observer>(quoted: Layer, walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn error<O: Observer>(quoted: Layer, walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(LEN)?;
     if walk.quoting() || !walk.quote() {
         return Err(Stop::Icmp);

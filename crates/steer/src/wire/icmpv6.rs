@@ -5,7 +5,7 @@ use crate::walk::{Step, Walk};
 use crate::{Id, Layer, Observer, Stop};
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let kind = *walk.rest().first().ok_or(Stop::Truncated)?;
     walk.id(Id::IcmpType(kind));
     match kind {

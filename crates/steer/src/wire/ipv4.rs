@@ -24,7 +24,7 @@ pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
 pub(crate) const OFFSET: u16 = 0x1fff;
 
 #[inline(always)]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; MIN_LEN] = walk.header()?;
     let len = usize::from(header[0] & 0x0f) * 4;
     if header[0] >> 4 != 4 || len < MIN_LEN {

@@ -15,7 +15,7 @@ pub(crate) const DST: Field = 24..40;
 pub(crate) const ADDRESSES: Field = 8..40;
 
 #[inline(always)]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; LEN] = walk.header()?;
     if header[0] >> 4 != 6 {
         return Err(Stop::Malformed);

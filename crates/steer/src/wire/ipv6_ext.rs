@@ -15,7 +15,7 @@ const AH_MIN_LEN: usize = 12;
 const NONE: u8 = 59;
 
 #[inline]
-pub(crate) fn step<O: Observer>(layer: Layer, walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(layer: Layer, walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; MIN_LEN] = walk.header()?;
     if layer == Layer::Routing {
         walk.id(Id::RoutingType(header[ROUTING_TYPE]));
@@ -29,7 +29,7 @@ pub(crate) fn step<O: Observer>(layer: Layer, walk: &mut Walk<'_, O>) -> Step {
 }
 
 #[inline]
-pub(crate) fn ah<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn ah<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; AH_MIN_LEN] = walk.header()?;
     walk.id(Id::AhSpi(u32::from_be_bytes([header[4], header[5], header[6], header[7]])));
     let len = (usize::from(header[1]) + 2) * 4;

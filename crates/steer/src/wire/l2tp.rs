@@ -16,7 +16,7 @@ const VERSION: u16 = 0x000f;
 const PROTOCOL: u8 = 115;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     if walk.level().proto == PROTOCOL {
         return session_3(walk);
     }
@@ -32,7 +32,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     }
 }
 
-fn version_2<O: Observer>(flags: u16, walk: &mut Walk<'_, O>) -> Step {
+fn version_2<O: Observer>(flags: u16, walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(if flags & LENGTH != 0 { 4 } else { 2 })?;
     let &[t0, t1, s0, s1]: &[u8; 4] = walk.header()?;
     let (tunnel, session) = (u16::from_be_bytes([t0, t1]), u16::from_be_bytes([s0, s1]));
@@ -53,7 +53,7 @@ fn version_2<O: Observer>(flags: u16, walk: &mut Walk<'_, O>) -> Step {
     Ok(Layer::Ppp)
 }
 
-fn session_3<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+fn session_3<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let session = u32::from_be_bytes(*walk.header()?);
     walk.id(Id::L2tpv3Session(session));
     walk.skip(4)?;

@@ -9,7 +9,7 @@ use crate::{Layer, Observer, Stop};
 const LEN: usize = 8;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let rest = walk.rest().get(LEN..).ok_or(Stop::NotTunnel)?;
     let next = match rest.first().map(|byte| byte >> 4) {
         Some(4) if ipv4::plausible(rest) => Layer::Ip,

@@ -21,7 +21,7 @@ const OUI_TUNNEL: [u8; 3] = [0, 0, 0xf8];
 const OUI_BRIDGED: [u8; 3] = [0, 0x80, 0xc2];
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[dsap, ssap, control]: &[u8; LEN] = walk.header()?;
     if (dsap, ssap, control) == (SAP_SNAP, SAP_SNAP, UNNUMBERED) {
         return snap(walk);
@@ -34,14 +34,14 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 /// RFC 2427 section 4.1: organisation and protocol after `before` bytes, without SAPs.
-pub(crate) fn organised<O: Observer>(before: usize, walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn organised<O: Observer>(before: usize, walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(before)?;
     let &[a, b, c, high, low] = walk.header()?;
     walk.skip(5)?;
     by_organisation([a, b, c], u16::from_be_bytes([high, low]))
 }
 
-fn snap<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+fn snap<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; SNAP_LEN] = walk.header()?;
     let [_, _, _, a, b, c, high, low] = *header;
     let protocol = u16::from_be_bytes([high, low]);

@@ -15,7 +15,7 @@ const CHANGED: u8 = 0x0c;
 const CHECK_LEN: usize = 16;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[control, ..]: &[u8; LEN] = walk.header()?;
     walk.skip(if control & CHANNEL != 0 { LEN + CHANNEL_LEN } else { LEN })?;
     if control & CHANGED != 0 {

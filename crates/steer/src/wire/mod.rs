@@ -63,36 +63,28 @@ use crate::{Layer, Observer, Stop};
 /// Where a field is in its header, in bytes.
 pub(crate) type Field = core::ops::Range<usize>;
 
-/// Reads one header. What is common is part of the loop; the walk is handed on by value, so that it
-/// can stay in registers.
+/// Reads one header. What is common is part of the loop, the rest is read aside.
 #[inline(always)]
-pub(crate) fn step<O: Observer>(layer: Layer, mut walk: Walk<'_, O>) -> (Walk<'_, O>, Step) {
-    let step = match layer {
-        Layer::Eth => eth::step(&mut walk),
-        Layer::Vlan | Layer::Dot1ad => vlan::step(&mut walk),
-        Layer::Ip => ipv4::step(&mut walk),
-        Layer::Ipv6 => ipv6::step(&mut walk),
-        Layer::Tcp => transport::tcp(&mut walk),
-        Layer::Udp => udp::step(&mut walk),
-        Layer::Gre => gre::step(&mut walk),
-        Layer::Pppoe => pppoe::step(&mut walk),
-        Layer::Ppp => ppp::step(&mut walk),
-        Layer::Mpls => mpls::step(&mut walk),
-        Layer::Gtp => gtp::step(&mut walk),
-        Layer::Vxlan => vxlan::step(&mut walk),
-        _ => return rare(layer, walk),
-    };
-    (walk, step)
+pub(crate) fn step<O: Observer>(layer: Layer, walk: &mut Walk<'_, '_, O>) -> Step {
+    match layer {
+        Layer::Eth => eth::step(walk),
+        Layer::Vlan | Layer::Dot1ad => vlan::step(walk),
+        Layer::Ip => ipv4::step(walk),
+        Layer::Ipv6 => ipv6::step(walk),
+        Layer::Tcp => transport::tcp(walk),
+        Layer::Udp => udp::step(walk),
+        Layer::Gre => gre::step(walk),
+        Layer::Pppoe => pppoe::step(walk),
+        Layer::Ppp => ppp::step(walk),
+        Layer::Mpls => mpls::step(walk),
+        Layer::Gtp => gtp::step(walk),
+        Layer::Vxlan => vxlan::step(walk),
+        _ => walk.aside(layer),
+    }
 }
 
 /// Reads one header of the less common kinds.
-#[inline(never)]
-fn rare<O: Observer>(layer: Layer, mut walk: Walk<'_, O>) -> (Walk<'_, O>, Step) {
-    let step = rare_step(layer, &mut walk);
-    (walk, step)
-}
-
-fn rare_step<O: Observer>(layer: Layer, walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn rare<O: Observer>(layer: Layer, walk: &mut Walk<'_, '_, O>) -> Step {
     match layer {
         Layer::HopOpts | Layer::DstOpts | Layer::Routing | Layer::Mipv6 | Layer::Hip | Layer::Shim6 => {
             ipv6_ext::step(layer, walk)

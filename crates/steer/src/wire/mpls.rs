@@ -17,7 +17,7 @@ const LABEL_GAL: u32 = 13;
 const TYPE_AT: usize = 12;
 
 #[inline(always)]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let entry = u32::from_be_bytes(*walk.header::<LEN>()?);
     let label = entry >> 12;
     walk.skip(LEN)?;

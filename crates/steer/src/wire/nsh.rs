@@ -8,7 +8,7 @@ const MIN_LEN: usize = 8;
 const VERSION: u8 = 0xc0;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[first, len, _, protocol, ..]: &[u8; MIN_LEN] = walk.header()?;
     let len = usize::from(len & 0x3f) * 4;
     if first & VERSION != 0 || len < MIN_LEN {

@@ -8,7 +8,7 @@ use crate::{Layer, Observer, Stop};
 const LEN: usize = 4;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let family = u32::from_be_bytes(*walk.header::<LEN>()?);
     walk.skip(LEN)?;
     // Families are small: a big value is a small one in the other byte order.

@@ -20,7 +20,7 @@ const SUN_ATM_LLC: u8 = 2;
 const ISL_LEN: usize = 26;
 
 #[inline]
-pub(crate) fn token_ring<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn token_ring<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; TOKEN_RING_LEN] = walk.header()?;
     let routed = header[8] & ROUTED != 0;
     if header[1] & 0xc0 != 0x40 {
@@ -35,7 +35,7 @@ pub(crate) fn token_ring<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 #[inline]
-pub(crate) fn fddi<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn fddi<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; FDDI_LEN] = walk.header()?;
     if header[0] & 0x70 != FDDI_LLC {
         return Err(Stop::NotIp);
@@ -45,7 +45,7 @@ pub(crate) fn fddi<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 #[inline]
-pub(crate) fn sun_atm<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn sun_atm<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; SUN_ATM_LEN] = walk.header()?;
     let kind = header[0] & 0x0f;
     walk.skip(SUN_ATM_LEN)?;
@@ -53,7 +53,7 @@ pub(crate) fn sun_atm<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 #[inline]
-pub(crate) fn isl<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn isl<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(ISL_LEN)?;
     Ok(Layer::Eth)
 }

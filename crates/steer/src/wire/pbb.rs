@@ -8,7 +8,7 @@ use crate::{Id, Observer};
 const LEN: usize = 4 + eth::LEN;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; LEN] = walk.header()?;
     let service = u32::from_be_bytes([0, header[1], header[2], header[3]]);
     walk.id(Id::Isid(service));

@@ -10,14 +10,14 @@ const VN_LEN: usize = 6;
 const E_LEN: usize = 8;
 
 #[inline]
-pub(crate) fn vn_tag<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn vn_tag<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[.., high, low]: &[u8; VN_LEN] = walk.header()?;
     walk.skip(VN_LEN)?;
     eth::by_type_or_length(u16::from_be_bytes([high, low]), walk)
 }
 
 #[inline]
-pub(crate) fn e_tag<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn e_tag<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[.., high, low]: &[u8; E_LEN] = walk.header()?;
     walk.skip(E_LEN)?;
     eth::by_type_or_length(u16::from_be_bytes([high, low]), walk)

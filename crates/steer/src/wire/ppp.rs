@@ -11,7 +11,7 @@ use crate::{Id, Layer, Observer, Stop};
 const ADDRESS_AND_CONTROL: [u8; 2] = [0xff, 0x03];
 
 #[inline(always)]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let begin = walk.header::<2>()?;
     if chdlc::begins(begin) {
         return Ok(Layer::Chdlc);

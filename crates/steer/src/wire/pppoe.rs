@@ -10,7 +10,7 @@ const VERSION_AND_TYPE: u8 = 0x11;
 const CODE_SESSION: u8 = 0;
 
 #[inline(always)]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[version, code, s0, s1, l0, l1]: &[u8; LEN] = walk.header()?;
     if version != VERSION_AND_TYPE {
         return Err(Stop::Malformed);

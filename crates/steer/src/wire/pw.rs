@@ -7,7 +7,7 @@ use crate::{Layer, Observer};
 const LEN: usize = 4;
 
 #[inline]
-pub(crate) fn control_word<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn control_word<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(LEN)?;
     Ok(Layer::Eth)
 }

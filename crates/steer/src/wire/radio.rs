@@ -14,7 +14,7 @@ const AVS_MAGIC: u32 = 0x8021_1001;
 const AVS_MAGIC_2: u32 = 0x8021_1002;
 
 #[inline]
-pub(crate) fn radiotap<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn radiotap<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[version, _, l0, l1, ..]: &[u8; LEN] = walk.header()?;
     let len = u16::from_le_bytes([l0, l1]).into();
     if version != 0 || len < LEN {
@@ -25,7 +25,7 @@ pub(crate) fn radiotap<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 #[inline]
-pub(crate) fn ppi<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn ppi<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[_, _, l0, l1, d0, d1, _, _]: &[u8; LEN] = walk.header()?;
     let len = u16::from_le_bytes([l0, l1]).into();
     let inner = LinkType(u16::from_le_bytes([d0, d1]));
@@ -37,7 +37,7 @@ pub(crate) fn ppi<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 #[inline]
-pub(crate) fn prism<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn prism<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[c0, c1, c2, c3, l0, l1, l2, l3]: &[u8; LEN] = walk.header()?;
     let (code, len) = ([c0, c1, c2, c3], [l0, l1, l2, l3]);
     let len = match u32::from_be_bytes(code) {

@@ -4,7 +4,7 @@ use crate::walk::{Step, Walk};
 use crate::{Layer, Observer, Stop};
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     match walk.rest().first().ok_or(Stop::Truncated)? >> 4 {
         4 => Ok(Layer::Ip),
         6 => Ok(Layer::Ipv6),

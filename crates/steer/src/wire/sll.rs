@@ -20,7 +20,7 @@ const HARDWARE_NETLINK: u16 = 824;
 const PROTOCOL_LLC: u16 = 0x0004;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; LEN] = walk.header()?;
     let hardware = u16::from_be_bytes([header[2], header[3]]);
     let protocol = u16::from_be_bytes([header[14], header[15]]);
@@ -29,7 +29,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 #[inline]
-pub(crate) fn step_v2<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step_v2<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; LEN_V2] = walk.header()?;
     let protocol = u16::from_be_bytes([header[0], header[1]]);
     let hardware = u16::from_be_bytes([header[8], header[9]]);
@@ -37,7 +37,7 @@ pub(crate) fn step_v2<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
     next(hardware, protocol, walk)
 }
 
-fn next<O: Observer>(hardware: u16, protocol: u16, walk: &mut Walk<'_, O>) -> Step {
+fn next<O: Observer>(hardware: u16, protocol: u16, walk: &mut Walk<'_, '_, O>) -> Step {
     match (hardware, protocol) {
         (HARDWARE_NETLINK, _) => Err(Stop::NotIp),
         (_, PROTOCOL_LLC) => Ok(Layer::Llc),

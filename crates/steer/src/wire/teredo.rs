@@ -13,7 +13,7 @@ const ORIGIN: [u8; 2] = [0, 0];
 const ORIGIN_LEN: usize = 8;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let mut rest = walk.rest();
     if rest.starts_with(&AUTHENTICATION) {
         let &[_, _, client, value] = rest.first_chunk().ok_or(Stop::NotTunnel)?;

@@ -14,7 +14,7 @@ const UDP_LITE_LEN: usize = 8;
 const DCCP_OFFSET: usize = 4;
 
 #[inline(always)]
-pub(crate) fn tcp<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn tcp<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[s0, s1, d0, d1]: &[u8; PORTS_LEN] = walk.header()?;
     walk.ports(u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
     let offset = *walk.rest().get(TCP_OFFSET).ok_or(Stop::Truncated)?;
@@ -27,7 +27,7 @@ pub(crate) fn tcp<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
 }
 
 #[inline]
-pub(crate) fn ports<O: Observer>(layer: Layer, walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn ports<O: Observer>(layer: Layer, walk: &mut Walk<'_, '_, O>) -> Step {
     let &[s0, s1, d0, d1]: &[u8; PORTS_LEN] = walk.header()?;
     walk.ports(u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
     let len = match layer {

@@ -9,7 +9,7 @@ use crate::{Layer, Observer, Stop};
 const LEN: usize = 8;
 
 #[inline(always)]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[s0, s1, d0, d1]: &[u8; PORTS_LEN] = walk.header()?;
     let (source, destination) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
     walk.ports(source, destination);

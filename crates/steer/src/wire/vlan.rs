@@ -8,7 +8,7 @@ use crate::walk::{Step, Walk};
 const LEN: usize = 4;
 
 #[inline(always)]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; LEN] = walk.header()?;
     walk.vlan(u16::from_be_bytes([header[0], header[1]]));
     let kind = u16::from_be_bytes([header[2], header[3]]);

@@ -14,7 +14,7 @@ const PROTOCOL: u8 = 0x04;
 const GROUP: u8 = 0x80;
 
 #[inline(always)]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[flags, _, _, _, v0, v1, v2, _]: &[u8; LEN] = walk.header()?;
     if flags == VALID | PROTOCOL {
         return Ok(Layer::VxlanGpe);

@@ -16,7 +16,7 @@ const ETHERNET: u8 = 3;
 const ZERO: u8 = 0xf0;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let &[flags, _, _, protocol, v0, v1, v2, _]: &[u8; LEN] = walk.header()?;
     let protocol = if flags & PROTOCOL != 0 { protocol } else { ETHERNET };
     let next = nsh::next(protocol);

@@ -23,7 +23,7 @@ const AGGREGATE: u8 = 0x80;
 const SUBFRAME_LEN: usize = 14;
 
 #[inline]
-pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, O>) -> Step {
+pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; LEN] = walk.header().map_err(|_| Stop::NotIp)?;
     let [mut kind, mut flags] = [header[0], header[1]];
     // Cisco's access points swap the two bytes of frame control in CAPWAP: what then stands first
