@@ -7,6 +7,7 @@ use flowyard_mem::{Clock, Geometry, Region, Stock, flags};
 use flowyard_port::{
     Arrival, Outgoing, PacketSink, Port, PortCounters, PortError, PortSpec, Progress, Received, Sink, prepare,
 };
+use flowyard_testkit::conformance::{Expectation, port_conformance};
 use flowyard_testkit::net::{Injector, Namespace, Veth, number_of, numbered_frame, open_tun};
 use flowyard_testkit::require_root;
 
@@ -347,4 +348,30 @@ fn bad_names_and_options_say_what_to_write() {
         let error = prepare(&spec(name), 1).map(|_| ()).expect_err(name).to_string();
         assert!(error.contains(expect), "{name}: {error}");
     }
+}
+
+#[test]
+fn keeps_what_every_port_promises() {
+    require_root!();
+    let wire = Namespace::new().expect("as root");
+    wire.veth(&Veth { mtu: 9000, ..Veth::default() }).expect("as root");
+    wire.run(|| {
+        let sent: Vec<_> = (0..600).map(|n| numbered_frame(1, n, 60 + (n as usize * 37) % 8900)).collect();
+        let mut make = || {
+            let opener = prepare(&spec("packet:fy0?block=512&blocks=16"), 1).expect("as root").remove(0);
+            let sent = sent.clone();
+            std::thread::spawn(move || {
+                let injector = Injector::open("fy1").expect("as root");
+                // Some before the port is open, most after.
+                for some in sent.chunks(20) {
+                    injector.send(some).expect("sent");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+            opener
+        };
+        let expected = Expectation { repeatable: false, silence: QUIET, ..Expectation::default() };
+        let seen = port_conformance(&mut make, expected);
+        assert!(seen.packets > 0 && seen.most_segments > 1, "{seen:?}");
+    });
 }

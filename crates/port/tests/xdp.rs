@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use flowyard_mem::{Geometry, Region, Stock};
 use flowyard_port::{Opener, Port, PortCounters, PortError, PortSpec, Progress, Received, prepare};
+use flowyard_testkit::conformance::{Expectation, port_conformance};
 use flowyard_testkit::net::{Injector, Namespace, Veth, number_of, numbered_frame};
 use flowyard_testkit::require_root;
 
@@ -614,4 +615,31 @@ fn a_driver_without_xdp_is_served_by_the_stack_and_the_mode_says_why() {
         let error = Bench::open("xdp:lo?native", 64).map(|_| ()).expect_err("loopback has no XDP").to_string();
         assert!(error.contains("leave out zerocopy or native"), "{error}");
     });
+}
+
+#[test]
+fn keeps_what_every_port_promises() {
+    require_root!();
+    for (name, mtu) in [("xdp:fy0?native&ring=256", 1500), ("xdp:fy0?generic&ring=256", 9000), ("xdp:fy0/1", 1500)] {
+        let wire = Namespace::new().expect("as root");
+        wire.veth(&Veth { queues: 2, mtu, ..Veth::default() }).expect("as root");
+        wire.run(|| {
+            let sent = frames(600, 64, |n| 60 + (n as usize * 37) % (mtu as usize - 46));
+            let mut make = || {
+                let (opener, sent) = (openers(name, 1).expect("as root").remove(0), sent.clone());
+                std::thread::spawn(move || {
+                    let injector = Injector::open("fy1").expect("as root");
+                    // Some before the port is open, most after.
+                    for some in sent.chunks(20) {
+                        injector.send(some).expect("sent");
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                });
+                opener
+            };
+            let expected = Expectation { repeatable: false, silence: QUIET, ..Expectation::default() };
+            let seen = port_conformance(&mut make, expected);
+            assert!(seen.packets > 0 && (seen.most_segments > 1) == (mtu > 1500), "{name}: {seen:?}");
+        });
+    }
 }
