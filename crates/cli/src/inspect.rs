@@ -60,7 +60,7 @@ impl Inspect {
         };
         view.heading()?;
         let damage = view.all(&mut reader)?;
-        view.out.flush().into_diagnostic()?;
+        output::written(view.out.flush())?;
         if let (Some(frame), false) = (self.frame, view.found) {
             let packets = reader.packets();
             return Err(miette!("{}: has no frame {frame}: it has {packets} frames", self.file.display()));
@@ -91,8 +91,8 @@ struct View<W: Write> {
 impl<W: Write> View<W> {
     fn heading(&mut self) -> Result<()> {
         if !self.json && self.only.is_none() {
-            writeln!(self.out, "{:>7} {:>4} {:8} {:>6}  layers, flow", "frame", "ring", "hash", "bytes")
-                .into_diagnostic()?;
+            let heading = format!("{:>7} {:>4} {:8} {:>6}  layers, flow\n", "frame", "ring", "hash", "bytes");
+            output::written(self.out.write_all(heading.as_bytes()))?;
         }
         Ok(())
     }
@@ -164,7 +164,7 @@ impl<W: Write> View<W> {
                         writeln!(text, "{frame:>7} {:>4} {:08x} {len:>6}  {rest}{held}", decision.ring, decision.hash);
                 }
             }
-            self.out.write_all(text.as_bytes()).into_diagnostic()?;
+            output::written(self.out.write_all(text.as_bytes()))?;
             self.spare.push(pending.rest);
         }
         self.spare.push(text);

@@ -55,12 +55,23 @@ pub fn chain(error: &Report) -> String {
     out.replace('\n', " ")
 }
 
-/// Whether output ended because its reader went away (`flowyard … | head`).
+/// Whoever read our standard output went away (`flowyard … | head`): no error of ours.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("nobody reads the output any more")]
+struct ReaderGone;
+
+/// The outcome of writing to standard output.
+pub fn written(outcome: std::io::Result<()>) -> miette::Result<()> {
+    use miette::IntoDiagnostic;
+    match outcome {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        other => other.into_diagnostic(),
+    }
+}
+
+/// Whether an error only says that nobody reads any more.
 pub fn is_broken_pipe(error: &Report) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    error.is::<ReaderGone>()
 }
 
 /// Says something on standard error, as this program.
