@@ -2,7 +2,7 @@
 //!
 //! Works on any bytes: a length is checked before it is followed, memory grows only with what has
 //! really arrived, and every call makes progress or ends. Costs a few nanoseconds a record beside
-//! the reading itself (bench/README.md).
+//! the reading itself (`benches/captures.rs`).
 
 use std::io::{self, Read};
 use std::path::Path;

@@ -8,7 +8,7 @@
 //! Files are read, not mapped. A mapped file that another process cuts short kills its reader with
 //! SIGBUS, and one that another process writes breaks the promise behind `&[u8]`; ring captures are
 //! cut and written while they are read. Reading 256 KiB at a time into a warm window costs about as
-//! much as the page faults of a mapping do (bench/README.md has the figures).
+//! much as the page faults of a mapping do (`benches/captures.rs` measures both).
 
 use std::fs::File;
 use std::io::{self, Read};
