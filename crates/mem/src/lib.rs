@@ -41,6 +41,6 @@ pub use ledger::{Ledger, Returned};
 #[cfg(not(loom))]
 pub use map::Pages;
 #[cfg(not(loom))]
-pub use pipe::{Handover, PipeEnd, PipeProducer, RING_SLOTS, notify, pipe};
+pub use pipe::{Handover, PipeEnd, PipeProducer, RING_SLOTS, notify, notify_when, pipe};
 #[cfg(not(loom))]
 pub use region::{Geometry, Grant, Region};

@@ -388,8 +388,8 @@ impl PipeProducer {
         self.out.place().capacity()
     }
 
-    fn wake_if_asleep(&self) {
-        if self.out.wants_waking() {
+    fn wake_if_asleep(&mut self, unread: u32) {
+        if self.out.wants_waking_for(unread) {
             self.wakeup.ring();
         }
     }
@@ -398,8 +398,14 @@ impl PipeProducer {
 /// Wakes those consumers that sleep, after slots were committed to their pipes: one fence for all,
 /// and a system call for each that sleeps.
 pub fn notify<'p>(pipes: impl IntoIterator<Item = &'p mut PipeProducer>) {
+    notify_when(0, pipes);
+}
+
+/// As [`notify`], but lets those sleep on that have fewer than `unread` slots to take: a busy producer
+/// wakes its consumers for many slots at a time, and calls [`notify`] when it pauses.
+pub fn notify_when<'p>(unread: u32, pipes: impl IntoIterator<Item = &'p mut PipeProducer>) {
     ring::full_fence(); // S1 of crate::ring
     for pipe in pipes {
-        pipe.wake_if_asleep();
+        pipe.wake_if_asleep(unread);
     }
 }

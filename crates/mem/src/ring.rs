@@ -103,9 +103,24 @@ impl<P: Place, const W: usize> Producer<P, W> {
     /// Whether the consumer sleeps; if so the answer is yes once, and the caller wakes it. A
     /// [`full_fence`] must stand between the commit and this call (S1).
     #[inline]
-    pub(crate) fn wants_waking(&self) -> bool {
+    pub(crate) fn wants_waking(&mut self) -> bool {
+        self.wants_waking_for(0)
+    }
+
+    /// As [`Producer::wants_waking`], but lets a consumer sleep on that has fewer than `unread`
+    /// entries to take.
+    #[inline]
+    pub(crate) fn wants_waking_for(&mut self, unread: u32) -> bool {
         // Relaxed: ordered by the fence S1; the swap makes one of several calls the one that wakes.
-        self.place.sleeping().load(Ordering::Relaxed) != 0 && self.place.sleeping().swap(0, Ordering::Relaxed) != 0
+        self.place.sleeping().load(Ordering::Relaxed) != 0
+            && (unread == 0 || self.unread() >= unread)
+            && self.place.sleeping().swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// Entries committed and not yet released, by the consumer's own index as it is now.
+    fn unread(&mut self) -> u32 {
+        self.refresh();
+        self.committed.wrapping_sub(self.head)
     }
 
     /// Entries that the consumer has not released, as far as known without looking.

@@ -57,6 +57,8 @@ pub(crate) struct Dispatcher {
 /// What one turn found to do.
 struct Turn {
     busy: bool,
+    /// Some source gave a whole batch: more is to be expected at once.
+    full: bool,
     /// Nanoseconds until a port that knows has something.
     wait_ns: Option<u64>,
     /// Whether anything is left that can still produce packets.
@@ -112,7 +114,7 @@ impl Dispatcher {
     }
 
     fn turn(&mut self) -> Turn {
-        let mut turn = Turn { busy: false, wait_ns: None, open: false };
+        let mut turn = Turn { busy: false, full: false, wait_ns: None, open: false };
         turn.busy |= self.outlets.reclaim(&mut self.stock) > 0;
         turn.busy |= self.outlets.drain() > 0;
         for at in 0..self.sources.len() {
@@ -129,7 +131,7 @@ impl Dispatcher {
             }
             self.receive(at, &mut turn);
         }
-        self.outlets.commit();
+        self.outlets.commit(!turn.full);
         let (delivered, dropped) = self.outlets.totals();
         self.live.store(self.received.0, self.received.1, delivered, dropped);
         turn
@@ -157,6 +159,7 @@ impl Dispatcher {
         }
         if !self.batch.is_empty() {
             turn.busy = true;
+            turn.full |= self.batch.len() >= BATCH;
             self.sort_batch(at);
         }
         let source = &mut self.sources[at];
@@ -239,7 +242,7 @@ impl Dispatcher {
         for source in &mut self.sources {
             source.sorter.finish(|p, d, r| outlets.deliver(p, d, r, stock));
         }
-        self.outlets.commit();
+        self.outlets.commit(true);
         // What waits goes out as consumers make room: for as long as it takes, unless told to stop.
         let mut told = None;
         self.settle(&mut told, |outlets| outlets.backlog() > 0);
@@ -263,7 +266,7 @@ impl Dispatcher {
             } else {
                 turns += 1;
             }
-            self.outlets.commit();
+            self.outlets.commit(true);
             if turns > SPINS {
                 self.sleep(Some(1_000_000));
             }

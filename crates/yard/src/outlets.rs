@@ -4,7 +4,8 @@
 //! its ring: delivered, or a named drop, or it waits in a backlog (counted when it leaves).
 
 use flowyard_mem::{
-    Buffer, Ledger, NO_OFFSET, PipeProducer, Region, Returned, Slot, Stock, Tag, Verdict, flags, notify, slot_flags,
+    Buffer, Ledger, NO_OFFSET, PipeProducer, Region, Returned, Slot, Stock, Tag, Verdict, flags, notify, notify_when,
+    slot_flags,
 };
 use flowyard_port::Arrival;
 use flowyard_steer::{Decision, Family, FlowHash, Fragment, HASH_VERSION};
@@ -36,6 +37,8 @@ struct Outlet {
     gone: bool,
     /// Slots were filled since the last commit.
     dirty: bool,
+    /// Slots were committed since it was last seen to that the consumer is awake.
+    unwoken: bool,
     counters: RingCounters,
     violations: u64,
 }
@@ -49,7 +52,13 @@ pub(crate) struct Outlets {
     hash_version: u8,
     /// Emptied segment lists, to be used again.
     spare_lists: Vec<Vec<Segment>>,
+    /// Turns since all consumers were last woken.
+    turns: u32,
 }
+
+/// Turns after which a sleeping consumer is woken for however little: at most a thousand packets, a
+/// fraction of a millisecond, because turns that bring less than a full batch wake at once.
+const TURNS_BETWEEN_WAKING: u32 = 16;
 
 /// Returned slots taken from one pipe at a time, so that none starves the others.
 const RETURNS_AT_ONCE: usize = 256;
@@ -67,12 +76,14 @@ impl Outlets {
                     pipe,
                     gone: false,
                     dirty: false,
+                    unwoken: false,
                     counters: RingCounters::default(),
                     violations: 0,
                 })
                 .collect(),
             hash_version,
             spare_lists: Vec::new(),
+            turns: 0,
         }
     }
 
@@ -217,19 +228,24 @@ impl Outlets {
         }
     }
 
-    /// Shows consumers what was filled, and wakes those that sleep.
+    /// Shows consumers what was filled, and wakes those that sleep: all of them if `pause` says that
+    /// nothing more comes at once, else those with a good part of their ring to take, and all every
+    /// [`TURNS_BETWEEN_WAKING`] turns. Waking costs as much as sorting tens of packets.
     #[inline]
-    pub(crate) fn commit(&mut self) {
-        let mut any = false;
+    pub(crate) fn commit(&mut self, pause: bool) {
         for outlet in &mut self.outlets {
-            if outlet.dirty {
-                outlet.pipe.commit();
-                any = true;
-            }
+            outlet.unwoken |= std::mem::take(&mut outlet.dirty);
+            outlet.pipe.commit();
         }
-        if any {
-            let filled = self.outlets.iter_mut().filter_map(|o| std::mem::take(&mut o.dirty).then_some(&mut o.pipe));
+        self.turns += 1;
+        let all = pause || self.turns >= TURNS_BETWEEN_WAKING;
+        if all {
+            self.turns = 0;
+            let filled = self.outlets.iter_mut().filter_map(|o| std::mem::take(&mut o.unwoken).then_some(&mut o.pipe));
             notify(filled);
+        } else {
+            let capacity = self.outlets.first().map_or(0, |o| o.pipe.capacity());
+            notify_when(capacity / 4, self.outlets.iter_mut().filter(|o| o.unwoken).map(|o| &mut o.pipe));
         }
     }
 
