@@ -1,0 +1,97 @@
+//! Figures for people: ratios first, each with its spread, then what they are made of. The tables are
+//! Markdown.
+
+use crate::probe::Distance;
+use crate::rounds::Outcome;
+
+/// Which contender is set against which: `ours` is so many times as fast as `theirs`.
+#[derive(Debug, Clone, Copy)]
+pub struct Ratio {
+    /// Number of the contender that is judged.
+    pub ours: usize,
+    /// Number of the contender that it is judged by.
+    pub theirs: usize,
+}
+
+/// The ratio of contender `ours` to contender `theirs`.
+pub const fn ratio(ours: usize, theirs: usize) -> Ratio {
+    Ratio { ours, theirs }
+}
+
+/// Median, and what 80 % of the values lie between.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Spread {
+    low: f64,
+    median: f64,
+    high: f64,
+    count: usize,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Option<Spread> {
+        values.sort_by(f64::total_cmp);
+        let last = values.len().checked_sub(1)?;
+        let at = |share: f64| values[(last as f64 * share).round() as usize];
+        Some(Spread { low: at(0.1), median: at(0.5), high: at(0.9), count: values.len() })
+    }
+}
+
+/// Prints what came of the rounds, for each distance that cores were at.
+pub fn print(title: &str, item: &str, outcome: &Outcome, ratios: &[Ratio]) {
+    println!("\n## {title}");
+    if let Some(probe) = Spread::of(outcome.probes.clone()) {
+        println!("\nProbe between the cores: {:.0} ns one way ({:.0}–{:.0}).", probe.median, probe.low, probe.high);
+    }
+    for distance in [Distance::One, Distance::Near, Distance::Far] {
+        let rounds: Vec<&Vec<Option<f64>>> =
+            outcome.rounds.iter().filter(|(at, _)| *at == distance).map(|(_, figures)| figures).collect();
+        if rounds.is_empty() {
+            continue;
+        }
+        println!("\n### {title}: {} ({} of {} rounds)", distance.name(), rounds.len(), outcome.rounds.len());
+        if !ratios.is_empty() {
+            print_ratios(outcome, &rounds, ratios);
+        }
+        print_times(item, outcome, &rounds);
+    }
+}
+
+fn print_ratios(outcome: &Outcome, rounds: &[&Vec<Option<f64>>], ratios: &[Ratio]) {
+    println!("\n| times as fast | median | 10–90 % | rounds |\n|---|---|---|---|");
+    for Ratio { ours, theirs } in ratios {
+        let names = format!("{} : {}", outcome.names[*ours], outcome.names[*theirs]);
+        match Spread::of(rounds.iter().filter_map(|round| Some(round[*theirs]? / round[*ours]?)).collect()) {
+            Some(s) => println!("| {names} | **{:.2}** | {:.2}–{:.2} | {} |", s.median, s.low, s.high, s.count),
+            None => println!("| {names} | disturbed | | 0 |"),
+        }
+    }
+}
+
+fn print_times(item: &str, outcome: &Outcome, rounds: &[&Vec<Option<f64>>]) {
+    println!("\n| | ns a {item} | 10–90 % | M {item}s/s | rounds |\n|---|---|---|---|---|");
+    for (at, name) in outcome.names.iter().enumerate() {
+        match Spread::of(rounds.iter().filter_map(|round| round[at]).collect()) {
+            Some(s) => println!(
+                "| {name} | {:.1} | {:.1}–{:.1} | {:.1} | {} |",
+                s.median,
+                s.low,
+                s.high,
+                1000.0 / s.median,
+                s.count
+            ),
+            None => println!("| {name} | disturbed | | | 0 |"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spread_is_by_rank() {
+        let spread = Spread::of((0..=10).rev().map(f64::from).collect());
+        assert_eq!(spread, Some(Spread { low: 1.0, median: 5.0, high: 9.0, count: 11 }));
+        assert_eq!(Spread::of(vec![]), None);
+    }
+}

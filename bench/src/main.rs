@@ -1,0 +1,89 @@
+//! Flowyard beside its peers: the same packets, the same run, round by round.
+//!
+//! What each figure means and what it came to: README.md, beside this crate.
+#![deny(unsafe_code)]
+
+mod figures;
+mod flow;
+mod label;
+mod laps;
+mod machine;
+mod packets;
+mod peers;
+mod pipeline;
+mod probe;
+mod random;
+mod ring;
+mod rounds;
+mod slots;
+mod steer;
+mod steps;
+
+use clap::{Parser, Subcommand};
+use rounds::Setting;
+
+/// Measures Flowyard beside its peers and prints ratios with their spread; everything, unless told
+/// what.
+#[derive(Debug, Parser)]
+struct Options {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// Rounds of each comparison.
+    #[arg(long, global = true, default_value_t = 100)]
+    rounds: usize,
+    /// A tenth of the rounds: to see that it runs.
+    #[arg(long, global = true)]
+    quick: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum What {
+    /// Steering a packet on one core, beside etherparse.
+    Steer,
+    /// The ring alone, beside rtrb.
+    Ring,
+    /// Slots of 16 and 32 bytes.
+    Slots,
+    /// From sorting to looking and back, beside etherparse and rtrb.
+    Pipeline,
+    /// Instructions a packet, by valgrind.
+    Steps,
+    /// One part of `steps`, for running under valgrind.
+    #[command(hide = true)]
+    Step {
+        /// Its name.
+        part: String,
+        /// Passes over the packets.
+        passes: usize,
+    },
+}
+
+fn main() {
+    let options = Options::parse();
+    if let Some(What::Step { part, passes }) = &options.what {
+        return steps::run_part(part, *passes);
+    }
+    let cores = machine::cores();
+    let setting = Setting {
+        rounds: if options.quick { options.rounds.div_ceil(10) } else { options.rounds },
+        core: cores.first().copied().unwrap_or(0),
+        other: cores.get(1).copied(),
+    };
+    println!("{}", machine::describe());
+    let wanted = |what: fn(&What) -> bool| options.what.as_ref().is_none_or(what);
+    if wanted(|w| matches!(w, What::Steer)) {
+        steer::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Ring)) {
+        ring::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Slots)) {
+        slots::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Pipeline)) {
+        pipeline::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Steps)) {
+        steps::run();
+    }
+}

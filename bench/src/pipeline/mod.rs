@@ -1,0 +1,93 @@
+//! The pipeline: packets sorted on one core, looked at on the other, buffers returned, nothing copied.
+//!
+//! The consumer takes from four rings and reads each packet's slot and first bytes. Ours as shipped is
+//! the yard's own dispatcher over a port whose packets lie in their buffers already; *bare* is a plain
+//! loop over the same crates, which shows what the dispatcher adds. `rtrb` moves boxed packets between
+//! threads of one process, as a Rust program without Flowyard would.
+
+pub mod bare;
+mod boxed;
+mod port;
+mod shipped;
+
+use std::sync::Arc;
+
+use flowyard::steer::{FragmentTable, Frame, LinkType};
+
+use crate::figures::{self, ratio};
+use crate::flow;
+use crate::packets::{COUNT, Packets, is_ordinary};
+use crate::peers;
+use crate::rounds::{self, Contender, Setting};
+use crate::steer::{RINGS, classifier};
+
+type Shared = Arc<Packets>;
+
+/// Runs and prints.
+pub fn run(setting: &Setting) {
+    let mut packets = Arc::new(Packets::make(COUNT, &[], is_ordinary));
+    let renew = |packets: &mut Shared| {
+        Arc::get_mut(packets).expect("no yard is left between rounds").shuffle();
+    };
+    let title = format!("Pipeline: {RINGS} rings, slot and first bytes read");
+    if let Some(core) = setting.other {
+        let contenders = [
+            Contender::new("flowyard as shipped", move |p: &Shared| shipped::measure(p, core)),
+            Contender::new("flowyard, bare loop", move |p: &Shared| two(p, core, bare::pair(true))),
+            Contender::new("etherparse + rtrb, blind to tunnels", move |p: &Shared| two(p, core, boxed::pair(parse()))),
+            Contender::new("flowyard's steer + rtrb", move |p: &Shared| two(p, core, boxed::pair(steer()))),
+            Contender::new("flowyard, nothing looked at", move |p: &Shared| two(p, core, bare::pair(false))),
+            Contender::new("rtrb, nothing looked at", move |p: &Shared| two(p, core, boxed::pair(nothing()))),
+        ];
+        let outcome = rounds::run(setting, true, &mut packets, renew, &contenders);
+        let ratios = [ratio(0, 2), ratio(1, 2), ratio(0, 1), ratio(1, 3), ratio(4, 5), ratio(0, 4)];
+        figures::print(&title, "packet", &outcome, &ratios);
+    } else {
+        println!("\n## {title}\n\nSkipped between two cores: there is one.");
+    }
+    let contenders = [
+        Contender::new("flowyard, bare loop", |p: &Shared| one(p, bare::pair(true))),
+        Contender::new("etherparse + rtrb, blind to tunnels", |p: &Shared| one(p, boxed::pair(parse()))),
+        Contender::new("flowyard's steer + rtrb", |p: &Shared| one(p, boxed::pair(steer()))),
+        Contender::new("flowyard, nothing looked at", |p: &Shared| one(p, bare::pair(false))),
+        Contender::new("rtrb, nothing looked at", |p: &Shared| one(p, boxed::pair(nothing()))),
+    ];
+    let outcome = rounds::run(setting, false, &mut packets, renew, &contenders);
+    figures::print(&title, "packet", &outcome, &[ratio(0, 1), ratio(0, 2), ratio(3, 4)]);
+}
+
+fn two<S: flow::Sorting, L: flow::Looking>(packets: &Packets, core: usize, (sorting, looking): (S, L)) -> Option<f64> {
+    flow::two_cores(packets, core, sorting, looking)
+}
+
+fn one<S: flow::Sorting, L: flow::Looking>(packets: &Packets, (sorting, looking): (S, L)) -> Option<f64> {
+    flow::one_core(packets, sorting, looking)
+}
+
+/// Hash and ring, from Flowyard's classifier.
+fn steer() -> impl FnMut(&[u8]) -> (u32, usize) {
+    let (classifier, mut memory) = (classifier(), FragmentTable::default());
+    move |bytes| {
+        let verdict = classifier.classify(&Frame::new(bytes, LinkType::ETHERNET), &mut memory, 0);
+        let decision = verdict.decision();
+        (decision.hash, decision.ring.into())
+    }
+}
+
+/// Hash and ring, from etherparse.
+fn parse() -> impl FnMut(&[u8]) -> (u32, usize) {
+    let table = classifier().table;
+    move |bytes| {
+        let hash = peers::etherparse_hash(bytes);
+        (hash, table.ring(hash).into())
+    }
+}
+
+/// Rings by turns, for those who look at nothing.
+fn nothing() -> impl FnMut(&[u8]) -> (u32, usize) {
+    let mut count = 0u32;
+    move |_| {
+        count = count.wrapping_add(1);
+        (count, count as usize % usize::from(RINGS))
+    }
+}

@@ -1,0 +1,235 @@
+//! Instructions a packet, counted by valgrind: the same on any machine, however busy.
+//!
+//! Each part runs twice, the second time with twice the passes over the same packets; the difference
+//! is the part's own, without start-up.
+
+use std::hint::black_box;
+use std::process::{Command, Stdio};
+
+use flowyard::mem::{Consumer, Geometry, Ledger, Region, Returned, Slot, notify, pipe};
+use flowyard::port::traffic::Carrier;
+use flowyard::steer::{Conversation, FIXED_SEED, FragmentTable, Frame, LinkType, Observer, default_hash, dissect};
+use flowyard_mem::bench_support::ring;
+
+use crate::flow::{Looking, Sorting};
+use crate::packets::{NO_TUNNELS, Packets, is_ordinary};
+use crate::peers;
+use crate::pipeline::bare;
+use crate::steer::classifier;
+
+/// Packets of a pass.
+const COUNT: usize = 8192;
+
+/// What can be counted: name, and what one pass does.
+type Part = (&'static str, &'static str, fn(usize) -> u64);
+
+const PARTS: [Part; 20] = [
+    ("nothing", "the loop over packets", |n| over(&[], n, |bytes| u64::from(bytes[0]))),
+    ("steer", "steer, all carriers mixed", |n| steer(&[], n)),
+    ("dissect", "of that, dissection", |n| over(&[], n, dissect_only())),
+    ("everything", "steer, with fragments and errors", everything),
+    ("plain", "steer, plain", |n| steer(&[Carrier::Plain], n)),
+    ("vlan", "steer, VLAN", |n| steer(&[Carrier::Vlan], n)),
+    ("qinq", "steer, QinQ", |n| steer(&[Carrier::Qinq], n)),
+    ("pppoe", "steer, PPPoE", |n| steer(&[Carrier::Pppoe], n)),
+    ("gre", "steer, GRE", |n| steer(&[Carrier::Gre], n)),
+    ("gtp", "steer, GTP-U", |n| steer(&[Carrier::Gtp], n)),
+    ("vxlan", "steer, VXLAN", |n| steer(&[Carrier::Vxlan], n)),
+    ("mpls", "steer, MPLS", |n| steer(&[Carrier::Mpls], n)),
+    ("etherparse", "etherparse + sort + crc32c, mixed, blind to tunnels", |n| parse(&[], n)),
+    ("etherparse-no-tunnels", "etherparse + sort + crc32c, no tunnels", |n| parse(&NO_TUNNELS, n)),
+    ("steer-no-tunnels", "steer, no tunnels", |n| steer(&NO_TUNNELS, n)),
+    ("hash", "the default hash, IPv4", hash),
+    ("ring", "ring of 16 bytes, in and out", rings),
+    ("ledger", "ledger, sent and returned", ledger),
+    ("pipe", "pipe: ledger, slot out, consumer, slot back", pipes),
+    ("pipeline", "all of it: steer, tag, pipe, consumer", pipeline),
+];
+
+/// Runs part `name` for `passes`, for valgrind to count.
+pub fn run_part(name: &str, passes: usize) {
+    let Some((.., part)) = PARTS.iter().find(|part| part.0 == name) else {
+        let names: Vec<_> = PARTS.iter().map(|part| part.0).collect();
+        eprintln!("no part is called {name}: choose among {}", names.join(", "));
+        std::process::exit(2);
+    };
+    black_box(part(passes));
+}
+
+/// Counts all parts and prints.
+pub fn run() {
+    println!("\n## Instructions a packet (valgrind, {COUNT} packets)\n");
+    if count("nothing", 0).is_none() {
+        println!("Skipped: `valgrind` is not there (Debian: apt install valgrind).");
+        return;
+    }
+    println!("| | instructions |\n|---|---|");
+    for (name, what, _) in PARTS {
+        match (count(name, 2), count(name, 4)) {
+            (Some(two), Some(four)) => {
+                println!("| {what} | {:.1} |", (four - two) as f64 / (2 * COUNT) as f64);
+            }
+            _ => println!("| {what} | valgrind failed |"),
+        }
+    }
+    println!("\nOne part alone: `valgrind --tool=callgrind target/release/flowyard-bench step steer 2`");
+}
+
+/// Instructions of the whole program when it runs `part`.
+fn count(part: &str, passes: usize) -> Option<i64> {
+    let own = std::env::current_exe().ok()?;
+    let output = Command::new("valgrind")
+        .args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"])
+        .arg(own)
+        .args(["step", part, &passes.to_string()])
+        .stdout(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = text.lines().find(|line| line.contains("refs:"))?;
+    line.split(':').nth(1)?.trim().replace(',', "").parse().ok()
+}
+
+fn over(carriers: &[Carrier], passes: usize, mut each: impl FnMut(&[u8]) -> u64) -> u64 {
+    let mut packets = Packets::make(COUNT, carriers, is_ordinary);
+    packets.shuffle();
+    let mut sum = 0u64;
+    for _ in 0..passes {
+        for at in 0..COUNT {
+            sum = sum.wrapping_add(each(packets.get(at)));
+        }
+    }
+    sum
+}
+
+fn steer(carriers: &[Carrier], passes: usize) -> u64 {
+    let (classifier, mut memory) = (classifier(), FragmentTable::default());
+    over(carriers, passes, |bytes| {
+        let verdict = classifier.classify(&Frame::new(bytes, LinkType::ETHERNET), &mut memory, 0);
+        u64::from(verdict.decision().hash ^ u32::from(verdict.decision().ring))
+    })
+}
+
+fn everything(passes: usize) -> u64 {
+    let (classifier, mut memory) = (classifier(), FragmentTable::default());
+    let packets = Packets::make(COUNT, &[], |_| true);
+    let mut sum = 0u64;
+    for _ in 0..passes {
+        for at in 0..COUNT {
+            let verdict = classifier.classify(&Frame::new(packets.get(at), LinkType::ETHERNET), &mut memory, 0);
+            sum = sum.wrapping_add(u64::from(verdict.decision().hash));
+        }
+    }
+    sum
+}
+
+fn dissect_only() -> impl FnMut(&[u8]) -> u64 {
+    let policy = classifier().policy;
+    fn look<O: Observer>(bytes: &[u8], policy: &flowyard::steer::Policy, observer: &mut O) -> u64 {
+        let found = dissect(&Frame::new(bytes, LinkType::ETHERNET), policy, observer);
+        found.payload_offset() as u64 ^ u64::from(found.sport().unwrap_or(0))
+    }
+    move |bytes| look(bytes, &policy, &mut ())
+}
+
+fn parse(carriers: &[Carrier], passes: usize) -> u64 {
+    let table = classifier().table;
+    over(carriers, passes, |bytes| {
+        let hash = peers::etherparse_hash(bytes);
+        u64::from(hash ^ u32::from(table.ring(hash)))
+    })
+}
+
+fn hash(passes: usize) -> u64 {
+    let mut sum = 0u64;
+    for n in 0..(passes * COUNT) as u32 {
+        let conversation = Conversation::v4((black_box(n), 1000), (0x0a00_0001, 443), 6, 0);
+        sum = sum.wrapping_add(default_hash(FIXED_SEED, &conversation).into());
+    }
+    sum
+}
+
+fn rings(passes: usize) -> u64 {
+    let (mut writer, mut reader) = ring::<2>(1024).expect("memory for a small ring");
+    let mut sum = 0u64;
+    for n in 0..(passes * COUNT / 32) as u64 {
+        writer.reserve(32);
+        for entry in 0..32 {
+            writer.fill([n, entry]);
+        }
+        writer.commit();
+        reader.reserve();
+        while let Some([a, b]) = reader.take() {
+            sum = sum.wrapping_add(a ^ b);
+        }
+        reader.release();
+    }
+    sum
+}
+
+fn ledger(passes: usize) -> u64 {
+    let geometry = Geometry::new(2048, 64, 64).expect("a usual geometry");
+    let (region, mut stock) = Region::create("bench", geometry).expect("memory for 64 buffers");
+    let mut ledger = Ledger::new(&region, 4);
+    let mut home = 0;
+    for n in 0..passes * COUNT {
+        let buffer = stock.take().expect("all are home");
+        let index = ledger.send(n & 3, buffer);
+        if let Returned::Free(buffer) = ledger.returned(n & 3, black_box(index)) {
+            stock.put(buffer);
+            home += 1;
+        }
+    }
+    home
+}
+
+fn pipes(passes: usize) -> u64 {
+    let geometry = Geometry::new(2048, 64, 64).expect("a usual geometry");
+    let (region, mut stock) = Region::create("bench", geometry).expect("memory for 64 buffers");
+    let (mut out, end) = pipe(&region, 64).expect("memory for a pipe");
+    let mut consumer = Consumer::attach_local(end).expect("memory for a pipe");
+    let mut ledger = Ledger::new(&region, 1);
+    let mut sum = 0u64;
+    let start = geometry.packet_offset() as u16;
+    for _ in 0..passes * COUNT / 32 {
+        out.reserve(32);
+        for _ in 0..32 {
+            let buffer = stock.take().expect("all are home");
+            let slot = Slot { offset: start, len: 64, ..Slot::default() };
+            out.fill(Slot { buffer: ledger.send(0, buffer), ..slot });
+        }
+        out.commit();
+        notify([&mut out]);
+        while let Some(packet) = consumer.next() {
+            sum = sum.wrapping_add(packet.slot().hash.into());
+        }
+        while let Some(slot) = out.take_returned() {
+            if let Returned::Free(buffer) = ledger.returned(0, slot.buffer) {
+                out.settle();
+                stock.put(buffer);
+            }
+        }
+        out.release_returned();
+    }
+    sum
+}
+
+fn pipeline(passes: usize) -> u64 {
+    let mut packets = Packets::make(COUNT, &[], is_ordinary);
+    packets.shuffle();
+    let (mut sorting, mut looking) = bare::pair(true);
+    let mut seen = 0;
+    for lap in 0..passes * crate::flow::laps(&packets) {
+        if lap < crate::flow::laps(&packets) {
+            crate::flow::load(&packets, lap, |buffer, bytes| sorting.load(buffer, bytes));
+        } else {
+            sorting.again();
+        }
+        let goal = seen + crate::flow::BUFFERS;
+        while seen < goal || !sorting.all_home() {
+            sorting.turn();
+            seen += looking.turn();
+        }
+    }
+    seen as u64
+}
