@@ -28,8 +28,6 @@ pub struct Run {
     /// Where packets come from, such as xdp:eth0, packet:eth0, pcap:FILE, gen:mix
     #[arg(value_name = "PORT")]
     ports: Vec<String>,
-    #[command(flatten)]
-    sorting: Sorting,
     /// End after this time (such as 10, 1.5 or 500ms)
     #[arg(long = "for", value_name = "SECONDS", value_parser = duration)]
     time: Option<Duration>,
@@ -48,6 +46,8 @@ pub struct Run {
     /// Say nothing while running
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    sorting: Sorting,
     #[command(flatten)]
     memory: Memory,
 }

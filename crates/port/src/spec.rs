@@ -18,12 +18,32 @@ pub enum Kind {
     Gen,
 }
 
-/// Each kind: the word before the colon, and one line of help.
+/// Each kind: the word before the colon, and its help: a line, and one of options.
 pub const KINDS: [(Kind, &str, &str); 4] = [
-    (Kind::Xdp, "xdp", "xdp:IF[/QUEUE]  AF_XDP on an interface (all queues, or one)"),
-    (Kind::Packet, "packet", "packet:IF       a packet socket (TPACKET_V3) on any interface"),
-    (Kind::Pcap, "pcap", "pcap:FILE       a capture file (pcap, pcapng, also .gz .zst .lz4; - is standard input)"),
-    (Kind::Gen, "gen", "gen:mix         generated traffic"),
+    (
+        Kind::Xdp,
+        "xdp",
+        "xdp:IF[/QUEUE]  AF_XDP on an interface (all queues, or one)\n\
+         \x20                 ?native ?generic ?copy ?zerocopy ?promisc ?ring=N",
+    ),
+    (
+        Kind::Packet,
+        "packet",
+        "packet:IF       a packet socket (TPACKET_V3) on any interface\n\
+         \x20                 ?promisc ?incoming ?hwtime ?fanout=N ?block=KIB ?blocks=N",
+    ),
+    (
+        Kind::Pcap,
+        "pcap",
+        "pcap:FILE       a capture file (pcap, pcapng, also .gz .zst .lz4; - is standard input)\n\
+         \x20                 ?speed=full|recorded|FACTOR ?times=N",
+    ),
+    (
+        Kind::Gen,
+        "gen",
+        "gen:mix         generated traffic (or one kind of it: gen:vxlan, …)\n\
+         \x20                 ?flows=N ?packets=N ?seconds=S ?seed=N ?size=60-1500|N|imix ?rate=PPS ?only=NAME,NAME",
+    ),
 ];
 
 /// A port's name, taken apart.

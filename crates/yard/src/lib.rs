@@ -22,7 +22,9 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod audit;
 mod backlog;
+mod card;
 mod counters;
 mod cpu;
 mod dispatcher;
@@ -34,6 +36,8 @@ mod stage;
 mod witness;
 mod yard;
 
+pub use audit::{Audit, AuditFindings, Cause, Example, Load, busiest};
+pub use card::{Card, Sight};
 pub use counters::{Drop, Live, Report, RingCounters};
 pub use fragments::SharedFragments;
 pub use reader::RingReader;
@@ -42,3 +46,8 @@ pub use stage::{NotPassed, Stage, StageCounters};
 pub use witness::{Findings, Witness};
 pub use yard::{Running, Yard, YardConfig, YardError};
 pub use {flowyard_mem as mem, flowyard_port as port, flowyard_steer as steer};
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
