@@ -5,7 +5,7 @@ use crate::dissection::{Dissection, Family, Ports};
 use crate::fragment::Datagram;
 use crate::fragment_table::FragmentMemory;
 use crate::walk::dissect_into;
-use crate::{FlowHash, Frame, Observer, Policy, Table};
+use crate::{FlowHash, Frame, NonIp, Observer, Policy, Table};
 
 /// Where a packet goes and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,12 +105,12 @@ impl Classifier {
             *verdict = self.classify_later(frame, memory, now_ns, dissection);
             return;
         }
-        let hash = self.hash_of(dissection, frame.bytes);
+        let (hash, ring) = self.place(dissection, frame.bytes);
         if dissection.first_count > 0 {
             learn(frame, memory, now_ns, dissection, hash);
         }
         decision.hash = hash;
-        decision.ring = self.table.ring(hash);
+        decision.ring = ring;
     }
 
     /// The hash of a packet by addresses and protocol alone: where a fragment goes when its first
@@ -123,21 +123,42 @@ impl Classifier {
         self.hash.hash(&conversation)
     }
 
-    /// The hash of the conversation: for IPv4 without putting it together in memory.
+    /// Hash and ring of the conversation: for IPv4 without putting it together in memory.
     #[inline(always)]
-    fn hash_of(&self, dissection: &Dissection, bytes: &[u8]) -> u32 {
+    fn place(&self, dissection: &Dissection, bytes: &[u8]) -> (u32, u16) {
         let key = dissection.key();
         if key.family == Family::V4
             && let Some(conversation) = Conversation::of_v4(key, bytes, dissection.extra)
         {
-            return self.hash.hash(&conversation);
+            let hash = self.hash.hash(&conversation);
+            return (hash, self.table.ring(hash));
         }
-        self.hash_of_other(dissection, bytes)
+        self.place_other(dissection, bytes)
     }
 
     #[inline(never)]
-    fn hash_of_other(&self, dissection: &Dissection, bytes: &[u8]) -> u32 {
-        self.hash.hash(&dissection.conversation(bytes))
+    fn place_other(&self, dissection: &Dissection, bytes: &[u8]) -> (u32, u16) {
+        let key = dissection.key();
+        if key.family == Family::V6
+            && let Some(conversation) = Conversation::of_v6(key, bytes, dissection.extra)
+        {
+            let hash = self.hash.hash(&conversation);
+            return (hash, self.table.ring(hash));
+        }
+        self.place_without_ip(dissection, bytes)
+    }
+
+    #[cold]
+    fn place_without_ip(&self, dissection: &Dissection, bytes: &[u8]) -> (u32, u16) {
+        if let NonIp::Bucket(bucket) = self.policy.non_ip {
+            let hash = u32::from(bucket);
+            return (hash, self.table.ring(hash));
+        }
+        let hash = self.hash.hash(&dissection.conversation(bytes));
+        match self.policy.non_ip {
+            NonIp::Ring(ring) if ring < self.table.rings() => (hash, ring),
+            _ => (hash, self.table.ring(hash)),
+        }
     }
 
     #[inline]
@@ -182,7 +203,7 @@ fn learn<M: FragmentMemory>(frame: &Frame<'_>, memory: &mut M, now_ns: u64, diss
 mod tests {
     use super::*;
     use crate::wire::build::*;
-    use crate::{FragmentTable, Fragments, KeyLevel, LinkType};
+    use crate::{FragmentTable, Fragments, KeyId, KeyLevel, Layer, LinkType, Stop};
     use std::vec::Vec;
 
     fn sort(policy: &Policy, bytes: &[u8]) -> Verdict {
@@ -247,5 +268,124 @@ mod tests {
         assert!(!same(&policy, &tagged(1), &tagged(2)) && !same(&policy, &network(1), &network(2)));
         // The priority of a tag is not its identity.
         assert!(same(&policy, &tagged(0x2001), &tagged(1)));
+    }
+
+    #[test]
+    fn further_identifiers_join_the_key() {
+        let gre_key = |key: u8| {
+            let mut header = gre(0x2000, 0x0800, &tcp4());
+            header[7] = key;
+            eth(0x0800, &ipv4(A4, B4, 47, &header))
+        };
+        let call = |call| {
+            let packet = pptp(call, true, false, &ppp(0x21, &tcp4()));
+            eth(0x0800, &ipv4(A4, B4, 47, &packet))
+        };
+        let teid = |teid| eth(0x0800, &ipv4(A4, B4, 17, &udp(2152, 2152, &gtp(teid, 0, &tcp4()))));
+        let session = |session| {
+            let packet = l2tp(session, &ppp(0x21, &tcp4()));
+            eth(0x0800, &ipv4(A4, B4, 17, &udp(1701, 1701, &packet)))
+        };
+        let index = |index| eth(0x0800, &ipv4(A4, B4, 50, &[0, 0, 0, index, 0, 0, 0, 1]));
+        let pairs = [
+            (KeyId::Mpls, eth(0x8847, &mpls(16, true, &tcp4())), eth(0x8847, &mpls(17, true, &tcp4()))),
+            (KeyId::Gre, gre_key(1), gre_key(2)),
+            (KeyId::Teid, teid(1), teid(2)),
+            (KeyId::PptpCall, call(1), call(2)),
+            (KeyId::L2tpSession, session(1), session(2)),
+            (KeyId::Spi, index(1), index(2)),
+        ];
+        let hash = |policy: &Policy, bytes: &[u8]| sort(policy, bytes).decision().hash;
+        for (id, a, b) in pairs {
+            let plain = Policy::default();
+            assert_eq!(hash(&plain, &a), hash(&plain, &b), "{id:?}");
+            let policy = Policy { key_ids: [id].into_iter().collect(), ..plain };
+            assert_ne!(hash(&policy, &a), hash(&policy, &b), "{id:?}");
+            assert_eq!(hash(&policy, &a), hash(&policy, &a), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_alone_makes_the_key() {
+        let inner = |port| eth(0x0800, &ipv4(A4, B4, 6, &tcp(port, 80, &[])));
+        let network = |source, port| {
+            let outer = ipv4([1, 1, 1, 1], [2, 2, 2, 2], 17, &udp(source, 4789, &vxlan(5, &inner(port))));
+            eth(0x0800, &outer)
+        };
+        let policy = Policy { leave_alone: [Layer::Vxlan].into_iter().collect(), ..Policy::default() };
+        let verdict = sort(&policy, &network(7, 1000));
+        let dissection = verdict.decision().dissection;
+        assert_eq!((dissection.stop(), dissection.dport()), (Stop::Policy, Some(4789)));
+        // The source port is the tunnel's way to scatter: no part of its conversation.
+        assert_eq!(verdict.decision().hash, sort(&policy, &network(8, 1001)).decision().hash);
+        let back = ipv4([2, 2, 2, 2], [1, 1, 1, 1], 17, &udp(99, 4789, &vxlan(5, &inner(1000))));
+        assert_eq!(verdict.decision().hash, sort(&policy, &eth(0x0800, &back)).decision().hash);
+        // Nor if the tunnel is the key by its place.
+        let outermost = Policy { key: KeyLevel::Outermost, ..Policy::default() };
+        assert_eq!(
+            sort(&outermost, &network(7, 1)).decision().hash,
+            sort(&outermost, &eth(0x0800, &back)).decision().hash
+        );
+        // What is no tunnel keeps its ports.
+        let other = |source| eth(0x0800, &ipv4(A4, B4, 17, &udp(source, 4789, &[0x77; 60])));
+        let hashes = [7, 8].map(|source| sort(&Policy::default(), &other(source)).decision().hash);
+        assert_ne!(hashes[0], hashes[1]);
+    }
+
+    #[test]
+    fn control_goes_by_peer_pair() {
+        let control = |source, port, message: &[u8]| eth(0x0800, &ipv4(A4, B4, 17, &udp(source, port, message)));
+        let hash = |policy: &Policy, bytes: &[u8]| sort(policy, bytes).decision().hash;
+        let policy = Policy::default();
+        let version_2 = [0x48, 32, 0, 4, 0, 0, 0, 1];
+        let version_1 = [0x32, 16, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0];
+        let expected = hash(&policy, &control(5000, 2123, &version_2));
+        assert_eq!(expected, hash(&policy, &control(5001, 2123, &version_2)));
+        assert_eq!(expected, hash(&policy, &control(2123, 7, &version_1)));
+        assert_eq!(sort(&policy, &control(5000, 2123, &version_2)).decision().dissection.sport(), Some(5000));
+        let mut by_ports = policy.clone();
+        by_ports.udp_tunnels.set_by_addresses(2123, false);
+        by_ports.udp_tunnels.set_by_addresses(500, true);
+        assert_ne!(
+            hash(&by_ports, &control(5000, 2123, &version_2)),
+            hash(&by_ports, &control(5001, 2123, &version_2))
+        );
+        assert_eq!(hash(&by_ports, &control(5000, 500, &[0; 9])), hash(&by_ports, &control(500, 9, &[0; 9])));
+    }
+
+    #[test]
+    fn where_the_rest_goes() {
+        let arp = |last| {
+            let mut frame = eth(0x0806, &[1; 28]);
+            frame[11] = last;
+            frame
+        };
+        let ring = |non_ip, last| {
+            let policy = Policy { non_ip, ..Policy::default() };
+            sort(&policy, &arp(last)).decision().ring
+        };
+        let rings = |non_ip| (0..64).map(|last| ring(non_ip, last)).collect::<std::collections::BTreeSet<_>>();
+        assert!(rings(NonIp::MacPair).len() > 1);
+        assert_eq!(rings(NonIp::Ring(5)), [5].into());
+        assert_eq!(rings(NonIp::Bucket(11)), [11 % 8].into());
+        assert_eq!(rings(NonIp::Ring(8)), rings(NonIp::MacPair));
+        let policy = Policy { non_ip: NonIp::Ring(5), ..Policy::default() };
+        assert_eq!(sort(&policy, &eth(0x0800, &tcp4())), sort(&Policy::default(), &eth(0x0800, &tcp4())));
+    }
+
+    #[test]
+    fn the_bound_on_steps_holds_from_one() {
+        for max_steps in 0..6 {
+            let policy = Policy { max_steps, ..Policy::default() };
+            let count = |bytes: &[u8]| {
+                let mut notes = crate::wire::check::Notes::default();
+                let found = crate::dissect(&Frame::new(bytes, LinkType::ETHERNET), &policy, &mut notes);
+                (notes.stack.len(), found.stop())
+            };
+            let stop = |needed: usize| if needed <= max_steps.into() { Stop::Transport } else { Stop::Steps };
+            assert_eq!(count(&eth(0x0800, &tcp4())), (3.min(max_steps.into()), stop(3)));
+            assert_eq!(count(&eth(0x8100, &vlan(1, 0x0800, &tcp4()))), (4.min(max_steps.into()), stop(4)));
+            assert_eq!(count(&tunnelled(&tcp4())), (5.min(max_steps.into()), stop(5)));
+        }
     }
 }

@@ -65,21 +65,24 @@ impl Conversation {
     /// The conversation of one IP header; `None` without one.
     #[inline(always)]
     pub(crate) fn of_level(level: &Level, bytes: &[u8], extra: u64) -> Option<Conversation> {
-        let header = bytes.get(level.l3.into()..)?;
-        let (sport, dport) = (level.sport, level.dport);
-        let proto = level.proto;
         match level.family {
             Family::V4 => Conversation::of_v4(level, bytes, extra),
-            Family::V6 => {
-                let both: &[u8; 32] = header.get(ipv6::ADDRESSES)?.first_chunk()?;
-                let word = |at: usize| {
-                    let bytes = both.get(at..).and_then(<[u8]>::first_chunk);
-                    bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes))
-                };
-                Some(Conversation::v6(([word(0), word(8)], sport), ([word(16), word(24)], dport), proto, extra))
-            }
+            Family::V6 => Conversation::of_v6(level, bytes, extra),
             Family::None => None,
         }
+    }
+
+    /// The conversation of a header that is known to be IPv6; `None` if the bytes are others.
+    #[inline(always)]
+    pub(crate) fn of_v6(level: &Level, bytes: &[u8], extra: u64) -> Option<Conversation> {
+        let header = bytes.get(level.l3.into()..)?;
+        let both: &[u8; 32] = header.get(ipv6::ADDRESSES)?.first_chunk()?;
+        let word = |at: usize| {
+            let bytes = both.get(at..).and_then(<[u8]>::first_chunk);
+            bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes))
+        };
+        let (src, dst) = ([word(0), word(8)], [word(16), word(24)]);
+        Some(Conversation::v6((src, level.sport), (dst, level.dport), level.proto, extra))
     }
 
     /// The conversation of a header that is known to be IPv4; `None` if the bytes are others.
@@ -105,8 +108,20 @@ impl Conversation {
     /// The conversation of two IPv6 ends, given in any order.
     #[inline(always)]
     pub fn v6(a: ([u64; 2], u16), b: ([u64; 2], u16), proto: u8, extra: u64) -> Conversation {
-        let (low, high) = if a <= b { (a, b) } else { (b, a) };
-        Conversation::V6 { low, high, proto, extra }
+        let number = |half: [u64; 2]| u128::from(half[0]) << 64 | u128::from(half[1]);
+        let (x, y) = (number(a.0), number(b.0));
+        // Exchanged by mask: which end is lower is as random as addresses are, so a branch would be
+        // foretold wrongly every other time.
+        let exchange = (y < x) | ((x == y) & (b.1 < a.1));
+        let mask = 0u64.wrapping_sub(exchange.into());
+        let turn = |i: usize| (a.0[i] ^ b.0[i]) & mask;
+        let (first, second, ports) = (turn(0), turn(1), (a.1 ^ b.1) & mask as u16);
+        Conversation::V6 {
+            low: ([a.0[0] ^ first, a.0[1] ^ second], a.1 ^ ports),
+            high: ([b.0[0] ^ first, b.0[1] ^ second], b.1 ^ ports),
+            proto,
+            extra,
+        }
     }
 
     /// The conversation of two hardware addresses (48 bits each), given in any order.

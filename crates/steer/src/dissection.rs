@@ -59,6 +59,19 @@ pub(crate) enum Ports {
     IcmpId = 2,
 }
 
+/// Whether the key of a [`Level`] goes without its ports.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[repr(u8)]
+pub(crate) enum Peers {
+    /// It goes with them.
+    #[default]
+    No = 0,
+    /// Without them, if the tunnel behind them is one.
+    Tunnel = 1,
+    /// Without them.
+    Always = 2,
+}
+
 /// A tunnel protocol.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
@@ -97,6 +110,7 @@ pub struct Level {
     pub(crate) proto: u8,
     pub(crate) fragment: Fragment,
     pub(crate) ports: Ports,
+    pub(crate) peers: Peers,
     pub(crate) quoted: bool,
 }
 
@@ -228,6 +242,20 @@ pub struct Dissection {
 }
 
 impl Dissection {
+    /// Takes the ports out of the key: conversations of a tunnel whose ends choose ports at will, and
+    /// control traffic, go by addresses. What the packet's own flow is stays as it was.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn key_by_addresses(&mut self, stop: Stop) {
+        let mut key = *self.key();
+        if key.peers == Peers::Tunnel && stop == Stop::NotTunnel {
+            return;
+        }
+        (key.sport, key.dport, key.ports) = (0, 0, Ports::None);
+        self.other = key;
+        self.key_is_other = true;
+    }
+
     /// Nothing found yet.
     #[inline(always)]
     pub(crate) fn new(frame: &Frame<'_>) -> Self {

@@ -33,7 +33,14 @@
 //! ```
 //!
 //! `extra` is what the policy adds to the key: the outermost VLAN identifier plus 1 in the high
-//! half (0: no tag), the virtual network in the low half; 0 by default.
+//! half (0: no tag), the virtual network in the low half; 0 by default. Further identifiers
+//! ([`KeyId`]) are taken in first, in the order in which headers have them, starting from 0:
+//!
+//! ```text
+//! extra = rotl(extra, 23) ^ ((value ^ C[0]) * (number ^ C[1]))      number: that of the `KeyId`
+//! ```
+//!
+//! and VLAN and virtual network are then exclusive-ored on.
 //!
 //! # Vectors
 //!
@@ -46,8 +53,8 @@
 //! | 02:00:00:00:00:01 – 02:00:00:00:00:02 | `FIXED_SEED` | `0x9eaa_b04e` |
 //! | link type 147 | `FIXED_SEED` | `0x9a65_a864` |
 
-use crate::Conversation;
 use crate::toeplitz::ToeplitzKey;
+use crate::{Conversation, KeyId};
 
 /// The version of the default hash: it changes when any output does.
 pub const HASH_VERSION: u32 = 1;
@@ -144,6 +151,14 @@ pub fn default_hash(seed: u64, conversation: &Conversation) -> u32 {
             keys.end(x, extra)
         }
     }
+}
+
+/// Takes an identifier into `extra`. For each `id` another value gives another result.
+#[cold]
+#[inline(never)]
+pub(crate) fn join(extra: u64, id: KeyId, value: u32) -> u64 {
+    let product = u64::from(value ^ CONSTANTS[0]) * u64::from(id as u32 ^ CONSTANTS[1]);
+    extra.rotate_left(23) ^ product
 }
 
 #[derive(Clone, Copy)]

@@ -23,6 +23,54 @@ macro_rules! layers {
     };
 }
 
+impl Layer {
+    /// The layers that go by a name; two versions of a header may share one.
+    pub fn from_name(name: &str) -> impl Iterator<Item = Layer> + '_ {
+        Layer::ALL.iter().copied().filter(move |layer| layer.name() == name)
+    }
+}
+
+/// A set of layers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct LayerSet(u128);
+
+const _: () = assert!(Layer::ALL.len() <= 128, "LayerSet has a bit for each layer");
+
+impl LayerSet {
+    /// No layer.
+    pub const NONE: LayerSet = LayerSet(0);
+
+    /// Adds a layer.
+    pub const fn insert(&mut self, layer: Layer) {
+        self.0 |= 1 << layer as u8;
+    }
+
+    /// Whether the layer is in the set.
+    #[inline]
+    pub const fn contains(self, layer: Layer) -> bool {
+        self.0 >> layer as u8 & 1 != 0
+    }
+
+    /// Whether no layer is in the set.
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Its layers, in the order of declaration.
+    pub fn iter(self) -> impl Iterator<Item = Layer> {
+        Layer::ALL.iter().copied().filter(move |&layer| self.contains(layer))
+    }
+}
+
+impl FromIterator<Layer> for LayerSet {
+    fn from_iter<I: IntoIterator<Item = Layer>>(layers: I) -> LayerSet {
+        let mut set = LayerSet::NONE;
+        layers.into_iter().for_each(|layer| set.insert(layer));
+        set
+    }
+}
+
 layers! {
     /// Ethernet II or 802.3.
     Eth = "eth";

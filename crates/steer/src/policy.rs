@@ -1,6 +1,8 @@
-//! What makes the key: how deep to look, what joins the key, which UDP ports carry tunnels.
+//! What makes the key: how deep to look, what to leave alone, what joins the key, where the rest goes.
 
-use crate::Layer;
+use core::fmt;
+
+use crate::{KeyId, KeyIds, LayerSet, UdpTunnels};
 
 /// Which IP header of a packet makes the key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -36,89 +38,34 @@ pub enum Fragments {
     AddressesOnly,
 }
 
-/// Which UDP ports carry which tunnels: at most [`UdpTunnels::CAPACITY`] entries.
-///
-/// A port is looked up as destination first, then as source where the protocol answers from it.
-/// The header behind the port must verify before it is believed. A look-up reads one bit of a
-/// filter, and the list only if that bit is set.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct UdpTunnels {
-    filter: [u64; 16],
-    entries: [(u16, Layer, bool); UdpTunnels::CAPACITY],
-    len: usize,
-}
-
-impl UdpTunnels {
-    /// How many ports can be registered.
-    pub const CAPACITY: usize = 32;
-
-    /// No port carries a tunnel.
-    pub const NONE: UdpTunnels =
-        UdpTunnels { filter: [0; 16], entries: [(0, Layer::Udp, false); UdpTunnels::CAPACITY], len: 0 };
-
-    /// Registers `layer` behind `port`; with `answers`, behind the same source port too. A port
-    /// that is registered already gets the new layer. Returns whether there was room.
-    pub const fn set(&mut self, port: u16, layer: Layer, answers: bool) -> bool {
-        let mut index = 0;
-        while index < self.len && self.entries[index].0 != port {
-            index += 1;
-        }
-        if index == UdpTunnels::CAPACITY {
-            return false;
-        }
-        if index == self.len {
-            self.len += 1;
-        }
-        self.entries[index] = (port, layer, answers);
-        self.filter[(port as usize >> 6) & 15] |= 1 << (port & 63);
-        true
-    }
-
-    /// Takes `port` out of the list. Returns whether it was in it.
-    pub fn unset(&mut self, port: u16) -> bool {
-        let old = self.clone();
-        *self = UdpTunnels::NONE;
-        for (other, layer, answers) in old.iter().filter(|entry| entry.0 != port) {
-            self.set(other, layer, answers);
-        }
-        self.len < old.len
-    }
-
-    /// The registered ports: (port, layer, whether the protocol answers from it).
-    pub fn iter(&self) -> impl Iterator<Item = (u16, Layer, bool)> + '_ {
-        self.entries.iter().take(self.len).copied()
-    }
-
-    /// The layer that is registered for a datagram between these ports.
-    #[inline]
-    pub fn find(&self, source: u16, destination: u16) -> Option<Layer> {
-        if !self.maybe(source) && !self.maybe(destination) {
-            return None;
-        }
-        self.search(source, destination)
-    }
-
-    #[inline]
-    fn maybe(&self, port: u16) -> bool {
-        self.filter[(port as usize >> 6) & 15] >> (port & 63) & 1 != 0
-    }
-
-    fn search(&self, source: u16, destination: u16) -> Option<Layer> {
-        let entries = self.entries.get(..self.len).unwrap_or(&[]);
-        let by_destination = entries.iter().find(|entry| entry.0 == destination);
-        let by_source = || entries.iter().find(|entry| entry.0 == source && entry.2);
-        by_destination.or_else(by_source).map(|entry| entry.1)
-    }
-}
-
-impl Default for UdpTunnels {
-    fn default() -> Self {
-        crate::wire::udp_port::TUNNELS
-    }
+/// Where a packet without an IP header goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum NonIp {
+    /// By its two hardware addresses, both directions alike; by its link type where it has none.
+    #[default]
+    MacPair,
+    /// To this ring. A ring that the table does not have is passed over for
+    /// [`MacPair`](NonIp::MacPair).
+    Ring(u16),
+    /// To the ring of this bucket of the table (its low 12 bits count): moves with the table.
+    Bucket(u16),
 }
 
 /// What makes the key of a packet. [`Policy::default`] is the built-in policy: the innermost flow,
 /// nothing else.
+///
+/// In a policy file every field has the same name.
+///
+/// ```
+/// use flowyard_steer::{KeyId, Policy};
+///
+/// let mut policy = Policy::default();
+/// policy.key_ids.insert(KeyId::Teid);
+/// let refusal = policy.check().unwrap_err();
+/// assert!(refusal.to_string().contains("teid"));
+/// policy.force = true;
+/// assert!(policy.check().is_ok());
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Policy {
     /// Which IP header makes the key.
@@ -128,14 +75,26 @@ pub struct Policy {
     pub max_depth: u8,
     /// How many headers of any kind may be read: the bound on work for one packet.
     pub max_steps: u8,
+    /// Layers that are not entered: dissection stops before them with
+    /// [`Stop::Policy`](crate::Stop::Policy), and what carries them makes the key.
+    pub leave_alone: LayerSet,
     /// The outermost VLAN identifier joins the key. Off by default: tags may differ by direction.
     pub key_vlan: bool,
     /// The innermost virtual network identifier (VXLAN, GENEVE, NVGRE) joins the key. Off by
     /// default.
     pub key_vni: bool,
+    /// Further identifiers that join the key, from every header on the way down. Those that differ
+    /// by direction split conversations: [`Policy::check`] refuses them.
+    pub key_ids: KeyIds,
+    /// Those of `key_ids` that are the same in both directions of this network's traffic.
+    pub symmetric: KeyIds,
+    /// A key that parts the two directions is wanted.
+    pub force: bool,
     /// What to do with fragments.
     pub fragments: Fragments,
-    /// Which UDP ports carry tunnels.
+    /// Where packets without an IP header go.
+    pub non_ip: NonIp,
+    /// Which UDP ports carry tunnels, and which go by addresses.
     pub udp_tunnels: UdpTunnels,
 }
 
@@ -145,40 +104,109 @@ impl Default for Policy {
             key: KeyLevel::Innermost,
             max_depth: 8,
             max_steps: 192,
+            leave_alone: LayerSet::NONE,
             key_vlan: false,
             key_vni: false,
+            key_ids: KeyIds::NONE,
+            symmetric: KeyIds::NONE,
+            force: false,
             fragments: Fragments::Follow,
+            non_ip: NonIp::MacPair,
             udp_tunnels: UdpTunnels::default(),
         }
     }
 }
 
+impl Policy {
+    /// Whether the policy keeps its promise: both directions under one key, something to read.
+    /// With [`force`](Policy::force) the first is not asked for.
+    pub fn check(&self) -> Result<(), PolicyError> {
+        for (name, value) in [("max_depth", self.max_depth), ("max_steps", self.max_steps)] {
+            if value == 0 {
+                return Err(PolicyError::Nothing { name });
+            }
+        }
+        if self.key == KeyLevel::Nth(0) {
+            return Err(PolicyError::Nothing { name: "key" });
+        }
+        if self.force {
+            return Ok(());
+        }
+        if let Some(id) = self.symmetric.iter().find(|id| !id.may_be_symmetric()) {
+            return Err(PolicyError::NeverSymmetric { id });
+        }
+        match self.key_ids.iter().find(|&id| !self.symmetric.contains(id)) {
+            Some(id) => Err(PolicyError::Asymmetric { id }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a policy is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PolicyError {
+    /// A field is 0 that counts from 1: no packet would have a key.
+    Nothing {
+        /// The field.
+        name: &'static str,
+    },
+    /// An identifier in `key_ids` differs by direction.
+    Asymmetric {
+        /// Which one.
+        id: KeyId,
+    },
+    /// An identifier in `symmetric` differs by direction by its nature.
+    NeverSymmetric {
+        /// Which one.
+        id: KeyId,
+    },
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PolicyError::Nothing { name } => write!(f, "{name} = 0: must be at least 1"),
+            PolicyError::Asymmetric { id } => {
+                write!(f, "key_ids has {:?}: {}, and conversations would be split; ", id.name(), id.why())?;
+                if id.may_be_symmetric() {
+                    write!(f, "if yours are the same both ways, add it to symmetric; ")?;
+                }
+                write!(f, "to have it nevertheless, set force = true")
+            }
+            PolicyError::NeverSymmetric { id } => {
+                write!(f, "symmetric has {:?}: {}; to have it in key_ids, set force = true", id.name(), id.why())
+            }
+        }
+    }
+}
+
+impl core::error::Error for PolicyError {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
-    fn ports_are_set_found_and_unset() {
-        let mut ports = UdpTunnels::NONE;
-        assert_eq!(ports.find(1, 4789), None);
-        assert!(ports.set(4789, Layer::Vxlan, false));
-        assert!(ports.set(2152, Layer::Gtp, true));
-        assert_eq!(ports.find(1, 4789), Some(Layer::Vxlan));
-        assert_eq!(ports.find(4789, 1), None);
-        assert_eq!(ports.find(2152, 1), Some(Layer::Gtp));
-        assert!(ports.unset(4789));
-        assert!(!ports.unset(4789));
-        assert_eq!(ports.find(1, 4789), None);
-        assert_eq!(ports.find(1, 2152), Some(Layer::Gtp));
+    fn what_splits_conversations_is_refused() {
+        for &id in KeyId::ALL {
+            let mut policy = Policy::default();
+            policy.key_ids.insert(id);
+            let refusal = policy.check().unwrap_err();
+            assert_eq!(refusal, PolicyError::Asymmetric { id });
+            assert!(refusal.to_string().contains(id.name()) && refusal.to_string().contains("force"));
+            let declared = Policy { symmetric: policy.key_ids, ..policy.clone() };
+            assert_eq!(declared.check().is_ok(), matches!(id, KeyId::Mpls | KeyId::Gre));
+            assert_eq!(Policy { force: true, ..policy }.check(), Ok(()));
+        }
     }
 
     #[test]
-    fn the_list_is_bounded() {
-        let mut ports = UdpTunnels::NONE;
-        for port in 0..UdpTunnels::CAPACITY as u16 {
-            assert!(ports.set(port, Layer::Vxlan, false));
-        }
-        assert!(!ports.set(999, Layer::Vxlan, false));
-        assert!(ports.set(3, Layer::Gtp, false));
+    fn what_reads_nothing_is_refused() {
+        let policy = Policy::default();
+        assert_eq!(policy.check(), Ok(()));
+        assert!(Policy { max_depth: 0, force: true, ..policy.clone() }.check().is_err());
+        assert!(Policy { max_steps: 0, ..policy.clone() }.check().is_err());
+        assert!(Policy { key: KeyLevel::Nth(0), ..policy }.check().is_err());
     }
 }

@@ -4,15 +4,15 @@
 //! and says which protocol comes next or why to stop. There is no recursion and no allocation; the
 //! policy bounds the number of steps and of IP headers.
 
-use crate::dissection::{Dissection, Family, Fragment, Level, Ports, TunnelKind};
+use crate::dissection::{Dissection, Family, Fragment, Level, Peers, Ports, TunnelKind};
 use crate::policy::Fragments;
-use crate::{Frame, Id, Layer, LinkType, Observer, Policy, Stop, wire};
+use crate::{Frame, Id, KeyId, Layer, LinkType, Observer, Policy, Stop, hash, wire};
 
 /// What a step says: the next protocol, or why there is none.
 pub(crate) type Step = Result<Layer, Stop>;
 
-/// How many steps the unrolled way down takes off the budget.
-const UNROLLED: u8 = 2;
+/// How many headers the unrolled way down may read.
+const UNROLLED: u8 = 3;
 
 /// Offsets are 16 bits: bytes beyond are not looked at.
 const MAX_LEN: usize = u16::MAX as usize;
@@ -63,8 +63,16 @@ pub(crate) fn dissect_into<O: Observer>(frame: &Frame<'_>, policy: &Policy, obse
     let headers_left = policy.max_depth;
     let stand = Stand { rest, at: 0, number: 0, headers_left, quoting: false, virtual_network: 0 };
     let mut walk = Walk { stand, found, policy, observer };
-    let stop = walk.run(wire::link::first(frame.link));
+    let first = wire::link::first(frame.link);
+    let stop = if policy.leave_alone.is_empty() { walk.run::<false>(first) } else { choosy(&mut walk, first) };
     walk.finish(stop);
+}
+
+/// The way down with an eye on what is to be left alone.
+#[cold]
+#[inline(never)]
+fn choosy<O: Observer>(walk: &mut Walk<'_, '_, O>, first: Step) -> Stop {
+    walk.run::<true>(first)
 }
 
 #[inline(never)]
@@ -82,20 +90,24 @@ fn aside<'a, O: Observer>(
 
 impl<'a, O: Observer> Walk<'a, '_, O> {
     #[inline(always)]
-    fn run(&mut self, first: Step) -> Stop {
+    fn run<const CHOOSY: bool>(&mut self, first: Step) -> Stop {
         let mut step = first;
+        let mut taken = 0;
         // The commonest way down, unrolled: the same steps as in the loop, which goes on from there.
-        if step == Ok(Layer::Eth) {
+        if step == Ok(Layer::Eth) && self.policy.max_steps >= UNROLLED && !CHOOSY {
             step = self.read(Layer::Eth);
+            taken = 1;
             if step == Ok(Layer::Ip) {
                 step = self.read(Layer::Ip);
+                taken = 2;
                 if step == Ok(Layer::Tcp) {
                     return self.read(Layer::Tcp).err().unwrap_or(Stop::Transport);
                 }
             }
         }
-        for _ in UNROLLED..self.policy.max_steps {
+        for _ in taken..self.policy.max_steps {
             match step {
+                Ok(layer) if CHOOSY && self.policy.leave_alone.contains(layer) => return Stop::Policy,
                 Ok(layer) => step = self.read(layer),
                 Err(stop) => return stop,
             }
@@ -135,11 +147,14 @@ impl<'a, O: Observer> Walk<'a, '_, O> {
             // A quotation that cannot be read leaves the error its own key.
             found.key_is_other |= self.stand.quoting;
         }
+        if found.key().peers != Peers::No {
+            found.key_by_addresses(stop);
+        }
         if self.policy.key_vlan {
-            found.extra |= u64::from(found.vlan.map_or(0, |tci| (tci & 0xfff) + 1)) << 32;
+            found.extra ^= u64::from(found.vlan.map_or(0, |tci| (tci & 0xfff) + 1)) << 32;
         }
         if self.policy.key_vni {
-            found.extra |= u64::from(self.stand.virtual_network);
+            found.extra ^= u64::from(self.stand.virtual_network);
         }
         found.awaits = found.key().fragment == Fragment::Later && self.policy.fragments == Fragments::Follow;
     }
@@ -227,6 +242,14 @@ impl<'a, O: Observer> Walk<'a, '_, O> {
         self.stand.virtual_network = id;
     }
 
+    /// Adds an identifier to the key, if the policy asks for it.
+    #[inline(always)]
+    pub(crate) fn join(&mut self, id: KeyId, value: u32) {
+        if self.policy.key_ids.contains(id) {
+            self.found.extra = hash::join(self.found.extra, id, value);
+        }
+    }
+
     /// The IP header being looked into.
     #[inline(always)]
     pub(crate) fn level(&mut self) -> &mut Level {
@@ -269,6 +292,9 @@ impl<'a, O: Observer> Walk<'a, '_, O> {
                 return Err(Stop::Quoted);
             }
             self.found.other = level;
+            if level.peers == Peers::Tunnel {
+                self.found.other.peers = Peers::Always;
+            }
             self.found.key_is_other = true;
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! (protocol section 5.4).
 
 use crate::walk::{Step, Walk};
-use crate::{Id, Layer, Observer, Stop};
+use crate::{Id, KeyId, Layer, Observer, Stop};
 
 /// Where IKE begins instead of ESP: the non-ESP marker.
 const NON_ESP: u32 = 0;
@@ -25,6 +25,7 @@ pub(crate) fn nat_t<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
 pub(crate) fn esp<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let index = u32::from_be_bytes(*walk.header()?);
     walk.id(Id::EspSpi(index));
+    walk.join(KeyId::Spi, index);
     Err(Stop::Encrypted)
 }
 

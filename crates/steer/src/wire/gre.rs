@@ -4,7 +4,7 @@
 use super::ethertype;
 use crate::dissection::TunnelKind;
 use crate::walk::{Step, Walk};
-use crate::{Id, Layer, Observer, Stop};
+use crate::{Id, KeyId, Layer, Observer, Stop};
 
 /// Flags and version at 0, protocol at 2.
 const LEN: usize = 4;
@@ -46,6 +46,7 @@ fn plain<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, '_, O>) -> 
     if flags & KEY != 0 {
         key = u32::from_be_bytes(*walk.header()?);
         walk.id(Id::GreKey(key));
+        walk.join(KeyId::Gre, key);
         walk.skip(4)?;
     }
     if flags & SEQUENCE != 0 {
@@ -92,6 +93,7 @@ fn enhanced<O: Observer>(flags: u16, protocol: u16, walk: &mut Walk<'_, '_, O>) 
     let &[l0, l1, c0, c1]: &[u8; 4] = walk.header()?;
     let call = u16::from_be_bytes([c0, c1]);
     walk.id(Id::GreCallId(call));
+    walk.join(KeyId::PptpCall, call.into());
     walk.tunnel(TunnelKind::Pptp, call.into());
     walk.skip(4)?;
     if flags & SEQUENCE != 0 {
@@ -114,7 +116,9 @@ fn eoip<O: Observer>(flags: u16, walk: &mut Walk<'_, '_, O>) -> Step {
         walk.skip(4)?;
     }
     let &[l0, l1, t0, t1]: &[u8; 4] = walk.header()?;
-    walk.tunnel(TunnelKind::Gre, u16::from_le_bytes([t0, t1]).into());
+    let tunnel = u16::from_le_bytes([t0, t1]).into();
+    walk.join(KeyId::Gre, tunnel);
+    walk.tunnel(TunnelKind::Gre, tunnel);
     walk.skip(4)?;
     walk.clip(u16::from_be_bytes([l0, l1]).into());
     Ok(Layer::Eth)

@@ -4,7 +4,7 @@
 use super::{ipv4, ipv6};
 use crate::dissection::TunnelKind;
 use crate::walk::{Step, Walk};
-use crate::{Id, Layer, Observer, Stop};
+use crate::{Id, KeyId, Layer, Observer, Stop};
 
 /// Flags at 0, message type at 1, length at 2, tunnel endpoint at 4.
 const LEN: usize = 8;
@@ -12,7 +12,7 @@ const LEN: usize = 8;
 const VERSION_1: u8 = 1;
 const VERSION_2: u8 = 2;
 /// The port of the control planes.
-const PORT_CONTROL: u16 = 2123;
+pub(crate) const PORT_CONTROL: u16 = 2123;
 /// Protocol type: GTP, not GTP′.
 const NOT_PRIME: u8 = 0x10;
 /// Any of: extension header, sequence number, N-PDU number.
@@ -42,6 +42,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
         return Err(Stop::Control);
     }
     walk.clip(u16::from_be_bytes([l0, l1]).into());
+    walk.join(KeyId::Teid, teid);
     walk.tunnel(TunnelKind::Gtp, teid);
     if flags & OPTIONS != 0 {
         let options: &[u8; OPTIONS_LEN] = walk.header()?;

@@ -3,7 +3,7 @@
 
 use super::ip_protocol;
 use crate::walk::{Step, Walk};
-use crate::{Id, Layer, Observer, Stop};
+use crate::{Id, KeyId, Layer, Observer, Stop};
 
 /// Next header at 0, length at 1 in units of 8 bytes without the first.
 const MIN_LEN: usize = 8;
@@ -31,7 +31,9 @@ pub(crate) fn step<O: Observer>(layer: Layer, walk: &mut Walk<'_, '_, O>) -> Ste
 #[inline]
 pub(crate) fn ah<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let header: &[u8; AH_MIN_LEN] = walk.header()?;
-    walk.id(Id::AhSpi(u32::from_be_bytes([header[4], header[5], header[6], header[7]])));
+    let index = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    walk.id(Id::AhSpi(index));
+    walk.join(KeyId::Spi, index);
     let len = (usize::from(header[1]) + 2) * 4;
     if len < AH_MIN_LEN {
         return Err(Stop::Malformed);

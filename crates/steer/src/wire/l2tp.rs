@@ -3,7 +3,7 @@
 
 use crate::dissection::TunnelKind;
 use crate::walk::{Step, Walk};
-use crate::{Id, Layer, Observer, Stop};
+use crate::{Id, KeyId, Layer, Observer, Stop};
 
 const CONTROL: u16 = 0x8000;
 const LENGTH: u16 = 0x4000;
@@ -49,6 +49,7 @@ fn version_2<O: Observer>(flags: u16, walk: &mut Walk<'_, '_, O>) -> Step {
         let offset: usize = u16::from_be_bytes(*walk.header()?).into();
         walk.skip(2 + offset)?;
     }
+    walk.join(KeyId::L2tpSession, session.into());
     walk.tunnel(TunnelKind::L2tp, u32::from(tunnel) << 16 | u32::from(session));
     Ok(Layer::Ppp)
 }
@@ -60,6 +61,7 @@ fn session_3<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     if session == 0 {
         return Err(Stop::Control);
     }
+    walk.join(KeyId::L2tpSession, session);
     walk.tunnel(TunnelKind::L2tp, session);
     Err(Stop::Opaque)
 }

@@ -6,7 +6,7 @@
 use super::{eth, ethertype, ipv4, ipv6};
 use crate::dissection::TunnelKind;
 use crate::walk::{Step, Walk};
-use crate::{Id, Layer, Observer, Stop};
+use crate::{Id, KeyId, Layer, Observer, Stop};
 
 /// Label (20 bits), traffic class (3), bottom of stack (1), time to live (8).
 const LEN: usize = 4;
@@ -25,6 +25,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     if entry & BOTTOM == 0 {
         return Ok(Layer::Mpls);
     }
+    walk.join(KeyId::Mpls, label);
     walk.tunnel(TunnelKind::Mpls, label);
     if label == LABEL_GAL {
         return Ok(Layer::PwAch);

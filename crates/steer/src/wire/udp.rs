@@ -20,7 +20,9 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
         walk.clip(len);
     }
     walk.skip(LEN)?;
-    let tunnel = walk.policy.udp_tunnels.find(source, destination).ok_or(Stop::Transport)?;
+    let special = walk.policy.udp_tunnels.special(source, destination).ok_or(Stop::Transport)?;
+    walk.level().peers = special.peers;
+    let tunnel = special.tunnel.ok_or(Stop::Transport)?;
     // These have steps of their own that take anything, elsewhere rightly so.
     let refused = match tunnel {
         Layer::Mpls => !mpls::plausible(walk.rest()),

@@ -1,7 +1,7 @@
 //! UDP ports (IANA "Service Name and Transport Protocol Port Number Registry") that carry tunnels.
 
 use crate::Layer;
-use crate::policy::UdpTunnels;
+use crate::UdpTunnels;
 
 /// The built-in list: (port, protocol, whether it answers from that port). To register one, add a
 /// line. The protocol's step verifies its header and says `Stop::NotTunnel` to what is not its
@@ -26,6 +26,10 @@ const BUILT_IN: &[(u16, Layer, bool)] = &[
     (51820, Layer::Wireguard, true),
 ];
 
+/// Control planes whose flows go by addresses: requests and answers of GTP-C use any ports beside
+/// 2123, and what two nodes say to each other about a session belongs together.
+const BY_ADDRESSES: &[u16] = &[2123];
+
 /// The built-in list, ready for look-up.
 pub(crate) const TUNNELS: UdpTunnels = {
     let mut tunnels = UdpTunnels::NONE;
@@ -33,6 +37,11 @@ pub(crate) const TUNNELS: UdpTunnels = {
     while index < BUILT_IN.len() {
         let (port, layer, answers) = BUILT_IN[index];
         assert!(tunnels.set(port, layer, answers), "raise UdpTunnels::CAPACITY");
+        index += 1;
+    }
+    let mut index = 0;
+    while index < BY_ADDRESSES.len() {
+        assert!(tunnels.set_by_addresses(BY_ADDRESSES[index], true), "raise UdpTunnels::CAPACITY");
         index += 1;
     }
     tunnels

@@ -1,0 +1,210 @@
+//! Which UDP ports are more than numbers: those that carry tunnels, and those whose flows go by
+//! addresses.
+
+use crate::Layer;
+use crate::dissection::Peers;
+use crate::wire::gtp::PORT_CONTROL;
+
+/// What is known of a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Entry {
+    port: u16,
+    /// The tunnel behind it.
+    tunnel: Option<Layer>,
+    /// Whether the tunnel answers from it.
+    answers: bool,
+    by_addresses: bool,
+}
+
+/// Which UDP ports carry which tunnels, and which carry control traffic that goes by addresses: at
+/// most [`UdpTunnels::CAPACITY`] entries.
+///
+/// A port is looked up as destination first, then as source where the protocol answers from it.
+/// The header behind the port must verify before it is believed. A look-up reads one bit of a
+/// filter, and the list only if that bit is set.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UdpTunnels {
+    filter: [u64; 16],
+    entries: [Entry; UdpTunnels::CAPACITY],
+    len: usize,
+}
+
+/// What a look-up says.
+#[derive(Clone, Copy)]
+pub(crate) struct Special {
+    pub(crate) tunnel: Option<Layer>,
+    pub(crate) peers: Peers,
+}
+
+impl UdpTunnels {
+    /// How many ports can be registered.
+    pub const CAPACITY: usize = 32;
+
+    /// No port is special.
+    pub const NONE: UdpTunnels = UdpTunnels {
+        filter: [0; 16],
+        entries: [Entry { port: 0, tunnel: None, answers: false, by_addresses: false }; UdpTunnels::CAPACITY],
+        len: 0,
+    };
+
+    /// Registers `layer` behind `port`; with `answers`, behind the same source port too. A port
+    /// that is registered already gets the new layer. Returns whether there was room.
+    pub const fn set(&mut self, port: u16, layer: Layer, answers: bool) -> bool {
+        let Some(index) = self.place(port) else {
+            return false;
+        };
+        self.entries[index].tunnel = Some(layer);
+        self.entries[index].answers = answers;
+        true
+    }
+
+    /// Whether flows with this port at either end go by addresses alone, so that all that two hosts
+    /// have to say to each other there stays together. Returns whether there was room.
+    pub const fn set_by_addresses(&mut self, port: u16, by_addresses: bool) -> bool {
+        let Some(index) = self.place(port) else {
+            return false;
+        };
+        self.entries[index].by_addresses = by_addresses;
+        true
+    }
+
+    /// The entry of a port, a new one where there was none.
+    const fn place(&mut self, port: u16) -> Option<usize> {
+        let mut index = 0;
+        while index < self.len && self.entries[index].port != port {
+            index += 1;
+        }
+        if index == UdpTunnels::CAPACITY {
+            return None;
+        }
+        if index == self.len {
+            self.len += 1;
+            self.entries[index] = Entry { port, tunnel: None, answers: false, by_addresses: false };
+            self.filter[(port as usize >> 6) & 15] |= 1 << (port & 63);
+        }
+        Some(index)
+    }
+
+    /// Takes the tunnel behind `port` out of the list. Returns whether there was one.
+    pub fn unset(&mut self, port: u16) -> bool {
+        let old = self.clone();
+        *self = UdpTunnels::NONE;
+        let mut found = false;
+        for mut entry in old.known().iter().copied() {
+            if entry.port == port {
+                found = entry.tunnel.take().is_some();
+            }
+            if entry.tunnel.is_none() && !entry.by_addresses {
+                continue;
+            }
+            if let Some(place) = self.place(entry.port).and_then(|index| self.entries.get_mut(index)) {
+                *place = entry;
+            }
+        }
+        found
+    }
+
+    fn known(&self) -> &[Entry] {
+        self.entries.get(..self.len).unwrap_or(&[])
+    }
+
+    /// The registered tunnels: (port, layer, whether the protocol answers from it).
+    pub fn iter(&self) -> impl Iterator<Item = (u16, Layer, bool)> + '_ {
+        self.known().iter().filter_map(|entry| Some((entry.port, entry.tunnel?, entry.answers)))
+    }
+
+    /// The ports whose flows go by addresses.
+    pub fn by_addresses(&self) -> impl Iterator<Item = u16> + '_ {
+        self.known().iter().filter(|entry| entry.by_addresses).map(|entry| entry.port)
+    }
+
+    /// The layer that is registered for a datagram between these ports.
+    #[inline]
+    pub fn find(&self, source: u16, destination: u16) -> Option<Layer> {
+        self.special(source, destination)?.tunnel
+    }
+
+    /// What there is to know about a datagram between these ports.
+    #[inline(always)]
+    pub(crate) fn special(&self, source: u16, destination: u16) -> Option<Special> {
+        if !self.maybe(source) && !self.maybe(destination) {
+            return None;
+        }
+        Some(self.search(source, destination))
+    }
+
+    #[inline(always)]
+    fn maybe(&self, port: u16) -> bool {
+        self.filter[(port as usize >> 6) & 15] >> (port & 63) & 1 != 0
+    }
+
+    fn search(&self, source: u16, destination: u16) -> Special {
+        let (mut by_destination, mut by_source, mut by_addresses) = (None, None, false);
+        for entry in self.known() {
+            if entry.port == destination {
+                by_destination = entry.tunnel;
+                by_addresses |= entry.by_addresses;
+            }
+            if entry.port == source {
+                by_source = entry.tunnel.filter(|_| entry.answers);
+                by_addresses |= entry.by_addresses;
+            }
+        }
+        let tunnel = by_destination.or(by_source);
+        let peers = match tunnel {
+            _ if by_addresses => Peers::Always,
+            // Control, which answers to the port that asked.
+            Some(Layer::Gtp) if source == PORT_CONTROL || destination == PORT_CONTROL => Peers::No,
+            Some(layer) if scatters(layer) => Peers::Tunnel,
+            _ => Peers::No,
+        };
+        Special { tunnel, peers }
+    }
+}
+
+/// Whether the ends of a tunnel choose source ports at will, another one each way, to scatter what
+/// it carries: the ports of such a tunnel say nothing about its conversation.
+fn scatters(tunnel: Layer) -> bool {
+    matches!(
+        tunnel,
+        Layer::Gtp | Layer::Vxlan | Layer::VxlanGpe | Layer::Geneve | Layer::Mpls | Layer::Gre | Layer::Lisp
+    )
+}
+
+impl Default for UdpTunnels {
+    fn default() -> Self {
+        crate::wire::udp_port::TUNNELS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_set_found_and_unset() {
+        let mut ports = UdpTunnels::NONE;
+        assert_eq!(ports.find(1, 4789), None);
+        assert!(ports.set(4789, Layer::Vxlan, false));
+        assert!(ports.set(2152, Layer::Gtp, true));
+        assert_eq!(ports.find(1, 4789), Some(Layer::Vxlan));
+        assert_eq!(ports.find(4789, 1), None);
+        assert_eq!(ports.find(2152, 1), Some(Layer::Gtp));
+        assert!(ports.set_by_addresses(4789, true));
+        assert!(ports.unset(4789));
+        assert!(!ports.unset(4789));
+        assert!(ports.by_addresses().eq([4789]));
+        assert_eq!(ports.find(1, 4789), None);
+        assert_eq!(ports.find(1, 2152), Some(Layer::Gtp));
+    }
+
+    #[test]
+    fn the_list_is_bounded() {
+        let mut ports = UdpTunnels::NONE;
+        for port in 0..UdpTunnels::CAPACITY as u16 {
+            assert!(ports.set(port, Layer::Vxlan, false));
+        }
+        assert!(!ports.set(999, Layer::Vxlan, false));
+        assert!(ports.set(3, Layer::Gtp, false));
+    }
+}
