@@ -206,6 +206,9 @@ impl Consumer {
                 return Wait::Ended;
             }
             self.yard_gone |= !self.wakeup.drain();
+            if self.rings.ended.is_set() {
+                continue; // its wakeup may just have been drained
+            }
             if self.yard_gone {
                 return if self.rings.out.reserve() > 0 { Wait::Ready } else { Wait::Ended };
             }
@@ -479,5 +482,29 @@ mod tests {
             assert_eq!(out.take_returned().map(|s| s.buffer), Some(buffer));
             out.release_returned();
         }
+    }
+    #[test]
+    fn the_end_is_heard_whenever_it_comes() {
+        let (region, _stock) = Region::create("end", Geometry::new(2048, 0, 1).expect("geometry")).expect("region");
+        let (mut ends, mut outs) = (Vec::new(), Vec::new());
+        for _ in 0..400 {
+            let (out, end) = pipe(&region, 2).expect("pipe");
+            outs.push(out);
+            ends.push(Consumer::attach_local(end).expect("attach"));
+        }
+        // The yard's ends stay open: nothing but the end itself is there to be heard.
+        let (tell, heard) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            for mut consumer in ends {
+                let state = consumer.wait(None);
+                tell.send(state).expect("the test listens");
+            }
+        });
+        for (n, out) in outs.iter_mut().enumerate() {
+            (0..n * 37 % 4000).for_each(|_| std::hint::spin_loop());
+            out.end();
+            assert_eq!(heard.recv_timeout(Duration::from_secs(20)), Ok(Wait::Ended), "slept through end {n}");
+        }
+        thread.join().expect("no panic");
     }
 }

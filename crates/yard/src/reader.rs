@@ -1,6 +1,7 @@
 //! A consumer's view of one ring: the pipes of all dispatchers under one name.
 
-use std::time::Duration;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use flowyard_mem::{Consumer, Packet, Wait};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -76,22 +77,37 @@ impl RingReader {
     }
 
     fn wait_for_any(&mut self, timeout: Option<Duration>) -> Wait {
-        let state = self.poll();
-        if state != Wait::TimedOut {
-            return state;
+        let deadline = timeout.map(|t| Instant::now() + t);
+        loop {
+            let state = self.poll();
+            if state != Wait::TimedOut || deadline.is_some_and(|d| d <= Instant::now()) {
+                return state;
+            }
+            self.sleep(None, deadline);
         }
+    }
+
+    /// Sleeps until a pipe has something or ends, `also` is readable, or the time is over; or not at all.
+    /// [`RingReader::poll`] tells why, and takes the announcements back.
+    pub(crate) fn sleep(&mut self, also: Option<BorrowedFd<'_>>, deadline: Option<Instant>) {
         let mut asleep = true;
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.consumers.len() + 1);
         for consumer in &mut self.consumers {
-            asleep &= consumer.is_ended() || consumer.prepare_to_wait();
+            // An ended pipe's wakeup stays readable and would keep the poll from sleeping. One that ends
+            // from now on is in the list: its last wakeup must not be missed.
+            if consumer.prepare_to_wait() {
+                fds.push(PollFd::from_borrowed_fd((&*consumer).as_fd(), PollFlags::IN));
+            } else {
+                asleep &= consumer.is_ended();
+            }
         }
-        if asleep {
-            let timeout = timeout.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
-            // An ended pipe's wakeup stays readable and would keep the poll from sleeping.
-            let open = self.consumers.iter_mut().filter_map(|c| (!c.is_ended()).then_some(&*c));
-            let mut fds: Vec<PollFd<'_>> = open.map(|c| PollFd::from_borrowed_fd(c.as_fd(), PollFlags::IN)).collect();
-            let _ = rustix::event::poll(&mut fds, timeout.as_ref()); // interrupted: look again
+        if !asleep || fds.is_empty() {
+            return;
         }
-        self.poll()
+        fds.extend(also.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
+        let _ = rustix::event::poll(&mut fds, timeout.as_ref()); // interrupted: look again
     }
 
     /// Looks at every pipe without waiting.

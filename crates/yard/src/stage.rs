@@ -221,21 +221,9 @@ impl Stage {
             if state != Wait::TimedOut || over(deadline) {
                 return state;
             }
-            let mut asleep = true;
-            for consumer in self.consumers() {
-                asleep &= consumer.is_ended() || consumer.prepare_to_wait();
-            }
-            asleep &= self.gone || self.next.sleep();
-            if asleep {
+            if self.gone || self.next.sleep() {
                 let reader = self.reader.as_mut().expect("taken only in drop");
-                // An ended pipe's wakeup stays readable and would keep the poll from sleeping.
-                let open = reader.consumers().iter_mut().filter_map(|c| (!c.is_ended()).then_some(&*c));
-                let mut fds: Vec<PollFd<'_>> =
-                    open.map(|c| PollFd::from_borrowed_fd(c.as_fd(), PollFlags::IN)).collect();
-                if !self.gone {
-                    fds.push(PollFd::from_borrowed_fd(self.next.as_fd(), PollFlags::IN));
-                }
-                let _ = rustix::event::poll(&mut fds, left(deadline).as_ref()); // interrupted: look again
+                reader.sleep((!self.gone).then(|| self.next.as_fd()), deadline);
                 self.check_next();
             }
             self.next.wake();
