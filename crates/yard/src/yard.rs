@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use flowyard_mem::{Consumer, Geometry, MemError, PipeProducer, Region, Stock, pipe};
-use flowyard_port::{Opener, PortError, PortInfo, PortSpec, prepare};
+use flowyard_port::{Opener, PortCounters, PortError, PortInfo, PortSpec, prepare};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
 use crate::counters::{Live, Report};
@@ -130,7 +130,7 @@ impl Yard {
         let stop = Arc::new(AtomicBool::new(false));
         let memory = SharedFragments::default();
         let mut dispatchers = Vec::new();
-        let mut infos: Vec<PortInfo> = Vec::new();
+        let mut infos: Vec<(u16, PortInfo)> = Vec::new();
         let mut ends: Vec<Vec<Consumer>> = (0..config.rings).map(|_| Vec::new()).collect();
         let shares = parts.len();
         for (at, openers) in parts.into_iter().enumerate() {
@@ -138,8 +138,8 @@ impl Yard {
             let mut sources = Vec::new();
             for (number, opener) in openers {
                 let port = opener.open(&region, &mut share)?;
-                if !infos.iter().any(|i| i.name == port.info().name) {
-                    infos.push(port.info().clone());
+                if !infos.iter().any(|(_, i)| i.name == port.info().name) {
+                    infos.push((number, port.info().clone()));
                 }
                 let sorter = Sorter::new(classifier.clone(), memory.clone());
                 sources.push(Source { port, number, sorter, ended: false });
@@ -148,11 +148,13 @@ impl Yard {
             let outlets = Outlets::new(&region, pipes, &config.hash);
             dispatchers.push(Dispatcher::new(region.clone(), share, sources, outlets, stop.clone()));
         }
+        infos.sort_by_key(|(number, _)| *number); // as given, not as shared out
+        let infos = infos.into_iter().map(|(_, info)| info).collect();
         let readers = ends.into_iter().enumerate().map(|(ring, ends)| RingReader::new(ring as u16, ends)).collect();
         Ok((Yard { dispatchers, stop, region, infos, pin: config.pin }, readers))
     }
 
-    /// The ports as they were opened.
+    /// The ports as they were opened, in the order they were given.
     pub fn ports(&self) -> &[PortInfo] {
         &self.infos
     }
@@ -181,7 +183,8 @@ impl Yard {
             let thread = std::thread::Builder::new().name(format!("dispatch-{number}")).spawn(body);
             threads.push(thread.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?);
         }
-        Ok(Running { threads, live, stop: self.stop })
+        let ports = self.infos.into_iter().map(|info| info.name).collect();
+        Ok(Running { threads, live, stop: self.stop, ports })
     }
 }
 
@@ -191,6 +194,7 @@ pub struct Running {
     threads: Vec<JoinHandle<Report>>,
     live: Vec<Arc<Live>>,
     stop: Arc<AtomicBool>,
+    ports: Vec<String>,
 }
 
 impl Running {
@@ -217,7 +221,8 @@ impl Running {
 
     /// Waits until the yard has ended, and answers what it counted.
     pub fn join(self) -> Report {
-        let mut report = Report::default();
+        let ports = self.ports.into_iter().map(|name| (name, PortCounters::default())).collect();
+        let mut report = Report { ports, ..Report::default() };
         for thread in self.threads {
             match thread.join() {
                 Ok(part) => report.merge(part),
