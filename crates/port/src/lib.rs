@@ -7,6 +7,7 @@ mod interface;
 mod link;
 mod packet;
 mod port;
+mod rss;
 mod segments;
 mod spec;
 mod sys;
@@ -16,6 +17,7 @@ mod xdp;
 pub use error::PortError;
 pub use packet::PacketSink;
 pub use port::{Arrival, Opener, Outgoing, Port, PortCounters, PortInfo, Progress, Received, Sink};
+pub use rss::{HashedFields, Rss, RssError, RssFields, RssTransform};
 pub use spec::{KINDS, Kind, PortSpec};
 
 /// Looks a port up and splits it into at most `parts` openers, one a dispatcher. Touches nothing.
