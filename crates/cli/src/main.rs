@@ -1,5 +1,6 @@
 //! The `flowyard` program: verbs that say what they do.
 
+mod audit;
 mod gen_cmd;
 mod inspect;
 mod json;
@@ -35,6 +36,8 @@ enum Verb {
     Inspect(inspect::Inspect),
     /// Split one capture into N, whole conversations together
     Split(split::Split),
+    /// Show what a card's own RSS would do to this traffic, beside what Flowyard does
+    Audit(audit::Audit),
     /// Generate traffic into a capture or an interface
     Gen(gen_cmd::Gen),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Run(run) => run.run(),
         Verb::Inspect(inspect) => inspect.run(),
         Verb::Split(split) => split.run(),
+        Verb::Audit(audit) => audit.run(),
         Verb::Gen(gen_cmd) => gen_cmd.run(),
     };
     match outcome {

@@ -88,7 +88,8 @@ fn ports_help() -> String {
     text
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A time as a person writes it: 10, 1.5, 2s or 500ms.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.strip_suffix("ms") {
         Some(number) => (number, 1e-3),
         None => (text.strip_suffix('s').unwrap_or(text), 1.0),
@@ -213,7 +214,7 @@ impl Run {
 type Consumer = JoinHandle<(Witness, Option<String>)>;
 
 /// The first Ctrl-C or SIGTERM ends the yard in order; a second one ends the process.
-fn stop_on_signals(running: &Running) -> Result<()> {
+pub fn stop_on_signals(running: &Running) -> Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     for signal in [SIGINT, SIGTERM] {
         let stop: Arc<AtomicBool> = running.stopper();

@@ -125,6 +125,8 @@ const RXH: [u64; 4] = [1 << 4, 1 << 5, 1 << 6, 1 << 7];
 const MOST_ENTRIES: u32 = 1 << 16;
 const MOST_KEY_BYTES: u32 = 1 << 10;
 
+const NO_INTERFACE: &str =
+    "`ip link` lists those there are; microsoft, symmetric or hexadecimal digits name a key without one";
 const MODEL: &str = "name a key instead, such as microsoft, symmetric or hexadecimal digits";
 
 impl Rss {
@@ -137,9 +139,7 @@ impl Rss {
         let fail = |what, problem: String, remedy| RssError { name: name.into(), what, problem, remedy };
         let failed = |what| {
             move |error: io::Error| match error.raw_os_error() {
-                Some(libc::ENODEV) => {
-                    fail(what, "there is no such interface".into(), "`ip link` lists those there are")
-                }
+                Some(libc::ENODEV) => fail(what, "there is no such interface".into(), NO_INTERFACE),
                 Some(libc::EOPNOTSUPP) => fail(what, "its driver has none, or does not tell".into(), MODEL),
                 _ => fail(what, error.to_string(), MODEL),
             }
