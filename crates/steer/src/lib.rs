@@ -65,7 +65,7 @@ pub use id::Id;
 pub use key_id::{KeyId, KeyIds};
 pub use layer::{Layer, LayerSet};
 pub use observer::Observer;
-pub use policy::{Fragments, KeyLevel, NonIp, Policy, PolicyError};
+pub use policy::{Fragments, KeyLevel, NameError, NonIp, Policy, PolicyError};
 pub use stop::Stop;
 pub use table::{Table, TableError};
 pub use toeplitz::{KeyTooShort, MICROSOFT_KEY, SYMMETRIC_KEY, ToeplitzKey};

@@ -1,6 +1,7 @@
 //! What makes the key: how deep to look, what to leave alone, what joins the key, where the rest goes.
 
 use core::fmt;
+use core::str::FromStr;
 
 use crate::{KeyId, KeyIds, LayerSet, UdpTunnels};
 
@@ -27,6 +28,35 @@ impl KeyLevel {
     }
 }
 
+/// A name that means nothing where it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NameError {
+    /// What may stand there.
+    pub allowed: &'static str,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "must be {}", self.allowed)
+    }
+}
+
+impl core::error::Error for NameError {}
+
+impl FromStr for KeyLevel {
+    type Err = NameError;
+
+    /// `innermost`, `outermost`, or a number from 1.
+    fn from_str(text: &str) -> Result<KeyLevel, NameError> {
+        match (text, text.parse()) {
+            ("innermost", _) => Ok(KeyLevel::Innermost),
+            ("outermost", _) => Ok(KeyLevel::Outermost),
+            (_, Ok(n @ 1..)) => Ok(KeyLevel::Nth(n)),
+            _ => Err(NameError { allowed: "innermost, outermost, or a number from 1 to 255" }),
+        }
+    }
+}
+
 /// What to do with IP fragments.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Fragments {
@@ -36,6 +66,19 @@ pub enum Fragments {
     /// All fragments, first ones too, go by addresses and protocol: no memory is needed, but a
     /// conversation that is fragmented only now and then is split in two.
     AddressesOnly,
+}
+
+impl FromStr for Fragments {
+    type Err = NameError;
+
+    /// `follow` or `addresses`.
+    fn from_str(text: &str) -> Result<Fragments, NameError> {
+        match text {
+            "follow" => Ok(Fragments::Follow),
+            "addresses" => Ok(Fragments::AddressesOnly),
+            _ => Err(NameError { allowed: "follow or addresses" }),
+        }
+    }
 }
 
 /// Where a packet without an IP header goes.
@@ -49,6 +92,21 @@ pub enum NonIp {
     Ring(u16),
     /// To the ring of this bucket of the table (its low 12 bits count): moves with the table.
     Bucket(u16),
+}
+
+impl FromStr for NonIp {
+    type Err = NameError;
+
+    /// `mac-pair`, `ring:N` or `bucket:N`.
+    fn from_str(text: &str) -> Result<NonIp, NameError> {
+        let place = text.split_once(':').and_then(|(kind, number)| Some((kind, number.parse().ok()?)));
+        match (text, place) {
+            ("mac-pair", _) => Ok(NonIp::MacPair),
+            (_, Some(("ring", ring))) => Ok(NonIp::Ring(ring)),
+            (_, Some(("bucket", bucket @ 0..4096))) => Ok(NonIp::Bucket(bucket)),
+            _ => Err(NameError { allowed: "mac-pair, ring:N, or bucket:N with N below 4096" }),
+        }
+    }
 }
 
 /// What makes the key of a packet. [`Policy::default`] is the built-in policy: the innermost flow,
@@ -199,6 +257,16 @@ mod tests {
             assert_eq!(declared.check().is_ok(), matches!(id, KeyId::Mpls | KeyId::Gre));
             assert_eq!(Policy { force: true, ..policy }.check(), Ok(()));
         }
+    }
+
+    #[test]
+    fn names_parse_or_say_what_may_stand_there() {
+        assert_eq!("2".parse(), Ok(KeyLevel::Nth(2)));
+        assert!("0".parse::<KeyLevel>().unwrap_err().to_string().contains("innermost"));
+        assert_eq!("addresses".parse(), Ok(Fragments::AddressesOnly));
+        assert_eq!("ring:9".parse(), Ok(NonIp::Ring(9)));
+        assert_eq!("bucket:4095".parse(), Ok(NonIp::Bucket(4095)));
+        assert!("bucket:4096".parse::<NonIp>().is_err() && "ring".parse::<NonIp>().is_err());
     }
 
     #[test]
