@@ -9,15 +9,15 @@ mod common;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::*;
 use flowyard::mem::{Clock, Packet, Tag, Wait, flags};
 use flowyard::port::traffic::MixOptions;
 use flowyard::steer::{Classifier, FlowHash, Frame, LinkType, Policy, Table};
 use flowyard::{Report, RingReader, SharedFragments, Sorter, Witness, Yard, YardConfig};
-use flowyard_testkit::net::{Injector, Namespace, Veth};
+use flowyard_testkit::net::{Injector, Namespace, Veth, numbered_frame};
 use flowyard_testkit::require_root;
 
 const RINGS: u16 = 4;
@@ -33,6 +33,22 @@ struct Case {
     queues: u32,
     offloads: bool,
     dispatchers: usize,
+    mtu: u32,
+}
+
+const CASE: Case = Case { port: "xdp:fy0", queues: 1, offloads: false, dispatchers: 1, mtu: 1500 };
+
+impl Case {
+    fn namespace(self) -> Namespace {
+        let namespace = Namespace::new().expect("root may");
+        let veth = Veth { queues: self.queues, offloads: self.offloads, mtu: self.mtu, ..Veth::default() };
+        namespace.veth(&veth).expect("root may");
+        namespace
+    }
+
+    fn config(self) -> YardConfig {
+        YardConfig { rings: RINGS, hash: HASH, dispatchers: self.dispatchers, ..YardConfig::default() }
+    }
 }
 
 /// What a consumer got.
@@ -91,7 +107,7 @@ fn state(namespace: &Namespace) -> String {
     let deadline = Instant::now() + PATIENCE;
     while namespace.command("ip link show").expect("root may").contains("LOWERLAYERDOWN") {
         assert!(Instant::now() < deadline, "the link does not come up");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
     ["ip -d link show", "ethtool -k fy0", "ethtool -k fy1", "ethtool -l fy0"]
         .map(|line| namespace.command(line).expect("the interfaces are there"))
@@ -105,8 +121,7 @@ fn assert_same_state(before: &str, after: &str) {
 
 /// Sends all frames through a yard, in pieces that fit its queues.
 fn through_a_yard(case: Case, frames: &[Vec<u8>]) -> (Report, Vec<(Vec<Got>, Witness)>, [u64; 2]) {
-    let config = YardConfig { rings: RINGS, hash: HASH, dispatchers: case.dispatchers, ..YardConfig::default() };
-    let (yard, readers) = Yard::open(&config, &[spec(case.port)]).expect("root may");
+    let (yard, readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
     let consumers: Vec<_> = readers.into_iter().map(|reader| std::thread::spawn(|| consume(reader))).collect();
     let running = yard.start().expect("threads");
     let from = now_ns();
@@ -128,22 +143,21 @@ fn through_a_yard(case: Case, frames: &[Vec<u8>]) -> (Report, Vec<(Vec<Got>, Wit
     (report, consumers.into_iter().map(|c| c.join().expect("no panic")).collect(), [from, until])
 }
 
-fn check(case: Case) {
-    let frames = frames();
-    let namespace = Namespace::new().expect("root may");
-    namespace.veth(&Veth { queues: case.queues, offloads: case.offloads, ..Veth::default() }).expect("root may");
+/// Answers what consumers got: all that there is, each with its ring.
+fn check(case: Case, frames: &[Vec<u8>]) -> Vec<Got> {
+    let namespace = case.namespace();
     let before = state(&namespace);
-    let (report, consumers, [from, until]) = namespace.run(|| through_a_yard(case, &frames));
+    let (report, consumers, [from, until]) = namespace.run(|| through_a_yard(case, frames));
     assert_same_state(&before, &state(&namespace));
 
     assert!(report.sums_agree(), "{report:?}");
-    assert_eq!((report.received(), report.lost_before(), report.dropped()), (FRAMES as u64, 0, 0), "{report:?}");
+    assert_eq!((report.received(), report.lost_before(), report.dropped()), (frames.len() as u64, 0, 0), "{report:?}");
     assert_eq!((report.violations, report.buffers_missing, &report.errors), (0, 0, &Vec::new()));
 
     // Where time ran out for a fragment (a machine that stood still for 100 ms) it says so.
     let late = report.sorter.expired + report.sorter.given_up;
     let mut expected: HashMap<&[u8], Vec<u16>> = HashMap::new();
-    for (frame, ring) in frames.iter().zip(sorted(&frames)) {
+    for (frame, ring) in frames.iter().zip(sorted(frames)) {
         expected.entry(frame).or_default().push(ring);
     }
     let (mut queues, mut fallbacks, mut stripped) = (HashSet::new(), 0, 0);
@@ -166,21 +180,20 @@ fn check(case: Case) {
     assert_eq!(fallbacks, late, "{:?}", report.sorter);
 
     let (got, witnesses): (Vec<_>, Vec<_>) = consumers.into_iter().unzip();
-    assert!(got.iter().all(|ring| ring.len() > FRAMES / 20), "all rings have their share");
+    assert!(got.iter().all(|ring| ring.len() > frames.len() / 20), "all rings have their share");
     let findings = Witness::compare(&witnesses);
-    assert!(findings.split <= late && findings.conversations > 200, "{findings:?}");
+    assert!(findings.split <= late && findings.conversations > 100, "{findings:?}");
     if case.port.starts_with("xdp") {
         assert_eq!((queues.len() > 1, stripped), (case.queues > 1, 0), "all queues are used, and tags are left in");
-    } else {
-        assert!(stripped > 0, "the kernel takes VLAN tags off, and tells");
     }
+    got.into_iter().flatten().collect()
 }
 
 #[test]
 fn xdp_in_the_driver() {
     require_root!();
     for (queues, offloads, dispatchers) in [(1, false, 1), (1, true, 1), (4, false, 1), (4, true, 1), (4, false, 2)] {
-        check(Case { port: "xdp:fy0?native", queues, offloads, dispatchers });
+        check(Case { port: "xdp:fy0?native", queues, offloads, dispatchers, ..CASE }, &frames());
     }
 }
 
@@ -188,7 +201,7 @@ fn xdp_in_the_driver() {
 fn xdp_in_the_stack() {
     require_root!();
     for (queues, offloads, dispatchers) in [(1, false, 1), (1, true, 1), (4, false, 1), (4, true, 1), (4, false, 2)] {
-        check(Case { port: "xdp:fy0?generic", queues, offloads, dispatchers });
+        check(Case { port: "xdp:fy0?generic", queues, offloads, dispatchers, ..CASE }, &frames());
     }
 }
 
@@ -196,6 +209,72 @@ fn xdp_in_the_stack() {
 fn packet_sockets() {
     require_root!();
     for (queues, offloads, dispatchers) in [(1, false, 1), (4, true, 1), (4, false, 2)] {
-        check(Case { port: "packet:fy0", queues, offloads, dispatchers });
+        let got = check(Case { port: "packet:fy0", queues, offloads, dispatchers, ..CASE }, &frames());
+        assert!(got.iter().any(|g| g.tag.has(flags::VLAN_STRIPPED)), "the kernel takes VLAN tags off, and tells");
     }
+}
+
+#[test]
+fn frames_of_several_buffers() {
+    require_root!();
+    let frames: Vec<_> =
+        (0..2000u64).map(|n| numbered_frame(n as u16 % 150, n, 60 + n as usize * 149 % 8955)).collect();
+    for port in ["xdp:fy0?native", "packet:fy0"] {
+        let got = check(Case { port, queues: 4, mtu: 9000, ..CASE }, &frames);
+        assert!(got.iter().any(|g| g.bytes.len() > 2 * 4096));
+    }
+}
+
+#[test]
+fn a_flood_is_lost_by_name_alone_and_ends_within_a_second() {
+    require_root!();
+    let frames = frames();
+    for port in ["xdp:fy0", "packet:fy0?blocks=2&block=128"] {
+        let case = Case { port, queues: 4, ..CASE };
+        let namespace = case.namespace();
+        let before = state(&namespace);
+        // On a machine that does other things as well, one of three will do.
+        assert!((0..3).any(|_| namespace.run(|| flood(case, &frames)) < Duration::from_secs(1)), "{port}");
+        assert_same_state(&before, &state(&namespace));
+    }
+}
+
+/// Answers how long it took to end while the flood went on.
+fn flood(case: Case, frames: &[Vec<u8>]) -> Duration {
+    let (yard, readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
+    let consumers: Vec<_> = readers.into_iter().map(|reader| std::thread::spawn(|| consume(reader))).collect();
+    let running = yard.start().expect("a thread");
+    let (flooding, sent) = (AtomicBool::new(true), AtomicU64::new(0));
+    let (ending, report) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let injector = Injector::open("fy1").expect("root may");
+            while flooding.load(Ordering::Relaxed) {
+                injector.send(frames).expect("the interface is up");
+                sent.fetch_add(frames.len() as u64, Ordering::Relaxed);
+            }
+        });
+        let deadline = Instant::now() + PATIENCE;
+        while sent.load(Ordering::Relaxed) < 100_000 {
+            assert!(Instant::now() < deadline, "frames are sent");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let told = Instant::now();
+        running.stop();
+        let report = join(running);
+        let ending = told.elapsed();
+        flooding.store(false, Ordering::Relaxed);
+        (ending, report)
+    });
+    let (got, witnesses): (Vec<_>, Vec<_>) = consumers.into_iter().map(|c| c.join().expect("no panic")).unzip();
+    assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
+    assert_eq!((report.violations, report.buffers_missing), (0, 0));
+    assert_eq!(got.iter().map(Vec::len).sum::<usize>() as u64, report.delivered());
+    assert!(report.received() + report.lost_before() <= sent.load(Ordering::Relaxed) && report.received() > 1000);
+    let unaccounted = report.ports[0].1.lost.iter().find(|(name, _)| *name == "unaccounted").map_or(0, |(_, n)| *n);
+    assert_eq!(unaccounted, 0, "{report:?}");
+    // A later fragment whose first one was lost, or came too late, goes by addresses: no other is parted.
+    let fallbacks = got.iter().flatten().filter(|g| g.tag.has(flags::FRAGMENT_FALLBACK)).count() as u64;
+    let findings = Witness::compare(&witnesses);
+    assert!(findings.split <= fallbacks, "{findings:?}, {fallbacks} by addresses");
+    ending
 }
