@@ -23,13 +23,16 @@ impl Meter {
         Meter { laps: Vec::with_capacity(64), disturbed: 0, stolen: machine::stolen_ticks() }
     }
 
-    /// Notes a lap of `items` that took `ns`; `clean` unless a thread of it lost its core.
+    /// Notes a lap of `items` that took `ns`; `clean` unless a thread of it lost its core. A lap during
+    /// which the hypervisor took time, or since the one before, is no better.
     pub fn lap(&mut self, items: usize, ns: u64, clean: bool) {
-        if clean {
+        let stolen = machine::stolen_ticks();
+        if clean && stolen == self.stolen {
             self.laps.push(ns as f64 / items as f64);
         } else {
             self.disturbed += 1;
         }
+        self.stolen = stolen;
     }
 
     /// Times what the calling thread does for `items`.
@@ -41,9 +44,9 @@ impl Meter {
         self.lap(items, ns, machine::involuntary_switches() == switches);
     }
 
-    /// Nanoseconds an item: the median lap. `None` if time was stolen, or most laps were disturbed.
+    /// Nanoseconds an item: the median of the undisturbed laps. `None` if they are fewer than a quarter.
     pub fn sample(mut self) -> Option<f64> {
-        if self.laps.len() <= self.disturbed || machine::stolen_ticks() != self.stolen {
+        if self.laps.is_empty() || self.laps.len() * 3 < self.disturbed {
             return None;
         }
         self.laps.sort_by(f64::total_cmp);

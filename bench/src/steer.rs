@@ -19,7 +19,7 @@ use crate::rounds::{self, Contender, Setting};
 /// Packets that are touched and timed at a time.
 const BLOCK: usize = 512;
 /// Packets of a lap.
-const LAP: usize = 8192;
+const LAP: usize = 4096;
 /// Bytes in which all headers lie.
 const HEADER_BYTES: usize = 192;
 
