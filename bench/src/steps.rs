@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::process::{Command, Stdio};
 
-use flowyard::mem::{Consumer, Geometry, Ledger, Region, Returned, Slot, notify, pipe};
+use flowyard::mem::{Consumer, Geometry, Ledger, Region, Returned, Slot, notify};
 use flowyard::port::traffic::Carrier;
 use flowyard::steer::{Conversation, FIXED_SEED, FragmentTable, Frame, LinkType, Observer, default_hash, dissect};
 use flowyard_mem::bench_support::ring;
@@ -23,7 +23,7 @@ const COUNT: usize = 8192;
 /// What can be counted: name, and what one pass does.
 type Part = (&'static str, &'static str, fn(usize) -> u64);
 
-const PARTS: [Part; 20] = [
+const PARTS: [Part; 19] = [
     ("nothing", "the loop over packets", |n| over(&[], n, |bytes| u64::from(bytes[0]))),
     ("steer", "steer, all carriers mixed", |n| steer(&[], n)),
     ("dissect", "of that, dissection", |n| over(&[], n, dissect_only())),
@@ -41,7 +41,6 @@ const PARTS: [Part; 20] = [
     ("steer-no-tunnels", "steer, no tunnels", |n| steer(&NO_TUNNELS, n)),
     ("hash", "the default hash, IPv4", hash),
     ("ring", "ring of 16 bytes, in and out", rings),
-    ("ledger", "ledger, sent and returned", ledger),
     ("pipe", "pipe: ledger, slot out, consumer, slot back", pipes),
     ("pipeline", "all of it: steer, tag, pipe, consumer", pipeline),
 ];
@@ -167,28 +166,12 @@ fn rings(passes: usize) -> u64 {
     sum
 }
 
-fn ledger(passes: usize) -> u64 {
-    let geometry = Geometry::new(2048, 64, 64).expect("a usual geometry");
-    let (region, mut stock) = Region::create("bench", geometry).expect("memory for 64 buffers");
-    let mut ledger = Ledger::new(&region, 4);
-    let mut home = 0;
-    for n in 0..passes * COUNT {
-        let buffer = stock.take().expect("all are home");
-        let index = ledger.send(n & 3, buffer);
-        if let Returned::Free(buffer) = ledger.returned(n & 3, black_box(index)) {
-            stock.put(buffer);
-            home += 1;
-        }
-    }
-    home
-}
-
 fn pipes(passes: usize) -> u64 {
     let geometry = Geometry::new(2048, 64, 64).expect("a usual geometry");
     let (region, mut stock) = Region::create("bench", geometry).expect("memory for 64 buffers");
-    let (mut out, end) = pipe(&region, 64).expect("memory for a pipe");
+    let mut ledger = Ledger::new(&region);
+    let (mut out, end) = ledger.open_pipe(64).expect("memory for a pipe");
     let mut consumer = Consumer::attach_local(end).expect("memory for a pipe");
-    let mut ledger = Ledger::new(&region, 1);
     let mut sum = 0u64;
     let start = geometry.packet_offset() as u16;
     for _ in 0..passes * COUNT / 32 {
@@ -196,16 +179,15 @@ fn pipes(passes: usize) -> u64 {
         for _ in 0..32 {
             let buffer = stock.take().expect("all are home");
             let slot = Slot { offset: start, len: 64, ..Slot::default() };
-            out.fill(Slot { buffer: ledger.send(0, buffer), ..slot });
+            out.send(&mut ledger, buffer, slot).expect("just reserved");
         }
         out.commit();
         notify([&mut out]);
         while let Some(packet) = consumer.next() {
             sum = sum.wrapping_add(packet.slot().hash.into());
         }
-        while let Some(slot) = out.take_returned() {
-            if let Returned::Free(buffer) = ledger.returned(0, slot.buffer) {
-                out.settle();
+        while let Some((returned, _)) = out.take_returned(&mut ledger) {
+            if let Returned::Free(buffer) = returned {
                 stock.put(buffer);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use flowyard::mem::{Buffer, Consumer, Geometry, Ledger, PipeProducer, Region, Returned, Slot, notify, pipe};
+use flowyard::mem::{Buffer, Consumer, Geometry, Ledger, PipeProducer, Region, Returned, Slot, notify};
 use flowyard::steer::{Classifier, FragmentTable, Frame, LinkType};
 
 use crate::flow::{BATCH, BUFFERS, Looking, SLOTS, Sorting};
@@ -15,16 +15,17 @@ pub fn pair(look: bool) -> (Sorter, Looker) {
     let (region, mut stock) = Region::create("bench", geometry).expect("memory for 8 MiB of buffers");
     let mut buffers: Vec<Option<Buffer>> = std::iter::repeat_with(|| stock.take()).take(BUFFERS).collect();
     buffers.sort_by_key(|buffer| buffer.as_ref().map(Buffer::index));
+    let mut ledger = Ledger::new(&region);
     let (pipes, consumers) = (0..RINGS)
         .map(|_| {
-            let (producer, end) = pipe(&region, SLOTS).expect("memory for a pipe");
+            let (producer, end) = ledger.open_pipe(SLOTS).expect("memory for a pipe");
             (producer, Consumer::attach_local(end).expect("memory for a pipe"))
         })
         .unzip();
     let sorter = Sorter {
         classifier: look.then(classifier),
         memory: FragmentTable::default(),
-        ledger: Ledger::new(&region, RINGS.into()),
+        ledger,
         start: geometry.packet_offset(),
         lens: vec![0; BUFFERS],
         at: BUFFERS,
@@ -59,10 +60,9 @@ impl Sorter {
     }
 
     fn reclaim(&mut self) {
-        for (ring, pipe) in self.pipes.iter_mut().enumerate() {
-            while let Some(slot) = pipe.take_returned() {
-                if let Returned::Free(buffer) = self.ledger.returned(ring, slot.buffer) {
-                    pipe.settle();
+        for pipe in &mut self.pipes {
+            while let Some((returned, _)) = pipe.take_returned(&mut self.ledger) {
+                if let Returned::Free(buffer) = returned {
                     let index = buffer.index() as usize;
                     self.buffers[index] = Some(buffer);
                     self.home += 1;
@@ -78,8 +78,7 @@ impl Sorter {
             self.pipes[ring].commit();
             self.reclaim();
         }
-        let index = self.ledger.send(ring, buffer);
-        self.pipes[ring].fill(Slot { buffer: index, ..slot });
+        self.pipes[ring].send(&mut self.ledger, buffer, slot).expect("just reserved");
         self.home -= 1;
     }
 }

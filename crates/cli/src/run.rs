@@ -127,7 +127,7 @@ impl Run {
         let (yard, readers) = Yard::open(&config, &specs).into_diagnostic()?;
         let infos = yard.ports().to_vec();
         self.announce(&yard, &hash);
-        let consumers = self.consumers(readers, verify)?;
+        let consumers = self.consumers(readers, verify, &config.policy)?;
         let started = Instant::now();
         let running = yard.start().into_diagnostic()?;
         stop_on_signals(&running)?;
@@ -163,7 +163,12 @@ impl Run {
         eprintln!("{}; {} rings of {} slots{}", yard.region(), self.sorting.rings, self.memory.ring_slots, seed(hash));
     }
 
-    fn consumers(&self, readers: Vec<RingReader>, verify: bool) -> Result<Vec<Consumer>> {
+    fn consumers(
+        &self,
+        readers: Vec<RingReader>,
+        verify: bool,
+        policy: &flowyard::steer::Policy,
+    ) -> Result<Vec<Consumer>> {
         let width = (readers.len() - 1).to_string().len().max(2);
         let queues = self.sorting.rings;
         let mut consumers = Vec::new();
@@ -173,7 +178,7 @@ impl Run {
                 Some(dir) => Some(RingFile::create(&dir.join(format!("ring-{ring:0width$}.pcapng")))?),
                 None => None,
             };
-            let witness = Witness::new(queues);
+            let witness = Witness::new(queues).with_policy(policy);
             let body = move || consume(reader, witness, verify, writer);
             consumers.push(std::thread::Builder::new().name(format!("ring-{ring}")).spawn(body).into_diagnostic()?);
         }

@@ -15,10 +15,10 @@
 //!
 //! pipe file                                       written by
 //! 0        header                                 the yard, before it hands the file to anyone
-//! 4096     out: producer's line (tail)            the yard
+//! 4096     out: producer's line (tail, ended)      the yard
 //! 4096+128 out: consumer's line (head, sleeping)  the consumer
-//! 4096+256 back: producer's line (tail)           the consumer
-//! 4096+384 back: consumer's line (head)           the yard
+//! 4096+256 back: producer's line (tail, leaving)  the consumer
+//! 4096+384 back: consumer's line (head, sleeping) the yard
 //! 8192     out slots, then back slots             the yard; the consumer
 //! ```
 

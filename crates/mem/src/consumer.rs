@@ -30,17 +30,17 @@ pub enum Wait {
 /// The reading end of a ring, and the way home for its buffers.
 ///
 /// ```
-/// use flowyard_mem::{Consumer, Geometry, Ledger, Region, Slot, notify, pipe};
+/// use flowyard_mem::{Consumer, Geometry, Ledger, Region, Slot, notify};
 /// let (region, mut stock) = Region::create("doc", Geometry::new(2048, 64, 16)?)?;
-/// let (mut out, end) = pipe(&region, 8)?;
+/// let mut ledger = Ledger::new(&region);
+/// let (mut out, end) = ledger.open_pipe(8)?;
 /// let mut consumer = Consumer::attach_local(end)?;
-/// let mut ledger = Ledger::new(&region, 1);
 ///
 /// let mut buffer = stock.take().expect("16 are free");
 /// let offset = region.geometry().packet_offset();
 /// assert!(region.write(&mut buffer, offset, b"packet"));
 /// let slot = Slot { offset: offset as u16, len: 6, total: 6, ..Slot::default() };
-/// assert!(out.fill(Slot { buffer: ledger.send(0, buffer), ..slot }));
+/// out.send(&mut ledger, buffer, slot).expect("the ring is empty");
 /// out.commit();
 /// notify([&mut out]);
 ///
@@ -191,7 +191,7 @@ impl Consumer {
     /// Sleeps until there are packets, the pipe has ended, or the time is over. No system call when
     /// there are packets.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Wait {
-        let deadline = timeout.map(|t| Instant::now() + t);
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t)); // beyond all time: none
         self.give_back_current();
         if std::mem::take(&mut self.announced) {
             self.rings.out.wake();
@@ -205,7 +205,8 @@ impl Consumer {
             if ended {
                 return Wait::Ended;
             }
-            self.yard_gone |= !self.wakeup.drain();
+            self.wakeup.drain();
+            self.yard_gone |= self.wakeup.peer_gone();
             if self.rings.ended.is_set() {
                 continue; // its wakeup may just have been drained
             }
@@ -250,9 +251,19 @@ impl Consumer {
     }
 
     /// Gives back a slot that was kept.
-    pub fn release(&mut self, slot: Slot) {
+    ///
+    /// # Safety
+    /// The slot came from [`Consumer::keep`] of this consumer and is released once. (One released twice
+    /// may come home while its buffer is lent again.)
+    pub unsafe fn release(&mut self, slot: Slot) {
         self.give_back(slot);
         self.rings.back.commit();
+    }
+
+    /// Leaves for good, while a later consumer still holds what this one passed on: the yard sends no more,
+    /// and keeps those buffers out of use rather than overwrite them while they are read.
+    pub fn leave(self) {
+        self.rings.leaving.set();
     }
 
     /// Slots that named no part of the region, and impossible indices: signs of a broken yard.
@@ -464,25 +475,34 @@ impl Packet<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Geometry, Ledger, pipe};
+    use crate::{Geometry, Ledger, Returned, pipe};
 
     #[test]
     fn who_waits_is_done_with_what_it_saw() {
         let (region, mut stock) = Region::create("wait", Geometry::new(2048, 0, 4).expect("geometry")).expect("region");
-        let (mut out, end) = pipe(&region, 4).expect("pipe");
+        let mut ledger = Ledger::new(&region);
+        let (mut out, end) = ledger.open_pipe(4).expect("pipe");
         let mut consumer = Consumer::attach_local(end).expect("attach");
-        let mut ledger = Ledger::new(&region, 1);
         for wait in [|c: &mut Consumer| c.wait(Some(Duration::ZERO)) == Wait::TimedOut, Consumer::prepare_to_wait] {
             let slot = Slot { offset: 256, len: 4, total: 4, ..Slot::default() };
-            let buffer = ledger.send(0, stock.take().expect("4 are free"));
-            assert!(out.fill(Slot { buffer, ..slot }));
+            out.send(&mut ledger, stock.take().expect("4 are free"), slot).expect("room");
             out.commit();
-            assert!(consumer.next().is_some() && out.take_returned().is_none());
+            assert!(consumer.next().is_some() && out.take_returned(&mut ledger).is_none());
             assert!(wait(&mut consumer));
-            assert_eq!(out.take_returned().map(|s| s.buffer), Some(buffer));
+            assert!(matches!(out.take_returned(&mut ledger), Some((Returned::Free(_), _))));
             out.release_returned();
         }
     }
+
+    #[test]
+    fn waiting_beyond_all_time_is_waiting_without_end() {
+        let (region, _stock) = Region::create("long", Geometry::new(2048, 0, 1).expect("geometry")).expect("region");
+        let (mut out, end) = pipe(&region, 2).expect("pipe");
+        let mut consumer = Consumer::attach_local(end).expect("attach");
+        out.end();
+        assert_eq!(consumer.wait(Some(Duration::MAX)), Wait::Ended);
+    }
+
     #[test]
     fn the_end_is_heard_whenever_it_comes() {
         let (region, _stock) = Region::create("end", Geometry::new(2048, 0, 1).expect("geometry")).expect("region");

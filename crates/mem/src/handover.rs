@@ -6,7 +6,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
@@ -26,14 +26,14 @@ fn greeting() -> [u8; GREETING_BYTES] {
     bytes
 }
 
-/// Sends a consumer its descriptors. Blocks as the socket does.
+/// Sends a consumer its descriptors, and closes them here. Blocks as the socket does.
 ///
 /// # Errors
 /// The socket failed, or the peer is gone.
-pub fn send(socket: &UnixStream, parts: &Handover) -> Result<(), MemError> {
+pub fn send(socket: &UnixStream, parts: Handover) -> Result<(), MemError> {
     let fail =
         |e: rustix::io::Errno| MemError::system("handover", "send descriptors", "", "is the consumer still there?", e);
-    let fds = [parts.region.as_fd(), parts.pipe.as_fd(), parts.wakeup.as_fd()];
+    let fds = parts.descriptors();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(&fds)) {

@@ -5,7 +5,10 @@
 //! a pipe that does not hold the buffer is a violation and changes nothing; when a consumer dies its
 //! bitmap is walked and nothing leaks. A few ns a packet; no allocation after creation.
 
-use crate::{Buffer, Region};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::pipe::{self, PipeEnd, PipeProducer};
+use crate::{Buffer, MemError, Region};
 
 /// What a returned slot means.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,98 +22,121 @@ pub enum Returned {
 }
 
 /// Who holds which buffer of one region.
+///
+/// Only [`PipeProducer::send`], [`take_returned`](PipeProducer::take_returned) and
+/// [`reclaim`](PipeProducer::reclaim) change it, each for the pipe at hand: so a buffer's token and a
+/// consumer's view of it never exist at the same time.
 #[derive(Debug)]
 pub struct Ledger {
-    region: u32,
-    words: usize,
-    /// One bit a buffer, `words` words a pipe, pipes one behind the other.
-    held: Vec<u64>,
-    /// Buffers that each pipe holds.
-    held_count: Vec<u32>,
+    id: u64,
+    region: Region,
+    /// By pipe: one bit a buffer, and how many are set.
+    pipes: Vec<Held>,
     /// Pipes that hold each buffer.
     holders: Vec<u16>,
 }
 
+#[derive(Debug)]
+struct Held {
+    bits: Vec<u64>,
+    count: u32,
+}
+
+/// Tells ledgers apart, so that no pipe is taken for another ledger's.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
 impl Ledger {
-    /// A ledger of `region` for `pipes` pipes, numbered from 0, nothing held.
-    pub fn new(region: &Region, pipes: usize) -> Ledger {
-        let buffers = region.geometry().buffers as usize;
-        let words = buffers.div_ceil(64);
-        Ledger {
-            region: region.id(),
-            words,
-            held: vec![0; words * pipes],
-            held_count: vec![0; pipes],
-            holders: vec![0; buffers],
-        }
+    /// A ledger of `region`, without pipes.
+    pub fn new(region: &Region) -> Ledger {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed); // Relaxed: only uniqueness matters.
+        Ledger { id, region: region.clone(), pipes: Vec::new(), holders: vec![0; region.geometry().buffers as usize] }
     }
 
-    fn place(&self, pipe: usize, index: u32) -> Option<(usize, u64)> {
-        let word = index as usize / 64;
-        (word < self.words && pipe < self.held_count.len()).then(|| (pipe * self.words + word, 1u64 << (index % 64)))
+    /// Makes a pipe whose buffers this ledger keeps: the yard's end and the consumer's. `slots` is the
+    /// capacity of the ring out, a power of two of [`RING_SLOTS`](crate::RING_SLOTS).
+    ///
+    /// # Errors
+    /// The capacity, or the system call that failed.
+    pub fn open_pipe(&mut self, slots: u32) -> Result<(PipeProducer, PipeEnd), MemError> {
+        let ends = pipe::accounted(&self.region, slots, Account { ledger: self.id, pipe: self.pipes.len() })?;
+        self.pipes.push(Held { bits: vec![0; self.holders.len().div_ceil(64)], count: 0 });
+        Ok(ends)
     }
 
-    /// Passes `buffer` to `pipe` and gives the index to write into the slot.
+    /// The pipe of `account` among this ledger's.
     ///
     /// # Panics
-    /// If the buffer is another region's or there is no such pipe: our own mistake.
+    /// If it is another ledger's: our own mistake, never a peer's.
     #[inline]
-    pub fn send(&mut self, pipe: usize, buffer: Buffer) -> u32 {
-        assert_eq!(buffer.region, self.region, "a ledger keeps buffers of its own region");
-        let (word, bit) = self.place(pipe, buffer.index).expect("the yard numbers its pipes");
-        self.held[word] |= bit;
-        self.held_count[pipe] += 1;
+    fn own(&self, account: Account) -> usize {
+        assert!(account.ledger == self.id && account.pipe < self.pipes.len(), "a pipe is used with its own ledger");
+        account.pipe
+    }
+
+    /// Notes that the pipe holds `buffer`, and gives the index to write into the slot.
+    ///
+    /// # Panics
+    /// If buffer or pipe are not this ledger's.
+    #[inline]
+    pub(crate) fn send(&mut self, account: Account, buffer: Buffer) -> u32 {
+        let pipe = self.own(account);
+        assert_eq!(buffer.region, self.region.id(), "a ledger keeps buffers of its own region");
+        let held = &mut self.pipes[pipe];
+        held.bits[buffer.index as usize / 64] |= 1 << (buffer.index % 64);
+        held.count += 1;
         self.holders[buffer.index as usize] = 1;
         buffer.index
     }
 
-    /// Notes that `pipe` holds buffer `index` as well, which another pipe holds already. Answers false,
-    /// and changes nothing, if nobody holds it or this pipe does.
-    pub fn share(&mut self, pipe: usize, index: u32) -> bool {
-        let Some((word, bit)) = self.place(pipe, index) else { return false };
-        let Some(holders @ 1..) = self.holders.get_mut(index as usize) else { return false };
-        if self.held[word] & bit != 0 {
-            return false;
-        }
-        *holders += 1;
-        self.held[word] |= bit;
-        self.held_count[pipe] += 1;
-        true
-    }
-
-    /// Takes a slot that `pipe` returned. `index` may be anything: a peer wrote it.
+    /// Takes a slot that the pipe returned. `index` may be anything: a peer wrote it.
     #[inline]
-    pub fn returned(&mut self, pipe: usize, index: u32) -> Returned {
-        let Some((word, bit)) = self.place(pipe, index) else { return Returned::Violation };
-        if self.held[word] & bit == 0 {
+    pub(crate) fn returned(&mut self, account: Account, index: u32) -> Returned {
+        let pipe = self.own(account);
+        let held = &mut self.pipes[pipe];
+        let (Some(word), bit) = (held.bits.get_mut(index as usize / 64), 1u64 << (index % 64)) else {
+            return Returned::Violation;
+        };
+        if *word & bit == 0 {
             return Returned::Violation;
         }
-        self.held[word] &= !bit;
-        self.held_count[pipe] -= 1;
+        *word &= !bit;
+        held.count -= 1;
         let holders = &mut self.holders[index as usize];
         *holders -= 1;
-        if *holders == 0 { Returned::Free(Buffer { index, region: self.region }) } else { Returned::Held }
+        if *holders == 0 { Returned::Free(Buffer { index, region: self.region.id() }) } else { Returned::Held }
     }
 
-    /// Takes back all that a dead `pipe` held; `free` gets the buffers that nobody else holds. Walks
+    /// Takes back all that a dead pipe held; `free` gets the buffers that nobody else holds. Walks
     /// the bitmap: microseconds for 2^16 buffers.
-    pub fn reclaim(&mut self, pipe: usize, mut free: impl FnMut(Buffer)) {
-        for word in 0..self.words {
-            let mut bits = self.held.get(pipe * self.words + word).copied().unwrap_or(0);
+    pub(crate) fn reclaim(&mut self, account: Account, mut free: impl FnMut(Buffer)) {
+        let pipe = self.own(account);
+        for word in 0..self.pipes[pipe].bits.len() {
+            let mut bits = self.pipes[pipe].bits[word];
             while bits != 0 {
                 let index = (word * 64) as u32 + bits.trailing_zeros();
                 bits &= bits - 1;
-                if let Returned::Free(buffer) = self.returned(pipe, index) {
+                if let Returned::Free(buffer) = self.returned(account, index) {
                     free(buffer);
                 }
             }
         }
     }
 
-    /// Buffers that `pipe` holds.
-    pub fn held(&self, pipe: usize) -> u32 {
-        self.held_count.get(pipe).copied().unwrap_or(0)
+    /// Buffers that all pipes hold.
+    pub fn held(&self) -> u32 {
+        self.pipes.iter().map(|p| p.count).sum()
     }
+
+    pub(crate) fn held_by(&self, account: Account) -> u32 {
+        self.pipes[self.own(account)].count
+    }
+}
+
+/// A pipe's place in its ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Account {
+    ledger: u64,
+    pipe: usize,
 }
 
 #[cfg(test)]
@@ -124,40 +150,49 @@ mod tests {
         /// Whatever pipes return, in whatever order, twice or not theirs: every buffer comes home
         /// exactly once, and the ledger agrees with sets of pairs.
         #[test]
-        fn agrees_with_sets(actions in proptest::collection::vec((0u8..5, 0usize..4, 0u32..80), 0..400)) {
+        fn agrees_with_sets(actions in proptest::collection::vec((0u8..4, 0usize..3, 0u32..80), 0..400)) {
             let (region, mut stock) = Region::create("ledger", Geometry::new(2048, 0, 70).expect("geometry")).expect("region");
-            let mut ledger = Ledger::new(&region, 3);
+            let mut ledger = Ledger::new(&region);
+            for _ in 0..3 {
+                ledger.open_pipe(2).expect("pipe");
+            }
+            let account = |pipe| Account { ledger: ledger.id, pipe };
+            let accounts = [account(0), account(1), account(2)];
             let mut held: HashSet<(usize, u32)> = HashSet::new();
             for (action, pipe, index) in actions {
                 match action {
-                    0 | 1 if pipe < 3 => if let Some(buffer) = stock.take() {
-                        let index = ledger.send(pipe, buffer);
+                    0 | 1 => if let Some(buffer) = stock.take() {
+                        let index = ledger.send(accounts[pipe], buffer);
                         prop_assert!(held.insert((pipe, index)));
                     },
-                    2 => {
-                        let possible = pipe < 3 && held.iter().any(|h| h.1 == index) && !held.contains(&(pipe, index));
-                        prop_assert_eq!(ledger.share(pipe, index), possible);
-                        if possible { held.insert((pipe, index)); }
-                    }
-                    3 => match ledger.returned(pipe, index) {
+                    2 => match ledger.returned(accounts[pipe], index) {
                         Returned::Violation => prop_assert!(!held.contains(&(pipe, index))),
-                        Returned::Held => { prop_assert!(held.remove(&(pipe, index))); prop_assert!(held.iter().any(|h| h.1 == index)); }
-                        Returned::Free(buffer) => { prop_assert!(held.remove(&(pipe, index))); prop_assert!(!held.iter().any(|h| h.1 == index)); stock.put(buffer); }
+                        Returned::Held => prop_assert!(false, "nobody shares"),
+                        Returned::Free(buffer) => { prop_assert!(held.remove(&(pipe, index))); stock.put(buffer); }
                     },
-                    4 if pipe < 3 => {
-                        ledger.reclaim(pipe, |buffer| stock.put(buffer));
+                    _ => {
+                        ledger.reclaim(accounts[pipe], |buffer| stock.put(buffer));
                         held.retain(|h| h.0 != pipe);
                     }
-                    _ => {}
                 }
-                for pipe in 0..3 {
-                    prop_assert_eq!(ledger.held(pipe) as usize, held.iter().filter(|h| h.0 == pipe).count());
+                for (pipe, account) in accounts.iter().enumerate() {
+                    prop_assert_eq!(ledger.held_by(*account) as usize, held.iter().filter(|h| h.0 == pipe).count());
                 }
             }
-            for pipe in 0..3 {
-                ledger.reclaim(pipe, |buffer| stock.put(buffer));
+            for account in accounts {
+                ledger.reclaim(account, |buffer| stock.put(buffer));
             }
-            prop_assert_eq!(stock.len(), 70);
+            prop_assert_eq!((stock.len(), ledger.held()), (70, 0));
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "its own ledger")]
+    fn a_pipe_is_not_taken_for_another_ledgers() {
+        let (region, mut stock) = Region::create("two", Geometry::new(2048, 0, 4).expect("geometry")).expect("region");
+        let (mut one, mut two) = (Ledger::new(&region), Ledger::new(&region));
+        let (mut pipe, _end) = one.open_pipe(2).expect("pipe");
+        two.open_pipe(2).expect("pipe");
+        let _ = pipe.send(&mut two, stock.take().expect("free"), crate::Slot::default());
     }
 }

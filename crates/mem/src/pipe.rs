@@ -19,12 +19,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use zerocopy::IntoBytes;
 
 use crate::abi::{CACHE_STRIDE, HEADER_BYTES, Header, Kind};
+use crate::ledger::Account;
 use crate::map::{self, Mapping};
 use crate::region::read_header;
 use crate::ring::{self, Place};
 use crate::slot::{RETURN_WORDS, SLOT_WORDS, Slot};
 use crate::wakeup::Wakeup;
-use crate::{MemError, Region};
+use crate::{Buffer, Ledger, MemError, Region, Returned};
 
 /// Smallest and largest ring out, in slots.
 pub const RING_SLOTS: std::ops::RangeInclusive<u32> = 2..=1 << 20;
@@ -38,6 +39,10 @@ const BACK_HEAD: usize = HEADER_BYTES + 3 * CACHE_STRIDE;
 const SLEEPING: usize = 8;
 /// Within the yard's own line, behind the tail: 1 once no more will come.
 const ENDED: usize = 8;
+
+/// Within the consumer's own line, behind the tail of the ring back: 1 once it has left, but a later
+/// consumer still holds what it passed on.
+const LEAVING: usize = 8;
 const SLOTS: usize = 2 * HEADER_BYTES;
 
 /// Places in the ring back for each in the ring out.
@@ -120,6 +125,7 @@ struct Rings {
     out: SharedRing<SLOT_WORDS>,
     back: SharedRing<RETURN_WORDS>,
     ended: NonNull<AtomicU32>,
+    leaving: NonNull<AtomicU32>,
 }
 
 impl Rings {
@@ -152,41 +158,63 @@ impl Rings {
                 _map: map.clone(),
             },
             ended: u32_at(OUT_TAIL + ENDED),
+            leaving: u32_at(BACK_TAIL + LEAVING),
         }
     }
 }
 
-/// The flag by which the yard says that no more will come, in the yard's own line.
+/// A flag that one end sets, once, in its own line: the yard that no more will come, the consumer that
+/// it has left.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct Flag {
     flag: NonNull<AtomicU32>,
     _map: Arc<Mapping>,
 }
 
 // SAFETY: an atomic in a mapping that the Arc keeps.
-unsafe impl Send for Ended {}
+unsafe impl Send for Flag {}
 
-impl Ended {
+impl Flag {
     fn flag(&self) -> &AtomicU32 {
         // SAFETY: made by Rings::of, within the mapping, aligned.
         unsafe { self.flag.as_ref() }
     }
 
-    /// Whether the yard has ended the pipe. What it committed before is there to be taken.
+    /// Whether it is set. What was committed before is there to be taken.
     pub(crate) fn is_set(&self) -> bool {
-        self.flag().load(Ordering::Acquire) != 0 // pairs with the Release in `PipeProducer::end`
+        self.flag().load(Ordering::Acquire) != 0 // pairs with the Release in `set`
+    }
+
+    /// Sets it.
+    pub(crate) fn set(&self) {
+        self.flag().store(1, Ordering::Release); // pairs with the Acquire in `is_set`
     }
 }
 
-/// What a consumer's process needs: three descriptors.
+/// What a consumer's process needs: three descriptors, to be attached once.
+///
+/// Not `Clone`, and closed: two consumers on one pipe would be given the same buffers.
 #[derive(Debug)]
 pub struct Handover {
-    /// The region, readable or writable.
-    pub region: OwnedFd,
-    /// The pipe's own memory.
-    pub pipe: OwnedFd,
-    /// The consumer's end of the wakeup.
-    pub wakeup: OwnedFd,
+    pub(crate) region: OwnedFd,
+    pub(crate) pipe: OwnedFd,
+    pub(crate) wakeup: OwnedFd,
+}
+
+impl Handover {
+    /// From descriptors that came some other way: region, pipe, wakeup.
+    ///
+    /// # Safety
+    /// They are of one [`PipeEnd::handover`], and no other consumer in this process is or will be
+    /// attached to the same pipe.
+    pub unsafe fn from_descriptors(region: OwnedFd, pipe: OwnedFd, wakeup: OwnedFd) -> Handover {
+        Handover { region, pipe, wakeup }
+    }
+
+    /// The descriptors: region, pipe, wakeup.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
+        [self.region.as_fd(), self.pipe.as_fd(), self.wakeup.as_fd()]
+    }
 }
 
 /// The yard's end of a pipe.
@@ -195,9 +223,12 @@ pub struct PipeProducer {
     out: ring::Producer<SharedRing<SLOT_WORDS>, SLOT_WORDS>,
     back: ring::Consumer<SharedRing<RETURN_WORDS>, RETURN_WORDS>,
     wakeup: Wakeup,
-    ended: Ended,
+    ended: Flag,
+    leaving: Flag,
     /// Buffers that are out: sent and not yet returned, as slots.
     outstanding: u32,
+    /// Whose buffers it carries; none for a pipe between two consumers.
+    account: Option<Account>,
 }
 
 /// The consumer's end before it is attached: in this process by
@@ -219,13 +250,23 @@ impl PipeEnd {
     }
 }
 
-/// Makes a pipe for slots of `region`: the yard's end and the consumer's.
+/// Makes a pipe by which one consumer passes slots of `region` on to a later one: see
+/// [`PipeProducer::forward`]. The yard's own pipes are made by [`Ledger::open_pipe`].
 ///
 /// `slots` is the capacity of the ring out: a power of two of [`RING_SLOTS`].
 ///
 /// # Errors
 /// The capacity, or the system call that failed.
 pub fn pipe(region: &Region, slots: u32) -> Result<(PipeProducer, PipeEnd), MemError> {
+    create(region, slots, None)
+}
+
+/// Makes a pipe for a ledger.
+pub(crate) fn accounted(region: &Region, slots: u32, account: Account) -> Result<(PipeProducer, PipeEnd), MemError> {
+    create(region, slots, Some(account))
+}
+
+fn create(region: &Region, slots: u32, account: Option<Account>) -> Result<(PipeProducer, PipeEnd), MemError> {
     if !slots.is_power_of_two() || !RING_SLOTS.contains(&slots) {
         return Err(MemError::Geometry {
             object: "ring",
@@ -248,8 +289,10 @@ pub fn pipe(region: &Region, slots: u32) -> Result<(PipeProducer, PipeEnd), MemE
         out: ring::Producer::new(rings.out),
         back: ring::Consumer::new(rings.back),
         wakeup: ours,
-        ended: Ended { flag: rings.ended, _map: map },
+        ended: Flag { flag: rings.ended, _map: map.clone() },
+        leaving: Flag { flag: rings.leaving, _map: map },
         outstanding: 0,
+        account,
     };
     Ok((producer, PipeEnd { region: region.clone(), pipe: fd, wakeup: theirs }))
 }
@@ -258,7 +301,8 @@ pub fn pipe(region: &Region, slots: u32) -> Result<(PipeProducer, PipeEnd), MemE
 pub(crate) struct ConsumerRings {
     pub(crate) out: ring::Consumer<SharedRing<SLOT_WORDS>, SLOT_WORDS>,
     pub(crate) back: ring::Producer<SharedRing<RETURN_WORDS>, RETURN_WORDS>,
-    pub(crate) ended: Ended,
+    pub(crate) ended: Flag,
+    pub(crate) leaving: Flag,
 }
 
 /// Maps a pipe's memory on the consumer's side, and checks that it belongs to `region`.
@@ -292,7 +336,8 @@ pub(crate) fn attach(region: &Region, fd: &OwnedFd) -> Result<ConsumerRings, Mem
     Ok(ConsumerRings {
         out: ring::Consumer::new(rings.out),
         back: ring::Producer::new(rings.back),
-        ended: Ended { flag: rings.ended, _map: map },
+        ended: Flag { flag: rings.ended, _map: map.clone() },
+        leaving: Flag { flag: rings.leaving, _map: map },
     })
 }
 
@@ -305,9 +350,39 @@ impl PipeProducer {
         self.out.reserve(want).min(budget)
     }
 
-    /// Writes a slot. Answers false if the ring is full. The caller has told its ledger.
+    fn account(&self) -> Account {
+        self.account.expect("a pipe between consumers has no ledger: it forwards")
+    }
+
+    /// Sends `buffer`: notes in `ledger` that this pipe holds it, and fills `slot` with its index. Not
+    /// seen by the consumer before [`PipeProducer::commit`].
+    ///
+    /// # Errors
+    /// The ring is full, or the consumer already has as many buffers as it may: the buffer is given
+    /// back.
+    ///
+    /// # Panics
+    /// If buffer and ledger are not those of this pipe's region: our own mistake.
     #[inline]
-    pub fn fill(&mut self, slot: Slot) -> bool {
+    pub fn send(&mut self, ledger: &mut Ledger, buffer: Buffer, slot: Slot) -> Result<(), Buffer> {
+        if self.reserve(1) == 0 {
+            return Err(buffer);
+        }
+        let index = ledger.send(self.account(), buffer);
+        let fits = self.out.fill(Slot { buffer: index, ..slot }.to_words());
+        debug_assert!(fits, "just reserved");
+        self.outstanding += 1;
+        Ok(())
+    }
+
+    /// Passes on a slot of another pipe as it is. Answers false if the ring is full.
+    ///
+    /// # Safety
+    /// The caller is the consumer of the buffer (it [kept](crate::Consumer::keep) the slot) and does not
+    /// release it, touch it, or pass it on elsewhere before it has been returned here or this pipe's
+    /// consumer is gone.
+    #[inline]
+    pub unsafe fn forward(&mut self, slot: Slot) -> bool {
         let fits = self.outstanding < self.back.place().capacity() && self.out.fill(slot.to_words());
         self.outstanding += u32::from(fits);
         fits
@@ -319,9 +394,25 @@ impl PipeProducer {
         self.out.commit();
     }
 
-    /// Next returned slot, as the consumer wrote it: anything at all, for the ledger to judge.
+    /// Next returned slot, held against `ledger`, and as the consumer wrote it: anything at all, but for
+    /// what the ledger vouches for.
+    ///
+    /// # Panics
+    /// If the ledger is not this pipe's: our own mistake.
     #[inline]
-    pub fn take_returned(&mut self) -> Option<Slot> {
+    pub fn take_returned(&mut self, ledger: &mut Ledger) -> Option<(Returned, Slot)> {
+        let slot = self.take_forwarded()?;
+        let returned = ledger.returned(self.account(), slot.buffer);
+        if returned != Returned::Violation {
+            self.settle();
+        }
+        Some((returned, slot))
+    }
+
+    /// Next returned slot of a pipe between consumers, as the next one wrote it: anything at all. The
+    /// caller knows what it passed on, and calls [`PipeProducer::settle`] for what is genuine.
+    #[inline]
+    pub fn take_forwarded(&mut self) -> Option<Slot> {
         if self.back.reserve() == 0 {
             return None;
         }
@@ -334,22 +425,43 @@ impl PipeProducer {
         self.back.release();
     }
 
-    /// Notes that a returned slot was genuine: one buffer fewer is out.
+    /// Notes that a forwarded slot was genuinely returned: one buffer fewer is out.
     #[inline]
     pub fn settle(&mut self) {
         self.outstanding = self.outstanding.saturating_sub(1);
     }
 
+    /// If the consumer is gone, takes back all that it held: `free` gets the buffers that nobody else
+    /// holds. Answers whether it is gone; if not, nothing happens. What a stage left behind that a later
+    /// consumer still holds stays out of use. A system call; walks a bitmap.
+    ///
+    /// # Panics
+    /// If the ledger is not this pipe's: our own mistake.
+    pub fn reclaim(&mut self, ledger: &mut Ledger, free: impl FnMut(Buffer)) -> bool {
+        let gone = self.consumer_gone();
+        if gone && !self.leaving.is_set() {
+            ledger.reclaim(self.account(), free);
+            self.outstanding = 0;
+        }
+        gone
+    }
+
+    /// Buffers that the consumer holds, by `ledger`.
+    pub fn held(&self, ledger: &Ledger) -> u32 {
+        ledger.held_by(self.account())
+    }
+
     /// Says that no more will come, and wakes the consumer. What was committed can still be taken.
     pub fn end(&mut self) {
         self.commit();
-        self.ended.flag().store(1, Ordering::Release); // pairs with the Acquire in `Ended::is_set`
+        self.ended.set();
         self.wakeup.ring();
     }
 
-    /// Whether the consumer is gone: its process ended, or it dropped its end. A system call.
+    /// Whether the consumer is gone: its process ended, it dropped its end, or it left. A system call.
     pub fn consumer_gone(&self) -> bool {
-        !self.wakeup.drain()
+        self.wakeup.drain();
+        self.leaving.is_set() || self.wakeup.peer_gone()
     }
 
     /// Readable when the consumer wants attention or is gone.

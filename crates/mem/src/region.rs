@@ -15,8 +15,8 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -124,8 +124,18 @@ struct Inner {
     pages: Pages,
     /// Set once a foreign process may write.
     foreign_writers: AtomicBool,
-    /// Set once new writable mappings are sealed off.
-    write_sealed: AtomicBool,
+    sealing: Mutex<Sealing>,
+}
+
+/// What the file's set of seals allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sealing {
+    /// Nothing was granted yet; seals can be added.
+    Open,
+    /// A writer was granted; no seals can be added.
+    Writers,
+    /// New writers are sealed off, for good.
+    ReadOnly,
 }
 
 /// Names regions within this process, so that a token of one is not taken for a token of another.
@@ -196,14 +206,8 @@ impl Region {
         // SAFETY: HEADER_BYTES is within the mapping: both callers made or checked `file_bytes`.
         let buffers = unsafe { map.base().add(HEADER_BYTES) };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed); // Relaxed: only uniqueness matters.
-        let inner = Inner {
-            map,
-            fd,
-            name,
-            pages,
-            foreign_writers: AtomicBool::new(false),
-            write_sealed: AtomicBool::new(false),
-        };
+        let inner =
+            Inner { map, fd, name, pages, foreign_writers: AtomicBool::new(false), sealing: Mutex::new(Sealing::Open) };
         Region { inner: Arc::new(inner), buffers, geometry, id }
     }
 
@@ -227,30 +231,37 @@ impl Region {
         Lent::new(self.id, self.geometry.buffers)
     }
 
-    /// A descriptor for another process. With [`Grant::Write`] the yard stops forming references
+    /// A descriptor for another process; to be granted before packets flow. With [`Grant::Write`] the yard stops forming references
     /// into the region from now on; with [`Grant::Read`], unless a writer was granted before, the
     /// file is also sealed against new writers, for good.
     ///
     /// # Errors
     /// The system call that failed; or a writer asked for after the region was sealed.
     pub fn grant(&self, grant: Grant) -> Result<OwnedFd, MemError> {
+        let mut sealing = self.inner.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        match (grant, *sealing) {
+            (Grant::Write, Sealing::ReadOnly) => {
+                return Err(MemError::Geometry {
+                    object: "region",
+                    what: "write grant after sealing",
+                    value: 1,
+                    allowed: "given before the first read-only grant: make the region with writers from the start",
+                });
+            }
+            (Grant::Write, Sealing::Open) => map::forbid_new_seals(&self.inner.fd)?,
+            (Grant::Read, Sealing::Open) => map::forbid_new_writers(&self.inner.fd)?,
+            (_, Sealing::Writers) | (Grant::Read, Sealing::ReadOnly) => {}
+        }
         match grant {
             Grant::Write => {
-                if self.inner.write_sealed.load(Ordering::Acquire) {
-                    return Err(MemError::Geometry {
-                        object: "region",
-                        what: "write grant after sealing",
-                        value: 1,
-                        allowed: "given before the first read-only grant: make the region with writers from the start",
-                    });
-                }
-                // Release: pairs with the Acquire in `peek`; who sees the descriptor sees the flag.
+                *sealing = Sealing::Writers;
+                // Release: pairs with the Acquire in `foreign_writers`; who sees the descriptor sees it.
                 self.inner.foreign_writers.store(true, Ordering::Release);
                 map::duplicate(&self.inner.fd, "region")
             }
             Grant::Read => {
-                if !self.foreign_writers() && !self.inner.write_sealed.swap(true, Ordering::AcqRel) {
-                    map::forbid_new_writers(&self.inner.fd)?;
+                if *sealing == Sealing::Open {
+                    *sealing = Sealing::ReadOnly;
                 }
                 map::reopen_read_only(&self.inner.fd)
             }

@@ -1,12 +1,10 @@
 //! A peer that writes anything it can reach: counted and ignored, field by field.
 #![allow(unsafe_code)] // maps a pipe's memory a second time, as a hostile process would
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use flowyard_mem::abi::HEADER_BYTES;
-use flowyard_mem::{
-    Consumer, Geometry, Grant, Handover, Ledger, PipeProducer, Region, Returned, Slot, Stock, notify, pipe,
-};
+use flowyard_mem::{Consumer, Geometry, Grant, Handover, Ledger, PipeProducer, Region, Returned, Slot, Stock, notify};
 
 const SLOTS: u32 = 8;
 
@@ -20,8 +18,8 @@ struct Yard {
 
 fn yard() -> Yard {
     let (region, stock) = Region::create("hostile", Geometry::new(2048, 64, 32).expect("geometry")).expect("region");
-    let (out, end) = pipe(&region, SLOTS).expect("pipe");
-    let ledger = Ledger::new(&region, 1);
+    let mut ledger = Ledger::new(&region);
+    let (out, end) = ledger.open_pipe(SLOTS).expect("pipe");
     let parts = end.handover(Grant::Write).expect("handover");
     Yard { region, stock, ledger, out, parts }
 }
@@ -33,8 +31,8 @@ impl Yard {
         }
         let buffer = self.stock.take().expect("the ring is smaller than the stock");
         let offset = self.region.geometry().packet_offset() as u16;
-        let slot = Slot { buffer: self.ledger.send(0, buffer), offset, len: 60, total: 60, ..Slot::default() };
-        assert!(self.out.fill(slot));
+        let slot = Slot { offset, len: 60, total: 60, ..Slot::default() };
+        self.out.send(&mut self.ledger, buffer, slot).expect("just reserved");
         self.out.commit();
         true
     }
@@ -43,14 +41,13 @@ impl Yard {
     fn drain(&mut self) -> (u32, u32) {
         let mut counts = (0, 0);
         for _ in 0..4 * SLOTS {
-            let Some(slot) = self.out.take_returned() else { break };
-            match self.ledger.returned(0, slot.buffer) {
+            let Some((returned, _)) = self.out.take_returned(&mut self.ledger) else { break };
+            match returned {
                 Returned::Free(buffer) => {
                     self.stock.put(buffer);
-                    self.out.settle();
                     counts.0 += 1;
                 }
-                Returned::Held => self.out.settle(),
+                Returned::Held => panic!("nobody shares"),
                 Returned::Violation => counts.1 += 1,
             }
         }
@@ -66,7 +63,7 @@ struct Scribble {
 }
 
 impl Scribble {
-    fn over(fd: &OwnedFd) -> Scribble {
+    fn over(fd: BorrowedFd<'_>) -> Scribble {
         use rustix::mm::{MapFlags, ProtFlags, mmap};
         let len = rustix::fs::fstat(fd).expect("fstat").st_size as usize;
         // SAFETY: a fresh mapping of a file that cannot shrink.
@@ -85,6 +82,13 @@ impl Scribble {
     }
 }
 
+/// The same handover with another file for the region.
+fn with_region(parts: &Handover, region: OwnedFd) -> Handover {
+    let [_, pipe, wakeup] = parts.descriptors().map(|fd| fd.try_clone_to_owned().expect("dup"));
+    // SAFETY: the original is not attached.
+    unsafe { Handover::from_descriptors(region, pipe, wakeup) }
+}
+
 const OUT_HEAD: usize = HEADER_BYTES + 128;
 const BACK_TAIL: usize = HEADER_BYTES + 256;
 const BACK_SLOTS: usize = 2 * HEADER_BYTES + SLOTS as usize * 32;
@@ -92,7 +96,7 @@ const BACK_SLOTS: usize = 2 * HEADER_BYTES + SLOTS as usize * 32;
 #[test]
 fn the_head_of_the_ring_out_cannot_free_what_was_not_sent() {
     let mut yard = yard();
-    let hostile = Scribble::over(&yard.parts.pipe);
+    let hostile = Scribble::over(yard.parts.descriptors()[1]);
     while yard.send() {}
     for head in [SLOTS + 1, u32::MAX, 1 << 31] {
         hostile.u32(OUT_HEAD, head);
@@ -109,7 +113,7 @@ fn the_head_of_the_ring_out_cannot_free_what_was_not_sent() {
 #[test]
 fn the_tail_of_the_ring_back_cannot_return_more_than_fits() {
     let mut yard = yard();
-    let hostile = Scribble::over(&yard.parts.pipe);
+    let hostile = Scribble::over(yard.parts.descriptors()[1]);
     assert!(yard.send());
     for tail in [2 * SLOTS + 1, u32::MAX] {
         hostile.u32(BACK_TAIL, tail);
@@ -121,7 +125,7 @@ fn the_tail_of_the_ring_back_cannot_return_more_than_fits() {
 #[test]
 fn returned_indices_are_held_against_the_ledger() {
     let mut yard = yard();
-    let hostile = Scribble::over(&yard.parts.pipe);
+    let hostile = Scribble::over(yard.parts.descriptors()[1]);
     assert!(yard.send());
     // Twice the same, another's, out of range, and nonsense in every other field of the slot.
     for (n, buffer) in [0, 0, 1, 31, 32, u32::MAX].into_iter().enumerate() {
@@ -140,7 +144,7 @@ fn returned_indices_are_held_against_the_ledger() {
 #[test]
 fn a_sleeping_flag_that_is_always_set_costs_only_wakeups() {
     let mut yard = yard();
-    let hostile = Scribble::over(&yard.parts.pipe);
+    let hostile = Scribble::over(yard.parts.descriptors()[1]);
     for _ in 0..100_000 {
         hostile.u32(OUT_HEAD + 8, 1);
         notify([&mut yard.out]); // the socket fills up; the call must not block
@@ -151,7 +155,7 @@ fn a_sleeping_flag_that_is_always_set_costs_only_wakeups() {
 #[test]
 fn the_rest_of_the_pipes_memory_means_nothing_to_the_yard() {
     let mut yard = yard();
-    let hostile = Scribble::over(&yard.parts.pipe);
+    let hostile = Scribble::over(yard.parts.descriptors()[1]);
     for offset in (0..HEADER_BYTES).step_by(4).chain((BACK_SLOTS..hostile.len - 4).step_by(4)) {
         hostile.u32(offset, 0x5a5a_5a5a);
     }
@@ -186,7 +190,7 @@ fn headers_that_lie_are_refused_with_the_field_named() {
         (40, "length"),
     ] {
         let Yard { parts, .. } = yard();
-        Scribble::over(&parts.region).u32(offset, 0x00ff_fff7);
+        Scribble::over(parts.descriptors()[0]).u32(offset, 0x00ff_fff7);
         let error = Consumer::attach(parts, Grant::Read).expect_err("a wrong region").to_string();
         assert!(error.contains(field), "{offset}: {error}");
     }
@@ -202,7 +206,7 @@ fn headers_that_lie_are_refused_with_the_field_named() {
         (40, "length"),
     ] {
         let Yard { parts, .. } = yard();
-        Scribble::over(&parts.pipe).u32(offset, 0x00ff_fff7);
+        Scribble::over(parts.descriptors()[1]).u32(offset, 0x00ff_fff7);
         let error = Consumer::attach(parts, Grant::Read).expect_err("a wrong pipe").to_string();
         assert!(error.contains(field), "{offset}: {error}");
     }
@@ -213,14 +217,14 @@ fn a_file_that_could_shrink_is_refused() {
     let Yard { parts, .. } = yard();
     let file = rustix::fs::memfd_create("plain", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
     rustix::fs::ftruncate(&file, 1 << 20).expect("ftruncate");
-    let error = Consumer::attach(Handover { region: file, ..parts }, Grant::Read).expect_err("unsealed").to_string();
+    let error = Consumer::attach(with_region(&parts, file), Grant::Read).expect_err("unsealed").to_string();
     assert!(error.contains("shrink"), "{error}");
 }
 
 #[test]
 fn memfds_are_private_and_sealed() {
     let Yard { parts, .. } = yard();
-    for fd in [&parts.region, &parts.pipe] {
+    for fd in &parts.descriptors()[..2] {
         let mode = rustix::fs::fstat(fd).expect("fstat").st_mode & 0o777;
         assert_eq!(mode, 0o600);
         assert!(rustix::fs::ftruncate(fd, 0).is_err(), "cannot shrink");
@@ -231,19 +235,42 @@ fn memfds_are_private_and_sealed() {
 #[test]
 fn a_read_grant_cannot_be_turned_into_writing() {
     let (region, mut stock) = Region::create("sealed", Geometry::new(2048, 0, 8).expect("geometry")).expect("region");
-    let (_out, end) = pipe(&region, 2).expect("pipe");
+    let (_out, end) = Ledger::new(&region).open_pipe(2).expect("pipe");
     let parts = end.handover(Grant::Read).expect("handover");
-    use std::os::fd::AsRawFd;
-    let path = format!("/proc/self/fd/{}", parts.region.as_raw_fd());
+    let path = format!("/proc/self/fd/{}", parts.descriptors()[0].as_raw_fd());
     if let Ok(again) = std::fs::OpenOptions::new().read(true).write(true).open(path) {
         assert!(
             rustix::io::pwrite(&again, b"x", 8192).is_err(),
             "sealed against writing through a reopened descriptor"
         );
-        let copy = Handover { region: again.into(), pipe: parts.pipe, wakeup: parts.wakeup };
-        assert!(Consumer::attach(copy, Grant::Write).is_err(), "nor can it be mapped writable");
+        assert!(
+            Consumer::attach(with_region(&parts, again.into()), Grant::Write).is_err(),
+            "nor can it be mapped writable"
+        );
     }
     let mut buffer = stock.take().expect("free");
     assert!(region.write(&mut buffer, 512, b"the yard itself still writes"));
     assert!(region.grant(Grant::Write).is_err());
+}
+
+#[test]
+fn a_writer_cannot_seal_others_out() {
+    let Yard { region, parts, .. } = yard();
+    let theirs = parts.descriptors()[0];
+    use rustix::fs::{SealFlags, fcntl_add_seals};
+    assert!(fcntl_add_seals(theirs, SealFlags::FUTURE_WRITE).is_err(), "the set of seals is closed");
+    let again = region.grant(Grant::Write).expect("another writer");
+    assert!(Region::attach(again, Grant::Write).is_ok());
+}
+
+#[test]
+fn a_consumer_that_floods_and_closes_is_seen_to_be_gone() {
+    let Yard { mut stock, mut out, mut ledger, parts, .. } = yard();
+    out.send(&mut ledger, stock.take().expect("free"), Slot::default()).expect("room");
+    let wakeup = parts.descriptors()[2];
+    while rustix::net::send(wakeup, &[0; 4096], rustix::net::SendFlags::DONTWAIT).is_ok() {}
+    assert!(!out.reclaim(&mut ledger, |_| panic!("it is still there")));
+    drop(parts);
+    assert!(out.reclaim(&mut ledger, |buffer| stock.put(buffer)));
+    assert_eq!((stock.len(), out.held(&ledger)), (32, 0));
 }

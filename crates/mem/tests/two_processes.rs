@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use flowyard_mem::{
-    Consumer, Geometry, Grant, Ledger, PipeProducer, Region, Returned, Slot, Stock, Tag, Wait, handover, notify, pipe,
+    Consumer, Geometry, Grant, Ledger, PipeProducer, Region, Returned, Slot, Stock, Tag, Wait, handover, notify,
 };
 
 const SOCKET: &str = "FLOWYARD_TEST_SOCKET";
@@ -58,9 +58,9 @@ fn start(name: &str) -> Parent {
     let (socket, _) = listener.accept().expect("the child connects");
     let _ = std::fs::remove_file(&path);
     let (region, stock) = Region::create(name, Geometry::new(2048, 64, 512).expect("geometry")).expect("region");
-    let (out, end) = pipe(&region, 64).expect("pipe");
-    handover::send(&socket, &end.handover(Grant::Read).expect("handover")).expect("send");
-    let ledger = Ledger::new(&region, 1);
+    let mut ledger = Ledger::new(&region);
+    let (out, end) = ledger.open_pipe(64).expect("pipe");
+    handover::send(&socket, end.handover(Grant::Read).expect("handover")).expect("send");
     Parent { region, stock, ledger, out, child, _path: path }
 }
 
@@ -73,18 +73,16 @@ impl Parent {
         assert!(self.region.write(&mut buffer, 0, &annotation));
         assert!(self.region.write(&mut buffer, offset, &n.to_le_bytes()));
         self.region.set_tag(&mut buffer, &Tag { user: !n, ..Tag::default() });
-        let slot =
-            Slot { buffer: self.ledger.send(0, buffer), offset: offset as u16, len: 8, total: 8, ..Slot::default() };
-        assert!(self.out.fill(slot));
+        let slot = Slot { offset: offset as u16, len: 8, total: 8, ..Slot::default() };
+        self.out.send(&mut self.ledger, buffer, slot).expect("the caller reserved");
     }
 
     fn drain(&mut self) {
-        while let Some(slot) = self.out.take_returned() {
-            match self.ledger.returned(0, slot.buffer) {
+        while let Some((returned, _)) = self.out.take_returned(&mut self.ledger) {
+            match returned {
                 Returned::Free(buffer) => self.stock.put(buffer),
                 other => panic!("an honest consumer: {other:?}"),
             }
-            self.out.settle();
         }
         self.out.release_returned();
     }
@@ -109,7 +107,7 @@ fn every_packet_crosses_once_and_every_buffer_comes_home() {
     parent.out.end();
     assert!(parent.child.wait().expect("wait").success());
     parent.drain();
-    assert_eq!((parent.stock.len(), parent.ledger.held(0)), (512, 0));
+    assert_eq!((parent.stock.len(), parent.ledger.held()), (512, 0));
     assert!(parent.out.consumer_gone());
     assert_eq!(parent.out.violations(), 0);
 }
@@ -128,10 +126,6 @@ fn a_killed_consumer_leaks_nothing() {
         assert!(Instant::now() < deadline, "the end of the peer shows");
     }
     parent.drain();
-    let mut home = Vec::new();
-    parent.ledger.reclaim(0, |buffer| home.push(buffer));
-    for buffer in home {
-        parent.stock.put(buffer);
-    }
+    assert!(parent.out.reclaim(&mut parent.ledger, |buffer| parent.stock.put(buffer)));
     assert_eq!(parent.stock.len(), 512);
 }

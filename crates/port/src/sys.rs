@@ -152,3 +152,8 @@ pub(crate) fn refuse_packets(fd: impl AsFd) -> io::Result<()> {
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Lets a packet socket receive again what [`refuse_packets`] refused.
+pub(crate) fn accept_packets(fd: impl AsFd) -> io::Result<()> {
+    set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32)
+}

@@ -1,7 +1,7 @@
 //! What was received, delivered and lost, by name: the sums always agree.
 //!
-//! `received = delivered + ring-full + consumer-gone + shutdown + waiting`, where `waiting` is zero
-//! once a yard has ended. What a port lost before it reached the yard is the port's to name.
+//! `received = delivered + ring-full + consumer-gone + shutdown + too-long + waiting`, where `waiting` is
+//! zero once a yard has ended. What a port lost before it reached the yard is the port's to name.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -66,7 +66,8 @@ impl RingCounters {
 /// Everything that a yard counted, when it has ended.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// By port, in the order they were given: its name and counts.
+    /// By name of port, in the order they were given: the counts. Ports of the same name (the parts of one
+    /// interface, or a file given twice) are added up.
     pub ports: Vec<(String, PortCounters)>,
     /// By ring.
     pub rings: Vec<RingCounters>,

@@ -3,13 +3,13 @@
 //!
 //! One turn: take home what consumers returned, move backlogs on, receive a batch from each port,
 //! sort it, write tags and slots, commit, wake who sleeps. A busy dispatcher makes no system call of
-//! its own and allocates nothing; an idle one sleeps on its ports and pipes.
+//! its own, and allocates nothing for packets in one buffer; an idle one sleeps on its ports and pipes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use flowyard_mem::{Region, Stock, flags};
+use flowyard_mem::{Clock, Region, Stock, flags};
 use flowyard_port::{Port, PortCounters, Progress, Received};
 use flowyard_steer::{Decision, Frame, LinkType, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -35,10 +35,29 @@ const HEADER_COPY_BYTES: usize = 2048;
 
 /// A port and what is remembered of it.
 pub(crate) struct Source {
-    pub(crate) port: Box<dyn Port>,
-    pub(crate) number: u16,
-    pub(crate) sorter: Sorter<Parcel>,
-    pub(crate) ended: bool,
+    port: Box<dyn Port>,
+    number: u16,
+    sorter: Sorter<Parcel>,
+    ended: bool,
+    /// It found no free buffer when it was last asked: its descriptors say nothing until some come home.
+    starved: bool,
+    /// Time of the last packet, and by which clock.
+    last: (u64, Clock),
+}
+
+impl Source {
+    pub(crate) fn new(port: Box<dyn Port>, number: u16, sorter: Sorter<Parcel>) -> Source {
+        Source { port, number, sorter, ended: false, starved: false, last: (0, Clock::None) }
+    }
+
+    /// Packet time now: the last packet's, or the time of day where packets carry that. So files are
+    /// judged by their packets alone, and a live port that falls silent still lets go what it holds.
+    fn now_ns(&self) -> u64 {
+        match self.last {
+            (time_ns, Clock::Realtime) if self.port.info().live => time_ns.max(realtime_ns()),
+            (time_ns, _) => time_ns,
+        }
+    }
 }
 
 pub(crate) struct Dispatcher {
@@ -139,7 +158,9 @@ impl Dispatcher {
 
     fn receive(&mut self, at: usize, turn: &mut Turn) {
         let source = &mut self.sources[at];
-        match source.port.receive(&mut self.stock, &mut self.batch, BATCH) {
+        let progress = source.port.receive(&mut self.stock, &mut self.batch, BATCH);
+        source.starved = matches!(progress, Ok(Progress::NoBuffers));
+        match progress {
             Ok(Progress::Ready) => {}
             Ok(Progress::Idle { wait_ns }) => {
                 turn.wait_ns = [turn.wait_ns, wait_ns].into_iter().flatten().min();
@@ -164,7 +185,7 @@ impl Dispatcher {
         }
         let source = &mut self.sources[at];
         if source.sorter.waiting() > 0 {
-            let now_ns = if source.port.info().live { realtime_ns() } else { 0 };
+            let now_ns = source.now_ns();
             let (outlets, stock) = (&mut self.outlets, &mut self.stock);
             let mut emit = |p, d: &Decision, r| outlets.deliver(p, d, r, stock);
             source.sorter.expire(now_ns, &mut emit);
@@ -195,6 +216,7 @@ impl Dispatcher {
                 }
             }
             let parcel = Parcel { first, rest, arrival: head.arrival, port: source.number };
+            source.last = (parcel.arrival.time_ns, parcel.arrival.clock);
             self.received.0 += 1;
             self.received.1 += u64::from(parcel.arrival.len);
             let verdict = look(&self.region, &mut source.sorter, &parcel, &mut self.scratch[..]);
@@ -224,7 +246,7 @@ impl Dispatcher {
             let timeout = Timespec { tv_sec: 0, tv_nsec: longest.as_nanos() as i64 };
             // A sleeping dispatcher may allocate: this is off the packet path.
             let mut fds: Vec<PollFd<'_>> = Vec::new();
-            for source in self.sources.iter().filter(|s| !s.ended) {
+            for source in self.sources.iter().filter(|s| !s.ended && !s.starved) {
                 fds.extend(source.port.fds().into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             }
             fds.extend(self.outlets.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));

@@ -14,10 +14,17 @@ const SHARDS: usize = 16;
 /// Datagrams remembered over all shards: 64 Ki of them, 6 MiB.
 const CAPACITY: usize = 1 << 16;
 
-/// The fragment memory of a yard. Clones share it.
-#[derive(Clone)]
+/// The fragment memory of a yard. Clones share it, one a sorter.
 pub struct SharedFragments {
     inner: Arc<Inner>,
+    /// What was learned through this clone.
+    own: u64,
+}
+
+impl Clone for SharedFragments {
+    fn clone(&self) -> Self {
+        SharedFragments { inner: self.inner.clone(), own: 0 }
+    }
 }
 
 struct Inner {
@@ -31,7 +38,7 @@ impl Default for SharedFragments {
     fn default() -> Self {
         let shard = || Mutex::new(FragmentTable::new(CAPACITY / SHARDS, FragmentTable::AGE_NS));
         let inner = Inner { shards: std::array::from_fn(|_| shard()), learned: AtomicU64::new(0) };
-        SharedFragments { inner: Arc::new(inner) }
+        SharedFragments { inner: Arc::new(inner), own: 0 }
     }
 }
 
@@ -44,16 +51,17 @@ impl SharedFragments {
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many first fragments were learned so far, by anyone.
-    pub(crate) fn learned(&self) -> u64 {
-        self.inner.learned.load(Ordering::Acquire) // pairs with the Release in `learn`
+    /// How many first fragments were learned so far through other clones.
+    pub(crate) fn learned_elsewhere(&self) -> u64 {
+        self.inner.learned.load(Ordering::Acquire) - self.own // pairs with the Release in `learn`
     }
 }
 
 impl FragmentMemory for SharedFragments {
     fn learn(&mut self, datagram: &Datagram, hash: u32, now_ns: u64) {
         self.shard(datagram).learn(datagram, hash, now_ns);
-        self.inner.learned.fetch_add(1, Ordering::Release); // pairs with the Acquire in `learned`
+        self.inner.learned.fetch_add(1, Ordering::Release); // pairs with the Acquire in `learned_elsewhere`
+        self.own += 1;
     }
 
     fn recall(&mut self, datagram: &Datagram, now_ns: u64) -> Option<u32> {

@@ -56,6 +56,9 @@ pub(crate) struct Outlets {
     turns: u32,
 }
 
+/// Emptied segment lists kept for reuse: as many as a batch can need.
+const SPARE_LISTS: usize = 64;
+
 /// Turns after which a sleeping consumer is woken for however little: at most a thousand packets, a
 /// fraction of a millisecond, because turns that bring less than a full batch wake at once.
 const TURNS_BETWEEN_WAKING: u32 = 16;
@@ -64,25 +67,24 @@ const TURNS_BETWEEN_WAKING: u32 = 16;
 const RETURNS_AT_ONCE: usize = 256;
 
 impl Outlets {
-    pub(crate) fn new(region: &Region, pipes: Vec<PipeProducer>, hash: &FlowHash) -> Outlets {
+    /// Pipes that `ledger` made.
+    pub(crate) fn new(region: &Region, ledger: Ledger, pipes: Vec<PipeProducer>, hash: &FlowHash) -> Outlets {
         let hash_version = if matches!(hash, FlowHash::Default { .. }) { HASH_VERSION as u8 } else { 0 };
+        let outlet = |pipe| Outlet {
+            pipe,
+            gone: false,
+            dirty: false,
+            unwoken: false,
+            counters: RingCounters::default(),
+            violations: 0,
+        };
         Outlets {
-            ledger: Ledger::new(region, pipes.len()),
+            ledger,
             backlogs: Backlogs::new(region, pipes.len()),
             region: region.clone(),
-            outlets: pipes
-                .into_iter()
-                .map(|pipe| Outlet {
-                    pipe,
-                    gone: false,
-                    dirty: false,
-                    unwoken: false,
-                    counters: RingCounters::default(),
-                    violations: 0,
-                })
-                .collect(),
+            outlets: pipes.into_iter().map(outlet).collect(),
             hash_version,
-            spare_lists: Vec::new(),
+            spare_lists: Vec::with_capacity(SPARE_LISTS),
             turns: 0,
         }
     }
@@ -110,12 +112,20 @@ impl Outlets {
             outlet.counters.packets += 1;
             outlet.counters.bytes += u64::from(slot.total);
             let Parcel { first, rest, .. } = parcel;
-            fill(&mut outlet.pipe, &mut self.ledger, ring, first.buffer, slot);
+            fill(&mut outlet.pipe, &mut self.ledger, first.buffer, slot);
             if !rest.is_empty() {
                 self.fill_rest(ring, slot, rest);
             }
         } else {
             self.queue(ring, slot, parcel);
+        }
+    }
+
+    /// Keeps an emptied list with room for another packet of several segments. Most packets have one
+    /// segment and a list that never held anything: nothing to keep.
+    fn keep_list(&mut self, list: Vec<Segment>) {
+        if list.capacity() > 0 && self.spare_lists.len() < SPARE_LISTS {
+            self.spare_lists.push(list);
         }
     }
 
@@ -125,9 +135,9 @@ impl Outlets {
         for segment in rest.drain(..) {
             left -= 1;
             let slot = further(slot, &segment, left);
-            fill(&mut self.outlets[ring].pipe, &mut self.ledger, ring, segment.buffer, slot);
+            fill(&mut self.outlets[ring].pipe, &mut self.ledger, segment.buffer, slot);
         }
-        self.spare_lists.push(rest);
+        self.keep_list(rest);
     }
 
     #[cold]
@@ -140,7 +150,7 @@ impl Outlets {
             let slot = further(slot, &segment, left);
             self.backlogs.push(ring, segment.buffer, slot);
         }
-        self.spare_lists.push(rest);
+        self.keep_list(rest);
     }
 
     fn free(&mut self, parcel: Parcel, stock: &mut Stock) {
@@ -149,22 +159,21 @@ impl Outlets {
         for segment in rest.drain(..) {
             stock.put(segment.buffer);
         }
-        self.spare_lists.push(rest);
+        self.keep_list(rest);
     }
 
     /// Takes home what consumers returned. Answers how many buffers came.
     pub(crate) fn reclaim(&mut self, stock: &mut Stock) -> usize {
         let mut home = 0;
-        for (ring, outlet) in self.outlets.iter_mut().enumerate() {
+        for outlet in &mut self.outlets {
             for _ in 0..RETURNS_AT_ONCE {
-                let Some(slot) = outlet.pipe.take_returned() else { break };
-                match self.ledger.returned(ring, slot.buffer) {
+                let Some((returned, slot)) = outlet.pipe.take_returned(&mut self.ledger) else { break };
+                match returned {
                     Returned::Free(buffer) => {
-                        outlet.pipe.settle();
                         stock.put(buffer);
                         home += 1;
                     }
-                    Returned::Held => outlet.pipe.settle(),
+                    Returned::Held => {}
                     Returned::Violation => outlet.violations += 1,
                 }
                 // Transmission is not a verdict that this yard offers: the packet is freed, and said.
@@ -194,7 +203,7 @@ impl Outlets {
                         outlet.counters.packets += 1;
                         outlet.counters.bytes += u64::from(slot.total);
                     }
-                    fill(&mut outlet.pipe, &mut self.ledger, ring, buffer, slot);
+                    fill(&mut outlet.pipe, &mut self.ledger, buffer, slot);
                 }
                 outlet.dirty = true;
                 moved += 1;
@@ -257,7 +266,7 @@ impl Outlets {
             }
             self.reclaim(stock); // what it returned properly before
             self.outlets[ring].gone = true;
-            self.ledger.reclaim(ring, |buffer| stock.put(buffer));
+            self.outlets[ring].pipe.reclaim(&mut self.ledger, |buffer| stock.put(buffer));
             while self.backlogs.len(ring) > 0 {
                 self.give_up_one(ring, Drop::ConsumerGone, stock);
             }
@@ -298,9 +307,9 @@ impl Outlets {
         self.backlogs.total()
     }
 
-    /// Buffers that consumers hold.
+    /// Buffers that consumers hold who are still there.
     pub(crate) fn outstanding(&self) -> u32 {
-        (0..self.outlets.len()).map(|ring| self.ledger.held(ring)).sum()
+        self.outlets.iter().filter(|o| !o.gone).map(|o| o.pipe.held(&self.ledger)).sum()
     }
 
     /// Counts by ring.
@@ -320,10 +329,9 @@ impl Outlets {
 }
 
 #[inline]
-fn fill(pipe: &mut PipeProducer, ledger: &mut Ledger, ring: usize, buffer: Buffer, slot: Slot) {
-    let index = ledger.send(ring, buffer);
-    let fits = pipe.fill(Slot { buffer: index, ..slot });
-    debug_assert!(fits, "the caller reserved");
+fn fill(pipe: &mut PipeProducer, ledger: &mut Ledger, buffer: Buffer, slot: Slot) {
+    let sent = pipe.send(ledger, buffer, slot);
+    debug_assert!(sent.is_ok(), "the caller reserved");
 }
 
 fn further(first: Slot, segment: &Segment, left: usize) -> Slot {

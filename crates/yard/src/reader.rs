@@ -25,17 +25,22 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 pub struct RingReader {
     ring: u16,
     consumers: Vec<Consumer>,
-    /// The pipe read last: packets are taken from one until it is empty, then from the next.
+    /// The pipe read last: packets are taken from one until it is empty or its turn is over.
     at: usize,
+    /// Packets that may still be taken from it before the others have their turn.
+    turn: u32,
 }
 
 /// Times that a reader looks again before it sleeps: about a microsecond, as long as a batch may take
 /// to come.
 const SPINS: u32 = 64;
 
+/// Packets taken from one pipe before the others have their turn.
+const TURN: u32 = 64;
+
 impl RingReader {
     pub(crate) fn new(ring: u16, consumers: Vec<Consumer>) -> RingReader {
-        RingReader { ring, consumers, at: 0 }
+        RingReader { ring, consumers, at: 0, turn: TURN }
     }
 
     /// Number of the ring.
@@ -47,14 +52,24 @@ impl RingReader {
     #[allow(clippy::should_implement_trait)] // a lending iterator
     pub fn next(&mut self) -> Option<Packet<'_>> {
         let count = self.consumers.len();
+        if self.turn == 0 && count > 1 {
+            self.move_on();
+        }
         for _ in 0..count {
             if self.consumers[self.at].has_next() {
+                self.turn = self.turn.saturating_sub(1);
                 return self.consumers[self.at].next();
             }
-            self.consumers[self.at].let_go();
-            self.at = (self.at + 1) % count;
+            self.move_on();
         }
         None
+    }
+
+    /// Lets the packet last taken go, and turns to the next pipe.
+    fn move_on(&mut self) {
+        self.consumers[self.at].let_go();
+        self.at = (self.at + 1) % self.consumers.len();
+        self.turn = TURN;
     }
 
     /// The pipe that the packet last taken came by, and its number.
@@ -77,7 +92,7 @@ impl RingReader {
     }
 
     fn wait_for_any(&mut self, timeout: Option<Duration>) -> Wait {
-        let deadline = timeout.map(|t| Instant::now() + t);
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t)); // beyond all time: none
         loop {
             let state = self.poll();
             if state != Wait::TimedOut || deadline.is_some_and(|d| d <= Instant::now()) {
@@ -96,7 +111,7 @@ impl RingReader {
             // An ended pipe's wakeup stays readable and would keep the poll from sleeping. One that ends
             // from now on is in the list: its last wakeup must not be missed.
             if consumer.prepare_to_wait() {
-                fds.push(PollFd::from_borrowed_fd((&*consumer).as_fd(), PollFlags::IN));
+                fds.push(PollFd::from_borrowed_fd(consumer.as_fd(), PollFlags::IN));
             } else {
                 asleep &= consumer.is_ended();
             }
@@ -130,8 +145,48 @@ impl RingReader {
         &mut self.consumers
     }
 
+    /// Leaves for good while a later consumer still holds packets of this ring.
+    pub(crate) fn leave(self) {
+        self.consumers.into_iter().for_each(Consumer::leave);
+    }
+
     /// Takes the pipes out, for applications that poll them themselves.
     pub fn into_consumers(self) -> Vec<Consumer> {
         self.consumers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowyard_mem::{Geometry, Ledger, Region, Slot};
+
+    #[test]
+    fn a_busy_pipe_does_not_keep_the_others_waiting() {
+        let geometry = Geometry::new(2048, 0, 1024).expect("geometry");
+        let (region, mut stock) = Region::create("fair", geometry).expect("region");
+        let mut ledger = Ledger::new(&region);
+        let mut pipes = Vec::new();
+        let mut consumers = Vec::new();
+        for port in 0..3u8 {
+            let (mut out, end) = ledger.open_pipe(256).expect("pipe");
+            for _ in 0..256 {
+                let slot = Slot { offset: 256, len: 4, total: 4, port, ..Slot::default() };
+                out.send(&mut ledger, stock.take().expect("enough"), slot).expect("room");
+            }
+            out.commit();
+            pipes.push(out);
+            consumers.push(Consumer::attach_local(end).expect("attach"));
+        }
+        let mut reader = RingReader::new(0, consumers);
+        let mut seen = [0; 3];
+        for _ in 0..3 * TURN {
+            seen[usize::from(reader.next().expect("768 were sent").slot().port)] += 1;
+        }
+        assert_eq!(seen, [TURN; 3]);
+        while let Some(packet) = reader.next() {
+            seen[usize::from(packet.slot().port)] += 1;
+        }
+        assert_eq!(seen, [256; 3]);
     }
 }

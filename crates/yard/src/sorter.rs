@@ -90,7 +90,7 @@ pub struct Sorter<T> {
     learned: Vec<Datagram>,
     /// First fragments that the packet between `look` and `settle` carries, if anyone might care.
     carried: [Option<Datagram>; MAX_CARRIED],
-    /// What `memory.learned()` was when the held packets were last looked at.
+    /// What `memory.learned_elsewhere()` was when the held packets were last looked at.
     looked_at: u64,
     counts: SorterCounts,
 }
@@ -98,7 +98,7 @@ pub struct Sorter<T> {
 impl<T> Sorter<T> {
     /// A sorter with nothing held. Allocates its bound of held packets now.
     pub fn new(classifier: Arc<Classifier>, memory: SharedFragments) -> Sorter<T> {
-        let looked_at = memory.learned();
+        let looked_at = memory.learned_elsewhere();
         let held = VecDeque::with_capacity(HOLD_PACKETS + 1);
         Sorter {
             classifier,
@@ -227,8 +227,8 @@ impl<T> Sorter<T> {
     /// Lets those go whose first fragment another dispatcher has seen. Cheap when nothing waits or
     /// nothing was learned; to be called once a batch.
     pub fn refresh(&mut self, now_ns: u64, emit: &mut impl FnMut(T, &Decision, Route)) {
-        if !self.held.is_empty() && self.looked_at != self.memory.learned() {
-            self.looked_at = self.memory.learned();
+        if !self.held.is_empty() && self.looked_at != self.memory.learned_elsewhere() {
+            self.looked_at = self.memory.learned_elsewhere();
             self.look_again(None, now_ns, emit);
             self.release([None; MAX_CARRIED], now_ns, emit);
         }

@@ -8,10 +8,17 @@
 //! Owned by one thread. What it passes on stays out of the yard's reach and of its own until the next
 //! consumer has returned it; then it goes home by the pipe it came from. A buffer returned that the
 //! next consumer does not hold is a violation: counted, and nothing else. When the next consumer dies,
-//! what it held goes home at once. When the stage goes first, what is still held by the next one is
-//! never returned, rather than overwritten while somebody reads it: the yard counts it as missing.
+//! what it held goes home at once. When the stage goes first, the yard is told that it left: it sends no
+//! more (`consumer-gone`), and keeps what is still held by the next one out of use, rather than overwrite
+//! it while somebody reads; at its end it counts those buffers as missing.
 //!
 //! Never allocates after creation, but for the segments of a packet larger than any before.
+//!
+//! # Invariant
+//! `came_by[buffer]` is not zero exactly while the next consumer holds a slot that this stage kept,
+//! forwarded, and has not released. `kept` holds slots that were kept and neither forwarded nor released.
+//! A slot moves from one to the other or is released, never copied: what the two `unsafe` calls need.
+#![allow(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
@@ -174,7 +181,9 @@ impl Stage {
         }
         let came_by = self.reader().current().0 as u8 + 1;
         for slot in self.kept.drain(..) {
-            let fits = self.next.fill(slot);
+            // SAFETY: the slot leaves `kept` here and is in `came_by` from now on (invariant), so it is
+            // neither released nor forwarded again before it comes back.
+            let fits = unsafe { self.next.forward(slot) };
             debug_assert!(fits, "just reserved");
             self.came_by[slot.buffer as usize] = came_by;
             self.held += 1;
@@ -190,7 +199,7 @@ impl Stage {
     /// # Errors
     /// [`NotPassed`]; `Full` when the time is over.
     pub fn pass_waiting(&mut self, timeout: Option<Duration>) -> Result<(), NotPassed> {
-        let deadline = timeout.map(|t| Instant::now() + t);
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t)); // beyond all time: none
         loop {
             match self.pass() {
                 Err(NotPassed::Full) if !over(deadline) => self.wait_for_next(deadline),
@@ -213,7 +222,7 @@ impl Stage {
     /// Waits until the ring has packets, has ended, or the time is over. What the next consumer returns
     /// goes home meanwhile.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Wait {
-        let deadline = timeout.map(|t| Instant::now() + t);
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t)); // beyond all time: none
         self.let_kept_go();
         loop {
             self.flush();
@@ -248,7 +257,7 @@ impl Stage {
     fn collect(&mut self) {
         let before = self.counters.returned;
         // Bounded by the ring back: its places are given back only behind the loop.
-        while let Some(slot) = self.next.take_returned() {
+        while let Some(slot) = self.next.take_forwarded() {
             if self.home(slot) {
                 self.next.settle();
                 self.counters.returned += 1;
@@ -266,7 +275,9 @@ impl Stage {
     fn home(&mut self, slot: Slot) -> bool {
         let Some(came_by @ 1..) = self.came_by.get_mut(slot.buffer as usize).map(std::mem::take) else { return false };
         self.held -= 1;
-        self.consumers()[usize::from(came_by) - 1].release(slot);
+        // SAFETY: `came_by` says that this buffer was kept from that consumer and not released since, and
+        // taking its mark makes this the one release (invariant).
+        unsafe { self.consumers()[usize::from(came_by) - 1].release(slot) };
         true
     }
 
@@ -290,7 +301,8 @@ impl Stage {
         }
         let reader = self.reader.as_mut().expect("taken only in drop");
         for slot in self.kept.drain(..) {
-            reader.current().1.release(slot);
+            // SAFETY: kept from the pipe read last, and drained from `kept` here: released once.
+            unsafe { reader.current().1.release(slot) };
         }
     }
 
@@ -312,7 +324,7 @@ impl Stage {
     /// Says to the next consumer that no more will come, and waits until it has returned everything,
     /// is gone, or the time is over.
     pub fn finish(mut self, timeout: Option<Duration>) -> StageCounters {
-        self.end(timeout.map(|t| Instant::now() + t));
+        self.end(timeout.and_then(|t| Instant::now().checked_add(t)));
         self.counters()
     }
 
@@ -332,9 +344,8 @@ impl Drop for Stage {
         if self.held > 0 && self.counters.quarantined == 0 {
             self.end(Some(Instant::now() + PATIENCE));
         }
-        if self.held > 0 {
-            // Dropping the reader would give the yard back what the next consumer still reads.
-            std::mem::forget(self.reader.take());
+        if let Some(reader) = self.reader.take().filter(|_| self.held > 0) {
+            reader.leave(); // the yard must not overwrite what the next consumer still reads
         }
     }
 }
@@ -366,9 +377,10 @@ mod tests {
     fn yard(slots: u32) -> (Yard, RingReader) {
         let geometry = Geometry::new(2048, 64, BUFFERS).expect("geometry");
         let (region, stock) = Region::create("stage", geometry).expect("region");
-        let (pipes, ends): (Vec<_>, Vec<_>) = (0..2).map(|_| pipe(&region, slots).expect("pipe")).unzip();
+        let mut ledger = Ledger::new(&region);
+        let (pipes, ends): (Vec<_>, Vec<_>) = (0..2).map(|_| ledger.open_pipe(slots).expect("pipe")).unzip();
         let consumers = ends.into_iter().map(|end| Consumer::attach_local(end).expect("attach")).collect();
-        (Yard { ledger: Ledger::new(&region, 2), region, stock, pipes }, RingReader::new(0, consumers))
+        (Yard { ledger, region, stock, pipes }, RingReader::new(0, consumers))
     }
 
     impl Yard {
@@ -380,20 +392,19 @@ mod tests {
                 assert!(self.region.write(&mut buffer, offset, &[number; 4]));
                 let flags = if n + 1 < segments { slot_flags::MORE } else { 0 };
                 let slot = Slot { offset: offset as u16, len: 4, total: 4, flags, ..Slot::default() };
-                assert!(self.pipes[pipe].fill(Slot { buffer: self.ledger.send(pipe, buffer), ..slot }));
+                self.pipes[pipe].send(&mut self.ledger, buffer, slot).expect("room");
             }
             self.pipes[pipe].commit();
         }
 
         /// Takes home what came; panics if it came by the wrong pipe. Answers the free buffers.
         fn home(&mut self) -> usize {
-            for (number, pipe) in self.pipes.iter_mut().enumerate() {
-                while let Some(slot) = pipe.take_returned() {
-                    let Returned::Free(buffer) = self.ledger.returned(number, slot.buffer) else {
+            for pipe in &mut self.pipes {
+                while let Some((returned, slot)) = pipe.take_returned(&mut self.ledger) {
+                    let Returned::Free(buffer) = returned else {
                         panic!("{slot:?} came home by the wrong pipe, or twice")
                     };
                     self.stock.put(buffer);
-                    pipe.settle();
                 }
                 pipe.release_returned();
             }
@@ -479,12 +490,14 @@ mod tests {
         let second = stage.next().expect("two were sent").buffer_index();
         stage.flush();
         for buffer in [second, BUFFERS as u32, u32::MAX] {
-            next.release(Slot { buffer, ..Slot::default() });
+            // SAFETY: a lie on purpose: nobody looks at a packet meanwhile.
+            unsafe { next.release(Slot { buffer, ..Slot::default() }) };
         }
         stage.flush();
         assert_eq!((stage.counters().violations, stage.held_by_next(), yard.home()), (3, 1, BUFFERS - 2));
         for _ in 0..2 {
-            next.release(Slot { buffer: first, ..Slot::default() });
+            // SAFETY: as above; the second time it is a lie.
+            unsafe { next.release(Slot { buffer: first, ..Slot::default() }) };
         }
         stage.flush();
         assert_eq!((stage.counters().violations, stage.held_by_next(), yard.home()), (4, 0, BUFFERS - 1));
@@ -523,8 +536,10 @@ mod tests {
         stage.flush();
         let packet = next.next().expect("one was passed");
         assert_eq!(stage.finish(Some(Duration::from_millis(1))).quarantined, 1);
-        assert_eq!((yard.home(), yard.pipes[0].consumer_gone()), (BUFFERS - 1, false));
-        assert_eq!(packet.data(), [7; 4]);
+        assert_eq!((yard.home(), yard.pipes[0].consumer_gone()), (BUFFERS - 1, true));
+        assert!(yard.pipes[0].reclaim(&mut yard.ledger, |_| panic!("somebody still reads it")));
+        assert!(yard.pipes[1].reclaim(&mut yard.ledger, |_| panic!("nobody had anything")));
+        assert_eq!((packet.data(), yard.home()), (&[7; 4][..], BUFFERS - 1));
     }
 
     #[test]
@@ -536,7 +551,7 @@ mod tests {
         let late = Duration::from_millis(20);
         let yard = std::thread::spawn(move || {
             std::thread::sleep(late);
-            drop(next.next()); // a return: not the stage's caller's business, but it goes home
+            assert!(next.next().is_some()); // a return: not the stage's caller's business, but it goes home
             next.let_go();
             let deadline = Instant::now() + Duration::from_secs(20);
             while yard.home() < BUFFERS {

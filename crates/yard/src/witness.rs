@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
 use flowyard_mem::{Packet, flags};
-use flowyard_steer::{Frame, LinkType, Policy, ToeplitzKey, card_rss, dissect};
+use flowyard_steer::{Fragments, Frame, LinkType, Policy, ToeplitzKey, card_rss, dissect};
 
 /// Conversations are remembered by 64 bits of a keyless SipHash of theirs: among a million, two
 /// share them with a probability of 3 in 10^8.
@@ -110,6 +110,12 @@ impl Witness {
         }
     }
 
+    /// As the yard's policy sees it: the same header makes the conversation, and the same joins the key.
+    /// Fragments count as the conversation's own, whatever the policy does with them.
+    pub fn with_policy(self, policy: &Policy) -> Witness {
+        Witness { policy: Policy { fragments: Fragments::Follow, ..policy.clone() }, ..self }
+    }
+
     /// Looks at a packet that came from the ring.
     pub fn see_packet(&mut self, packet: &Packet<'_>) {
         let tag = packet.tag();
@@ -139,8 +145,8 @@ impl Witness {
             Some(datagram) => {
                 let datagram = id(&datagram);
                 match self.firsts.get(&datagram) {
-                    Some(first) => first.conversation,
-                    None => return self.orphans.push(Orphan { datagram, time_ns }),
+                    Some(first) if first.time_ns.abs_diff(time_ns) < SAME_DATAGRAM_NS => first.conversation,
+                    _ => return self.orphans.push(Orphan { datagram, time_ns }),
                 }
             }
         };

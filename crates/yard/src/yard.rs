@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use flowyard_mem::{Consumer, Geometry, MemError, PipeProducer, Region, Stock, pipe};
+use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, Region, Stock};
 use flowyard_port::{Opener, PortCounters, PortError, PortInfo, PortSpec, prepare};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
@@ -28,7 +28,8 @@ pub struct YardConfig {
     pub ring_slots: u32,
     /// Annotation bytes in front of every packet: 0, 64, 128, 192 or 256.
     pub annotation_bytes: usize,
-    /// Buffers of the region; `None` for what ports and rings need and as much again to spare.
+    /// Buffers of the region, at least one a dispatcher; `None` for what ports, rings and held fragments
+    /// can hold, and 2048 a dispatcher to spare.
     pub buffers: Option<usize>,
     /// Threads that receive and sort; a port with several queues is shared out among them.
     pub dispatchers: usize,
@@ -87,6 +88,8 @@ pub enum YardError {
     Thread(#[from] std::io::Error),
 }
 
+/// Ports of a yard.
+const MOST_PORTS: usize = 256;
 /// Buffers to spare for each dispatcher beyond what ports, rings and held fragments can hold.
 const SPARE_BUFFERS: usize = 2048;
 
@@ -142,10 +145,11 @@ impl Yard {
                     infos.push((number, port.info().clone()));
                 }
                 let sorter = Sorter::new(classifier.clone(), memory.clone());
-                sources.push(Source { port, number, sorter, ended: false });
+                sources.push(Source::new(port, number, sorter));
             }
-            let pipes = pipes(&region, config, &mut ends)?;
-            let outlets = Outlets::new(&region, pipes, &config.hash);
+            let mut ledger = Ledger::new(&region);
+            let pipes = pipes(&mut ledger, config, &mut ends)?;
+            let outlets = Outlets::new(&region, ledger, pipes, &config.hash);
             dispatchers.push(Dispatcher::new(region.clone(), share, sources, outlets, stop.clone()));
         }
         infos.sort_by_key(|(number, _)| *number); // as given, not as shared out
@@ -251,6 +255,9 @@ fn plan(config: &YardConfig, ports: &[PortSpec]) -> Result<Vec<Part>, YardError>
     if config.dispatchers == 0 || config.dispatchers > 64 {
         return refuse("number of dispatchers", config.dispatchers.to_string(), "1 to 64");
     }
+    if ports.len() > MOST_PORTS {
+        return refuse("number of ports", ports.len().to_string(), "at most 256: slots number them in a byte");
+    }
     let mut live: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut waiting: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut next = [0, 0];
@@ -271,6 +278,14 @@ fn geometry(config: &YardConfig, parts: &[Part]) -> Result<Geometry, MemError> {
     let held: usize = infos().map(|i| i.buffers_held).sum();
     let rings = usize::from(config.rings) * config.ring_slots as usize;
     let fragments = infos().count() * HOLD_PACKETS;
+    if let Some(buffers) = config.buffers.filter(|b| *b < parts.len()) {
+        return Err(MemError::Geometry {
+            object: "region",
+            what: "number of buffers",
+            value: buffers as u64,
+            allowed: "at least one for each dispatcher in use",
+        });
+    }
     let needed = held + rings * parts.len() + fragments + SPARE_BUFFERS * parts.len();
     Geometry::new(buffer_bytes, config.annotation_bytes, config.buffers.unwrap_or(needed))
 }
@@ -281,10 +296,10 @@ fn take_share(stock: &mut Stock, left: usize) -> Stock {
     stock.split(count as u32).expect("nobody has taken a buffer yet, and it is at most all of them")
 }
 
-fn pipes(region: &Region, config: &YardConfig, ends: &mut [Vec<Consumer>]) -> Result<Vec<PipeProducer>, MemError> {
+fn pipes(ledger: &mut Ledger, config: &YardConfig, ends: &mut [Vec<Consumer>]) -> Result<Vec<PipeProducer>, MemError> {
     ends.iter_mut()
         .map(|ends| {
-            let (producer, end) = pipe(region, config.ring_slots)?;
+            let (producer, end) = ledger.open_pipe(config.ring_slots)?;
             ends.push(Consumer::attach_local(end)?);
             Ok(producer)
         })

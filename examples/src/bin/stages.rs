@@ -67,7 +67,7 @@ fn first(port: &str) -> Result<ExitCode, Box<dyn Error>> {
     // A socket that only the child has: no name, and nobody's credentials to check.
     let (ours, theirs) = UnixStream::pair()?;
     let mut child = Command::new(std::env::current_exe()?).arg("--second").stdin(OwnedFd::from(theirs)).spawn()?;
-    handover::send(&ours, &end.handover(Grant::Read)?)?;
+    handover::send(&ours, end.handover(Grant::Read)?)?;
 
     let running = yard.start()?;
     let mut number = 0;

@@ -94,14 +94,21 @@ impl PacketPort {
         if options.promiscuous {
             sys::add_promiscuous(&fd, index).map_err(failed("make the interface promiscuous".into()))?;
         }
+        // Until it has joined its group a socket gets every packet, also those that others of the group
+        // get: so it takes none before.
+        let grouped = shared.parts > 1 || options.fanout.is_some();
+        if grouped {
+            sys::refuse_packets(&fd).map_err(failed("refuse packets until it is in its group".into()))?;
+        }
         sys::bind_packet(&fd, index, libc::ETH_P_ALL as u16)
             .map_err(failed(format!("bind it to {}", shared.interface.name)))?;
         let mut group_words = String::new();
-        if shared.parts > 1 || options.fanout.is_some() {
+        if grouped {
             let mut group = shared.group.lock().unwrap_or_else(PoisonError::into_inner);
             let id = join(&fd, *group, incoming).map_err(failed("join a fan-out group".into()))?;
             group_words = format!(", fan-out group {id}");
             *group = Some(id);
+            sys::accept_packets(&fd).map_err(failed("accept packets".into()))?;
         }
         info.mode = format!(
             "packet socket, {blocks}{group_words}{}{}",
@@ -150,6 +157,7 @@ impl PacketPort {
             return Ok(());
         }
         self.checked = Instant::now();
+        self.statistics(); // the kernel counts in 32 bits and starts anew when read
         match self.links.by_index(self.shared.interface.index) {
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) => {
                 self.ended = true;
@@ -234,7 +242,9 @@ impl Port for PacketPort {
                 continue;
             };
             let front = if self.link == COOKED { &found.cooked[..] } else { &[] };
-            let cut = found.bytes.len().min(LONGEST - COOKED_BYTES);
+            // A packet that all buffers together cannot hold would never go: it is cut.
+            let most = stock.capacity() * self.region.geometry().packet_capacity();
+            let cut = found.bytes.len().min(LONGEST - COOKED_BYTES).min(most.saturating_sub(front.len()));
             let arrival = Arrival {
                 time_ns: found.time_ns,
                 clock: found.clock,
@@ -262,6 +272,10 @@ impl Port for PacketPort {
             }
         }
         if batch.len() > before {
+            if self.checked.elapsed() >= CHECK_EVERY {
+                self.checked = Instant::now();
+                self.statistics(); // the kernel counts in 32 bits and starts anew when read
+            }
             return Ok(Progress::Ready);
         }
         self.check()?;
@@ -293,7 +307,8 @@ impl Port for PacketPort {
             sys::wait_for_processors();
         }
         self.statistics();
-        self.undelivered = (self.kernel_packets - self.kernel_drops).saturating_sub(self.packets + self.malformed);
+        self.undelivered =
+            self.kernel_packets.saturating_sub(self.kernel_drops).saturating_sub(self.packets + self.malformed);
         Ok(self.counters())
     }
 }
