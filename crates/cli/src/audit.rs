@@ -56,7 +56,7 @@ pub struct Audit {
 const MEANING: &str = "\
 What the figures mean:
   conversation  both directions of a flow (the innermost, if it is in a tunnel), all its
-                fragments, and the ICMP errors about it
+                fragments, and the ICMP errors about it; counted from two packets on
   split         its packets are on more than one queue or ring: whoever reads one of
                 them sees only a part of it
   × mean        packets on the busiest queue or ring, over those on an average one
@@ -247,7 +247,7 @@ impl Outline {
             "A card with {} would split {} of {}; Flowyard splits {}.",
             plural(self.queues(), "queue"),
             output::count(f.split_by_card),
-            plural(f.conversations, "conversation"),
+            plural(f.several(), "conversation"),
             output::count(f.split)
         )
     }
@@ -265,6 +265,10 @@ impl Outline {
         let (f, mut said) = (&self.findings, Vec::new());
         if f.conversations == 0 {
             said.push("Nothing in it belongs to an IP conversation.".into());
+        }
+        if f.single > 0 {
+            let single = plural(f.single, "conversation");
+            said.push(format!("Not counted there: {single} of a single packet, which nothing can split."));
         }
         if f.split_by_card > 0 {
             said.push(match f.split_by_symmetric {
@@ -315,7 +319,7 @@ impl Outline {
         }).collect();
         json!({
             "source": self.source, "verdict": self.verdict(), "rss": self.card, "seconds": self.seconds,
-            "packets": f.packets, "bytes": f.bytes, "conversations": f.conversations, "without_ip": f.without_ip,
+            "packets": f.packets, "bytes": f.bytes, "conversations": f.conversations, "single_packet": f.single, "without_ip": f.without_ip,
             "orphan_fragments": f.orphans,
             "card": {
                 "queues": f.queues.len(), "split": f.split_by_card, "causes": causes,

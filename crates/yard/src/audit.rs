@@ -175,7 +175,9 @@ pub struct Audit {
     symmetric: Card,
     policy: Policy,
     conversations: HashMap<Conversation, Seen>,
-    firsts: HashMap<Datagram, First>,
+    /// By ring: where an identifier is used again, a later fragment is taken to belong to the first one
+    /// that it came with.
+    firsts: HashMap<(u16, Datagram), First>,
     orphans: Vec<Orphan>,
     queues: Vec<Load>,
     rings: Vec<Load>,
@@ -205,6 +207,8 @@ pub struct AuditFindings {
     pub bytes: u64,
     /// Conversations with an IP flow.
     pub conversations: u64,
+    /// Of these, those of a single packet, which nothing can split.
+    pub single: u64,
     /// Of these, those whose packets came to more than one ring.
     pub split: u64,
     /// Of these, those that the card would have put on more than one queue.
@@ -229,6 +233,11 @@ pub struct AuditFindings {
 }
 
 impl AuditFindings {
+    /// Conversations of two or more packets: those that can be split.
+    pub fn several(&self) -> u64 {
+        self.conversations - self.single
+    }
+
     /// Packets that show the card no IP header.
     pub fn unseen_total(&self) -> u64 {
         self.unseen.iter().map(|(_, packets)| packets).sum()
@@ -316,13 +325,13 @@ impl Audit {
         };
         let conversation = match dissection.awaited(frame.bytes) {
             None => dissection.conversation(frame.bytes),
-            Some(datagram) => match self.firsts.get(&datagram) {
+            Some(datagram) => match self.firsts.get(&(ring, datagram)) {
                 Some(first) if first.time_ns.abs_diff(time_ns) < FragmentTable::AGE_NS => first.conversation,
                 _ => return self.orphans.push(Orphan { datagram, time_ns, sighting }),
             },
         };
         for datagram in dissection.first_fragments(frame.bytes) {
-            self.firsts.insert(datagram, First { conversation, time_ns });
+            self.firsts.insert((ring, datagram), First { conversation, time_ns });
         }
         self.add(conversation, &sighting);
     }
@@ -355,9 +364,10 @@ impl Audit {
             without_ip: self.without_conversation,
             ..AuditFindings::default()
         };
+        let firsts: HashMap<Datagram, First> = self.firsts.drain().map(|((_, d), first)| (d, first)).collect();
         for orphan in std::mem::take(&mut self.orphans) {
-            // Its first one may have come later, from another ring.
-            match self.firsts.get(&orphan.datagram) {
+            // Its first one came later, or to another ring.
+            match firsts.get(&orphan.datagram) {
                 Some(first) if first.time_ns.abs_diff(orphan.time_ns) < SAME_DATAGRAM_NS => {
                     self.add(first.conversation, &orphan.sighting);
                 }
@@ -367,6 +377,7 @@ impl Audit {
         let mut examples: [Vec<Example>; Cause::ALL.len()] = Default::default();
         for (&conversation, seen) in &self.conversations {
             findings.conversations += 1;
+            findings.single += u64::from(seen.packets == 1);
             findings.split += u64::from(seen.split);
             findings.split_by_symmetric += u64::from(seen.split_by_symmetric);
             if seen.queues.len() < 2 {
@@ -566,5 +577,6 @@ mod tests {
         }
         let findings = audit.finish();
         assert_eq!((findings.conversations, findings.split, findings.split_by_card), (2, 1, 0));
+        assert_eq!((findings.single, findings.several()), (1, 1));
     }
 }

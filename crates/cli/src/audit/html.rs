@@ -88,7 +88,7 @@ footer{margin-top:1.5rem}
 
 fn tiles(page: &mut String, outline: &Outline) {
     let f = &outline.findings;
-    let share = |n| format!("{:.1} %", percent(n, f.conversations));
+    let share = |n| format!("{:.1} %", percent(n, f.several()));
     page.push_str("<div class=\"tiles\">\n");
     for (class, figure, what) in [
         ("card", share(f.split_by_card), "of conversations split by the card"),
