@@ -264,7 +264,7 @@ impl Outlets {
             if self.outlets[ring].gone || !self.outlets[ring].pipe.consumer_gone() {
                 continue;
             }
-            self.reclaim(stock); // what it returned properly before
+            while self.reclaim(stock) > 0 {} // all that it returned properly before
             self.outlets[ring].gone = true;
             self.outlets[ring].pipe.reclaim(&mut self.ledger, |buffer| stock.put(buffer));
             while self.backlogs.len(ring) > 0 {

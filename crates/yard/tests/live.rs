@@ -145,6 +145,7 @@ fn through_a_yard(case: Case, frames: &[Vec<u8>]) -> (Report, Vec<(Vec<Got>, Wit
 
 /// Answers what consumers got: all that there is, each with its ring.
 fn check(case: Case, frames: &[Vec<u8>]) -> Vec<Got> {
+    let _alone = alone();
     let namespace = case.namespace();
     let before = state(&namespace);
     let (report, consumers, [from, until]) = namespace.run(|| through_a_yard(case, frames));
@@ -228,6 +229,7 @@ fn frames_of_several_buffers() {
 #[test]
 fn a_flood_is_lost_by_name_alone_and_ends_within_a_second() {
     require_root!();
+    let _alone = alone();
     let frames = frames();
     for port in ["xdp:fy0", "packet:fy0?blocks=2&block=128"] {
         let case = Case { port, queues: 4, ..CASE };

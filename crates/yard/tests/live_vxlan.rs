@@ -200,6 +200,7 @@ fn listen(network: &Network, place: &Namespace, port: &str, dispatchers: usize) 
 }
 
 fn check(offloads: bool, port: &str, dispatchers: usize) {
+    let _alone = alone();
     let network = Network::new(offloads);
     let place = if port.starts_with("xdp") { &network.hub } else { &network.a };
     let (report, segments, clients) = listen(&network, place, port, dispatchers);

@@ -155,7 +155,7 @@ fn every_capture_of_the_corpus() {
     // Small, because there are many; yet with room for the longest packet.
     let config = YardConfig { rings: 4, ring_slots: 256, buffers: Some(600), pin: false, ..YardConfig::default() };
     let (mut files, mut packets, mut unreadable) = (0, 0, 0);
-    for path in corpus("every_capture_of_the_corpus") {
+    for path in corpus(module_path!()) {
         let name = pcap(&path);
         let alone = Alone::of_capture(&config, &path);
         let expected: usize = alone.iter().map(Vec::len).sum();

@@ -198,6 +198,37 @@ fn a_consumer_that_dies_takes_nothing_of_the_others() {
 }
 
 #[test]
+fn what_a_consumer_returned_before_it_died_is_no_violation() {
+    // The dispatcher stands still while the consumer takes a whole ring, returns it, and dies.
+    let (full, fill) = std::sync::mpsc::channel();
+    let (die, died) = std::sync::mpsc::channel();
+    let stand_still = move |packets| {
+        if packets == 2048 {
+            full.send(()).expect("the consumer waits");
+            died.recv().expect("the consumer dies");
+            std::thread::sleep(Duration::from_millis(120)); // longer than between looks at consumers
+        }
+    };
+    let port = Impatient::held_up("gen:mix?packets=4096", Box::new(stand_still));
+    let (yard, mut readers) = Yard::open_over(&rings(1), port).expect("memory");
+    let mut reader = readers.remove(0);
+    let consumer = std::thread::spawn(move || {
+        fill.recv().expect("the dispatcher fills the ring");
+        let mut taken = 0;
+        while reader.next().is_some() {
+            taken += 1;
+        }
+        drop(reader);
+        die.send(()).expect("the dispatcher waits");
+        taken
+    });
+    let report = join(yard.start().expect("a thread"));
+    assert_eq!(consumer.join().expect("no panic"), 1024);
+    assert!(report.sums_agree(), "{report:?}");
+    assert_eq!((report.received(), report.violations, report.buffers_missing), (4096, 0, 0));
+}
+
+#[test]
 fn all_consumers_gone_and_the_yard_still_ends() {
     let (yard, readers) = Yard::open(&rings(3), &specs(&["gen:mix?packets=50000"])).expect("memory");
     drop(readers);

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flowyard::mem::{Packet, Tag, Wait};
@@ -29,6 +30,13 @@ pub fn spec(name: &str) -> PortSpec {
 
 pub fn specs(names: &[&str]) -> Vec<PortSpec> {
     names.iter().map(|name| spec(name)).collect()
+}
+
+/// Held by a test while it is alone with the kernel. A program that another thread is starting has
+/// copies of our descriptors until it runs: an interface would stay taken for as long.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a consumer saw of its ring.
@@ -131,9 +139,9 @@ pub fn pcap(path: &Path) -> String {
 }
 
 /// The captures of the folder that FLOWYARD_CORPUS names, in order; none, and a word about it, without.
-pub fn corpus(test: &str) -> Vec<PathBuf> {
+pub fn corpus(module: &str) -> Vec<PathBuf> {
     let Some(folder) = std::env::var_os("FLOWYARD_CORPUS") else {
-        flowyard_testkit::net::skipped(test, line!(), "set FLOWYARD_CORPUS to a folder with captures/");
+        flowyard_testkit::net::skipped(module, line!(), "set FLOWYARD_CORPUS to a folder with captures/");
         return Vec::new();
     };
     let folder = Path::new(&folder).join("captures");
@@ -148,12 +156,20 @@ pub fn corpus(test: &str) -> Vec<PathBuf> {
 pub struct Impatient {
     info: PortInfo,
     inner: Box<dyn Opener>,
+    before: Before,
 }
+
+/// Called before anything is received, with the number of packets so far. May hold the dispatcher up.
+pub type Before = Box<dyn FnMut(u64) + Send>;
 
 impl Impatient {
     pub fn over(name: &str) -> Box<Impatient> {
+        Impatient::held_up(name, Box::new(|_| ()))
+    }
+
+    pub fn held_up(name: &str, before: Before) -> Box<Impatient> {
         let inner = flowyard::port::prepare(&spec(name), 1).expect("a good name").remove(0);
-        Box::new(Impatient { info: PortInfo { can_wait: false, ..inner.info().clone() }, inner })
+        Box::new(Impatient { info: PortInfo { can_wait: false, ..inner.info().clone() }, inner, before })
     }
 }
 
@@ -168,13 +184,14 @@ impl Opener for Impatient {
         stock: &mut flowyard::mem::Stock,
     ) -> Result<Box<dyn Port>, PortError> {
         let inner = self.inner.open(region, stock)?;
-        Ok(Box::new(ImpatientPort { info: self.info, inner }))
+        Ok(Box::new(ImpatientPort { info: self.info, inner, before: self.before }))
     }
 }
 
 struct ImpatientPort {
     info: PortInfo,
     inner: Box<dyn Port>,
+    before: Before,
 }
 
 impl Port for ImpatientPort {
@@ -188,6 +205,8 @@ impl Port for ImpatientPort {
         batch: &mut Vec<Received>,
         limit: usize,
     ) -> Result<Progress, PortError> {
+        let packets = self.inner.counters().packets;
+        (self.before)(packets);
         self.inner.receive(stock, batch, limit)
     }
 
