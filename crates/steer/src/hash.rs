@@ -42,6 +42,25 @@
 //!
 //! and VLAN and virtual network are then exclusive-ored on.
 //!
+//! # Quality
+//!
+//! χ² over 2^20 conversations of consecutive addresses and ports, as standard deviations from what a
+//! random function gives (`cargo run -p flowyard-steer --release --example hash_quality`). Linear
+//! hashes are too even on such input (below −3) or collapse (far above); neither is chance, and it is
+//! the pattern of the addresses that decides which.
+//!
+//! | conversations | hash | 16 buckets | 64 | 4096 |
+//! |---|---|---|---|---|
+//! | 4096 clients × 256 ports, one server | default | −0.0 | +1.0 | −1.6 |
+//! | | Toeplitz, Microsoft's key | −2.7 | −5.6 | −45 |
+//! | | Toeplitz, symmetric key | −2.7 | −5.6 | +11541 |
+//! | 1024 clients × 1024 servers, fixed ports | default | −0.9 | −0.1 | +0.6 |
+//! | | Toeplitz, Microsoft's key | −2.7 | −5.6 | −45 |
+//! | | Toeplitz, symmetric key | −2.7 | −5.6 | +34715 |
+//! | IPv6, 1024 × 1024 last words | default | −0.4 | −0.5 | +1.5 |
+//! | | Toeplitz, Microsoft's key | −2.7 | −5.6 | −45 |
+//! | | Toeplitz, symmetric key | −2.7 | −5.6 | +34715 |
+//!
 //! # Vectors
 //!
 //! | conversation | seed | hash |

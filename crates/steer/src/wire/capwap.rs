@@ -40,3 +40,40 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
         _ => Err(Stop::Opaque),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    fn over_udp(port: u16, payload: &[u8]) -> std::vec::Vec<u8> {
+        eth(0x0800, &ipv4(A4, B4, 17, &udp(40000, port, payload)))
+    }
+
+    /// Header length in words, binding, and the two bytes with the flags.
+    fn capwap(binding: u8, native: bool, flags: u8, offset: u16, payload: &[u8]) -> std::vec::Vec<u8> {
+        let header = [0, 2 << 3, binding << 1 | u8::from(native), flags, 0, 1];
+        [&header[..], &offset.to_be_bytes(), payload].concat()
+    }
+
+    #[test]
+    fn frames_of_both_kinds() {
+        let wlan = [&[0x08, 0x01, 0, 0][..], &[2; 18], &[0, 0], &snap(0x0800, &tcp4())].concat();
+        let stack = "eth/ip/udp/capwap/wlan/llc/ip/tcp";
+        carries(&over_udp(5247, &capwap(1, true, 0, 0, &wlan)), stack);
+        carries(&over_udp(5247, &capwap(1, false, 0, 0, &eth(0x0800, &tcp4()))), "eth/ip/udp/capwap/eth/ip/tcp");
+        // Its own fragments: the first is looked into.
+        carries(&over_udp(5247, &capwap(1, true, 0x80, 0, &wlan)), stack);
+        expect(&over_udp(5247, &capwap(1, true, 0x80, 8 << 3, &wlan)), "eth/ip/udp/capwap", Stop::Opaque);
+    }
+
+    #[test]
+    fn what_carries_nothing_readable() {
+        expect(&over_udp(5247, &[1, 0, 0, 0, 0x17, 0xfe, 0xfd, 0]), "eth/ip/udp/capwap", Stop::Encrypted);
+        expect(&over_udp(5247, &capwap(1, true, 0x08, 0, &[0; 16])), "eth/ip/udp/capwap", Stop::Control);
+        expect(&over_udp(5247, &capwap(2, true, 0, 0, &[0; 40])), "eth/ip/udp/capwap", Stop::Opaque);
+        expect(&over_udp(5247, &[0x20; 40]), "eth/ip/udp", Stop::NotTunnel);
+        expect(&over_udp(5246, &[0; 16]), "eth/ip/udp/capwap_ctl", Stop::Control);
+    }
+}

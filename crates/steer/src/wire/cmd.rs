@@ -25,3 +25,18 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     let kind = u16::from_be_bytes(kind);
     eth::by_type_or_length(kind, walk)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn metadata_before_and_after_the_type() {
+        carries(&eth(0x8909, &[&[1, 1, 0, 1, 0, 9, 0x08, 0x00][..], &tcp4()].concat()), "eth/cmd/ip/tcp");
+        let carried = [&[0x08, 0x00, 1, 1, 0, 1, 0, 9][..], &tcp4()].concat();
+        carries(&eth(0x0800, &ipv4(A4, B4, 47, &gre(0, 0x8909, &carried))), "eth/ip/gre/cmd/ip/tcp");
+        expect(&eth(0x8909, &[1, 9, 0]), "eth/cmd", Stop::Truncated);
+    }
+}

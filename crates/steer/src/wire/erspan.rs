@@ -28,3 +28,37 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(len)?;
     Ok(Layer::Eth)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::{Id, LinkType, Stop};
+
+    fn carried(packet: &[u8]) -> std::vec::Vec<u8> {
+        eth(0x0800, &ipv4(A4, B4, 47, packet))
+    }
+
+    #[test]
+    fn types_one_to_three() {
+        let inner = eth(0x0800, &tcp4());
+        carries(&carried(&gre(0, 0x88be, &inner)), "eth/ip/gre/eth/ip/tcp");
+        for three in [false, true] {
+            let frame = carried(&erspan(three, &inner));
+            carries(&frame, "eth/ip/gre/erspan/eth/ip/tcp");
+            let ids = look(LinkType::ETHERNET, &frame).1.ids;
+            assert!(ids.contains(&Id::ErspanVersion(if three { 3 } else { 2 })) && ids.contains(&Id::ErspanSession(7)));
+        }
+        // Type III with its platform subheader.
+        let header = [0x20, 0, 3, 0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        let frame = carried(&gre(0x1000, 0x22eb, &join(&header, &inner)));
+        carries(&frame, "eth/ip/gre/erspan/eth/ip/tcp");
+        assert!(look(LinkType::ETHERNET, &frame).1.ids.contains(&Id::ErspanSession(1023)));
+    }
+
+    #[test]
+    fn damage() {
+        expect(&carried(&gre(0x1000, 0x88be, &[0x50; 40])), "eth/ip/gre/erspan", Stop::Malformed);
+        expect(&carried(&gre(0x1000, 0x22eb, &[0x20; 11])), "eth/ip/gre/erspan", Stop::Truncated);
+    }
+}

@@ -19,3 +19,19 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(LEN)?;
     Ok(Layer::Eth)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn version_3_either_way_round() {
+        for first in [0x30, 0x03] {
+            let packet = join(&[first, 0], &eth(0x0800, &tcp4()));
+            carries(&eth(0x0800, &ipv4(A4, B4, 97, &packet)), "eth/ip/etherip/eth/ip/tcp");
+        }
+        expect(&eth(0x0800, &ipv4(A4, B4, 97, &[0x40; 40])), "eth/ip/etherip", Stop::Malformed);
+    }
+}

@@ -25,3 +25,20 @@ pub(crate) fn trill<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(TRILL_LEN + usize::from(word >> 6 & 0x1f) * 4)?;
     Ok(Layer::Eth)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn frames_in_fabrics() {
+        carries(&eth(0x8903, &join(&[0, 0x50], &eth(0x0800, &tcp4()))), "eth/fabricpath/eth/ip/tcp");
+        carries(&eth(0x22f3, &join(&[0, 0x3f, 0, 1, 0, 2], &eth(0x0800, &tcp4()))), "eth/trill/eth/ip/tcp");
+        // Two words of options.
+        let options = join(&[0, 0xbf, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0], &eth(0x86dd, &tcp6()));
+        carries(&eth(0x22f3, &options), "eth/trill/eth/ipv6/tcp");
+        expect(&eth(0x22f3, &[0x40, 0, 0, 1, 0, 2]), "eth/trill", Stop::Malformed);
+    }
+}

@@ -46,3 +46,39 @@ fn skip_to<O: Observer>(layer: Layer, walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(1)?;
     Ok(layer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::{LinkType, Stop};
+
+    const LINK: LinkType = LinkType::FRELAY;
+
+    /// DLCI 100 in two bytes: 0x1841 has the last bit set in its second byte.
+    const ADDRESS: [u8; 2] = [0x18, 0x41];
+
+    #[test]
+    fn identifiers_of_rfc_2427() {
+        let frame = |rest: &[u8], packet: &[u8]| [&ADDRESS[..], rest, packet].concat();
+        expect_link(LINK, &frame(&[3, 0xcc], &tcp4()), "fr/ip/tcp", Stop::Transport);
+        expect_link(LINK, &frame(&[3, 0x8e], &tcp6()), "fr/ipv6/tcp", Stop::Transport);
+        expect_link(LINK, &frame(&[3, 0xcf, 0, 0x21], &tcp4()), "fr/ppp/ip/tcp", Stop::Transport);
+        // Padded, then SNAP with an EtherType and with a bridged frame.
+        let snap = [3, 0, 0x80, 0, 0, 0, 0x08, 0x00];
+        expect_link(LINK, &frame(&snap, &tcp4()), "fr/ip/tcp", Stop::Transport);
+        let bridged = [3, 0, 0x80, 0, 0x80, 0xc2, 0, 7];
+        expect_link(LINK, &frame(&bridged, &eth(0x86dd, &tcp6())), "fr/eth/ipv6/tcp", Stop::Transport);
+        expect_link(LINK, &frame(&[3, 0xb1], &[0; 9]), "fr", Stop::NotIp);
+    }
+
+    #[test]
+    fn ethertypes_and_long_addresses() {
+        expect_link(LINK, &join(&[0x18, 0x41, 0x08, 0x00], &tcp4()), "fr/ip/tcp", Stop::Transport);
+        expect_link(LINK, &join(&[0x18, 0x40, 0x01, 0x08, 0x00], &tcp4()), "fr/ip/tcp", Stop::Transport);
+        expect_link(LINK, &join(&[0x18, 0x40, 0x40, 0x01, 3, 0xcc], &tcp4()), "fr/ip/tcp", Stop::Transport);
+        expect_link(LINK, &[0x18], "fr", Stop::Truncated);
+        expect_link(LINK, &[0x18, 0x41, 3], "fr", Stop::Truncated);
+        expect_link(LINK, &[0x18, 0x41, 0x12, 0x34], "fr", Stop::UnknownEthertype);
+    }
+}

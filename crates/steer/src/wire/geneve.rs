@@ -26,3 +26,33 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(LEN + usize::from(first & OPTIONS) * 4)?;
     next
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::{Stop, TunnelKind};
+
+    fn over_udp(port: u16, payload: &[u8]) -> std::vec::Vec<u8> {
+        eth(0x0800, &ipv4(A4, B4, 17, &udp(40000, port, payload)))
+    }
+
+    #[test]
+    fn options_are_skipped() {
+        for options in [0, 1, 63] {
+            let bridged = geneve(0x0a_0b0c, options, 0x6558, &eth(0x0800, &tcp4()));
+            let found = carries(&over_udp(6081, &bridged), "eth/ip/udp/geneve/eth/ip/tcp");
+            assert_eq!(found.tunnel(), Some((TunnelKind::Geneve, 0x0a_0b0c)));
+            carries(&over_udp(6081, &geneve(1, options, 0x86dd, &tcp6())), "eth/ip/udp/geneve/ipv6/tcp");
+        }
+    }
+
+    #[test]
+    fn what_is_not_geneve() {
+        let mut version = geneve(1, 0, 0x0800, &tcp4());
+        version[0] |= 0x40;
+        expect(&over_udp(6081, &version), "eth/ip/udp", Stop::NotTunnel);
+        expect(&over_udp(6081, &geneve(1, 0, 0x1234, &tcp4())), "eth/ip/udp", Stop::NotTunnel);
+        expect(&over_udp(6081, &geneve(1, 63, 0x0800, &[])[..40]), "eth/ip/udp/geneve", Stop::Truncated);
+    }
+}

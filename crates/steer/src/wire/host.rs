@@ -79,3 +79,70 @@ fn by_family(family: u8) -> Step {
         _ => Err(Stop::NotIp),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::{LinkType, Stop};
+
+    use std::vec::Vec;
+
+    /// An attribute of NFLOG, padded to 4 bytes.
+    fn attribute(big: bool, kind: u16, value: &[u8]) -> Vec<u8> {
+        let len = 4 + value.len() as u16;
+        let bytes = |n: u16| if big { n.to_be_bytes() } else { n.to_le_bytes() };
+        let mut attribute = [&bytes(len)[..], &bytes(kind), value].concat();
+        attribute.resize(attribute.len().next_multiple_of(4), 0);
+        attribute
+    }
+
+    #[test]
+    fn nflog_attributes_in_both_byte_orders() {
+        for big in [false, true] {
+            let before = [attribute(big, 1, &[8, 0, 0, 0]), attribute(big, 10, b"prefix\0")].concat();
+            let four = [&[2, 0, 0, 5][..], &before, &attribute(big, 9, &tcp4())].concat();
+            is_the_flow(&expect_link(LinkType::NFLOG, &four, "nflog/ip/tcp", Stop::Transport), &four);
+            let six = [&[10, 0, 0, 5][..], &before, &attribute(big, 9, &tcp6())].concat();
+            is_the_flow(&expect_link(LinkType::NFLOG, &six, "nflog/ipv6/tcp", Stop::Transport), &six);
+        }
+        expect_link(LinkType::NFLOG, &[7, 0, 0, 0, 4, 0, 9, 0], "nflog", Stop::NotIp);
+        expect_link(LinkType::NFLOG, &[2, 0, 0, 0, 3, 0, 9, 0], "nflog", Stop::Malformed);
+        expect_link(LinkType::NFLOG, &[2, 0, 0, 0, 4, 0, 1, 0], "nflog", Stop::Truncated);
+        let many = [&[2, 0, 0, 0][..], &attribute(false, 1, &[]).repeat(40)].concat();
+        expect_link(LinkType::NFLOG, &many, "nflog", Stop::Malformed);
+    }
+
+    #[test]
+    fn pktap_names_the_link_type_inside() {
+        let pktap = |link: u8, packet: &[u8]| {
+            let mut header = std::vec![0; 108];
+            header[0] = 108;
+            header[4] = 1;
+            header[8] = link;
+            join(&header, packet)
+        };
+        for link in [LinkType::PKTAP, LinkType::PKTAP_APPLE] {
+            expect_link(link, &pktap(1, &eth(0x0800, &tcp4())), "pktap/eth/ip/tcp", Stop::Transport);
+            expect_link(link, &pktap(0, &join(&[2, 0, 0, 0], &tcp4())), "pktap/null/ip/tcp", Stop::Transport);
+            expect_link(link, &pktap(12, &tcp6()), "pktap/raw/ipv6/tcp", Stop::Transport);
+            expect_link(link, &pktap(149, &[]), "pktap", Stop::Malformed);
+            expect_link(link, &[9, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0], "pktap", Stop::Malformed);
+        }
+    }
+
+    #[test]
+    fn pflog_and_direction() {
+        let mut header = std::vec![0; 64];
+        header[..2].copy_from_slice(&[61, 2]);
+        expect_link(LinkType::PFLOG, &join(&header, &tcp4()), "pflog/ip/tcp", Stop::Transport);
+        header[1] = 24;
+        expect_link(LinkType::PFLOG, &join(&header, &tcp6()), "pflog/ipv6/tcp", Stop::Transport);
+        let ppp = join(&[1, 0xff, 3, 0, 0x21], &tcp4());
+        expect_link(LinkType::PPP_WITH_DIR, &ppp, "direction/ppp/ip/tcp", Stop::Transport);
+        let hdlc = join(&[0, 0x0f, 0, 8, 0], &tcp4());
+        expect_link(LinkType::C_HDLC_WITH_DIR, &hdlc, "direction/chdlc/ip/tcp", Stop::Transport);
+        let relay = join(&[0, 0x18, 0x41, 3, 0xcc], &tcp4());
+        expect_link(LinkType::FRELAY_WITH_DIR, &relay, "direction/fr/ip/tcp", Stop::Transport);
+    }
+}

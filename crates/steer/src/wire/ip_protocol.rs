@@ -11,6 +11,11 @@ pub(crate) fn next(family: Family, protocol: u8) -> Step {
     table[protocol as usize]
 }
 
+/// Whether the number means something here.
+pub(crate) fn is_known(family: Family, protocol: u8) -> bool {
+    next(family, protocol) != Err(Stop::UnknownProtocol)
+}
+
 static TABLE_V4: [Step; 256] = table(false);
 static TABLE_V6: [Step; 256] = table(true);
 

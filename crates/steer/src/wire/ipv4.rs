@@ -15,6 +15,8 @@ pub(crate) const PROTOCOL: usize = 9;
 pub(crate) const SRC: Field = 12..16;
 /// Destination address.
 pub(crate) const DST: Field = 16..20;
+/// Longest packet that a tunnel in UDP is believed to carry, in bytes: a jumbo frame's.
+pub(crate) const LONGEST: usize = 9216;
 /// Both addresses.
 pub(crate) const ADDRESSES: Field = 12..20;
 
@@ -63,6 +65,16 @@ pub(crate) fn plausible(bytes: &[u8]) -> bool {
     let len = usize::from(header[0] & 0x0f) * 4;
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
     header[0] >> 4 == 4 && len >= MIN_LEN && (total >= len || total == 0)
+}
+
+/// Whether these bytes are believable as an IPv4 header where anything may stand: beyond that, the
+/// protocol is a known one and the packet no longer than frames are.
+pub(crate) fn likely(bytes: &[u8]) -> bool {
+    let Some(header) = bytes.first_chunk::<MIN_LEN>().filter(|_| plausible(bytes)) else {
+        return false;
+    };
+    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    total <= LONGEST && ip_protocol::is_known(Family::V4, header[PROTOCOL])
 }
 
 /// Whether the header checksum is right (RFC 1071); options are not looked at, so a header with

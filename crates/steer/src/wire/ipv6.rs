@@ -1,6 +1,6 @@
 //! IPv6 (RFC 8200 section 3).
 
-use super::{Field, ip_protocol};
+use super::{Field, ip_protocol, ipv4};
 use crate::dissection::Family;
 use crate::walk::{Step, Walk};
 use crate::{Observer, Stop};
@@ -35,6 +35,16 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
 /// Whether these bytes are believable as an IPv6 header, where nothing else says what they are.
 pub(crate) fn plausible(bytes: &[u8]) -> bool {
     matches!(bytes.first_chunk::<LEN>(), Some(header) if header[0] >> 4 == 6)
+}
+
+/// Whether these bytes are believable as an IPv6 header where anything may stand: beyond that, the
+/// next header is a known one and the packet no longer than frames are.
+pub(crate) fn likely(bytes: &[u8]) -> bool {
+    let Some(header) = bytes.first_chunk::<LEN>().filter(|_| plausible(bytes)) else {
+        return false;
+    };
+    let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    payload <= ipv4::LONGEST && ip_protocol::is_known(Family::V6, header[6])
 }
 
 /// Whether the payload ends where the bytes do.

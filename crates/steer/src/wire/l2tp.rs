@@ -65,3 +65,55 @@ fn session_3<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     walk.tunnel(TunnelKind::L2tp, session);
     Err(Stop::Opaque)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::{Id, LinkType, Stop, TunnelKind};
+
+    fn over_udp(port: u16, payload: &[u8]) -> std::vec::Vec<u8> {
+        eth(0x0800, &ipv4(A4, B4, 17, &udp(40000, port, payload)))
+    }
+
+    #[test]
+    fn version_2_with_all_flags() {
+        for flags in 0u16..8 {
+            let (length, sequence, offset) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+            let word = 2 | u16::from(length) << 14 | u16::from(sequence) << 11 | u16::from(offset) << 9;
+            let mut header = word.to_be_bytes().to_vec();
+            if length {
+                header.extend([0, 99]);
+            }
+            header.extend([0, 5, 0, 6]);
+            if sequence {
+                header.extend([0; 4]);
+            }
+            if offset {
+                header.extend([0, 2, 0xee, 0xee]);
+            }
+            let frame = over_udp(1701, &join(&header, &ppp(0x21, &tcp4())));
+            let found = carries(&frame, "eth/ip/udp/l2tp/ppp/ip/tcp");
+            assert_eq!(found.tunnel(), Some((TunnelKind::L2tp, 5 << 16 | 6)));
+            let notes = look(LinkType::ETHERNET, &frame).1;
+            assert!(notes.ids.contains(&Id::L2tpTunnel(5)) && notes.ids.contains(&Id::L2tpSession(6)));
+        }
+        expect(&over_udp(1701, &[0xc8, 2, 0, 12, 0, 5, 0, 0, 0, 0, 0, 0]), "eth/ip/udp/l2tp", Stop::Control);
+    }
+
+    #[test]
+    fn version_3_is_known_to_its_ends_alone() {
+        expect(&over_udp(1701, &join(&[0, 3, 0, 0, 0, 0, 0, 9], &[0; 30])), "eth/ip/udp/l2tp", Stop::Opaque);
+        expect(&over_udp(1701, &[0xc8, 3, 0, 12, 0, 0, 0, 0]), "eth/ip/udp/l2tp", Stop::Control);
+        let plain = |session: [u8; 4]| eth(0x0800, &ipv4(A4, B4, 115, &join(&session, &[0; 30])));
+        expect(&plain([0, 0, 0, 9]), "eth/ip/l2tp", Stop::Opaque);
+        expect(&plain([0; 4]), "eth/ip/l2tp", Stop::Control);
+        assert!(look(LinkType::ETHERNET, &plain([0, 0, 0, 9])).1.ids.contains(&Id::L2tpv3Session(9)));
+    }
+
+    #[test]
+    fn what_is_not_l2tp() {
+        expect(&over_udp(1701, &[0x77; 40]), "eth/ip/udp", Stop::NotTunnel);
+        expect(&over_udp(1701, &[0x00, 0xf2, 0, 0, 0, 0]), "eth/ip/udp", Stop::NotTunnel);
+    }
+}

@@ -26,3 +26,21 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(2)?;
     eth::by_type_or_length(kind, walk)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn signed_frames_are_read_and_encrypted_ones_end() {
+        let check = [0x77; 16];
+        let signed = [&[0, 0, 0, 0, 0, 1, 0x08, 0x00][..], &tcp4(), &check].concat();
+        carries(&eth(0x88e5, &signed), "eth/macsec/ip/tcp");
+        let channel = [&[0x20, 0, 0, 0, 0, 1][..], &[2; 8], &[0x86, 0xdd], &tcp6(), &check].concat();
+        carries(&eth(0x88e5, &channel), "eth/macsec/ipv6/tcp");
+        expect(&eth(0x88e5, &[&[0x0c, 0, 0, 0, 0, 1][..], &[0x99; 40]].concat()), "eth/macsec", Stop::Encrypted);
+        expect(&eth(0x88e5, &[0; 5]), "eth/macsec", Stop::Truncated);
+    }
+}

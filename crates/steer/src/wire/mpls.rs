@@ -71,7 +71,7 @@ pub(crate) fn plausible(bytes: &[u8]) -> bool {
     let Some(rest) = bottom.and_then(|entry| bytes.get((entry + 1) * LEN..)) else {
         return false;
     };
-    ipv4::plausible(rest) || ipv6::plausible(rest) || rest.first() == Some(&0)
+    ipv4::likely(rest) || ipv6::likely(rest) || rest.first() == Some(&0)
 }
 
 #[cfg(test)]

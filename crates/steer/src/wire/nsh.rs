@@ -30,3 +30,34 @@ pub(crate) fn next(protocol: u8) -> Step {
         _ => return Err(Stop::UnknownProtocol),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::Stop;
+
+    #[test]
+    fn fixed_and_variable_contexts() {
+        for (next, packet, rest) in [
+            (1, tcp4(), "ip/tcp"),
+            (2, tcp6(), "ipv6/tcp"),
+            (3, eth(0x0800, &tcp4()), "eth/ip/tcp"),
+            (5, mpls(16, true, &tcp4()), "mpls/ip/tcp"),
+            (4, nsh(1, &tcp4()), "nsh/ip/tcp"),
+        ] {
+            carries(&eth(0x894f, &nsh(next, &packet)), &std::format!("eth/nsh/{rest}"));
+            // Type 2 without a context.
+            let short = join(&[0x0f, 0xc2, 2, next, 0, 0, 9, 255], &packet);
+            carries(&eth(0x894f, &short), &std::format!("eth/nsh/{rest}"));
+        }
+    }
+
+    #[test]
+    fn damage() {
+        expect(&eth(0x894f, &[0x4f, 0xc2, 2, 1, 0, 0, 0, 0]), "eth/nsh", Stop::Malformed);
+        expect(&eth(0x894f, &[0x0f, 0xc1, 2, 1, 0, 0, 0, 0]), "eth/nsh", Stop::Malformed);
+        expect(&eth(0x894f, &[0x0f, 0xff, 2, 1, 0, 0, 0, 0]), "eth/nsh", Stop::Truncated);
+        expect(&eth(0x894f, &[0x0f, 0xc2, 2, 9, 0, 0, 0, 0]), "eth/nsh", Stop::UnknownProtocol);
+    }
+}

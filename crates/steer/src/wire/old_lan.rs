@@ -63,3 +63,47 @@ pub(crate) fn isl<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
 pub(crate) fn is_isl(header: &[u8; 14]) -> bool {
     matches!(header, [0x01 | 0x03, 0x00, 0x0c, 0x00, 0x00, ..])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::{LinkType, Stop};
+
+    #[test]
+    fn token_ring_with_and_without_a_route() {
+        let plain = [&[0x10, 0x40][..], &[2; 12], &snap(0x0800, &tcp4())].concat();
+        is_the_flow(&expect_link(LinkType::TOKEN_RING, &plain, "tr/llc/ip/tcp", Stop::Transport), &plain);
+        // Two hops: 6 bytes of routing information.
+        let mut routed = [&[0x10, 0x40][..], &[2; 12], &[6, 0, 0, 1, 0, 2], &snap(0x86dd, &tcp6())].concat();
+        routed[8] |= 0x80;
+        is_the_flow(&expect_link(LinkType::TOKEN_RING, &routed, "tr/llc/ipv6/tcp", Stop::Transport), &routed);
+        let control = [&[0x10, 0x00][..], &[2; 20]].concat();
+        expect_link(LinkType::TOKEN_RING, &control, "tr", Stop::NotIp);
+    }
+
+    #[test]
+    fn fddi_and_atm() {
+        let fddi = |control: u8| [&[control][..], &[2; 12], &snap(0x0800, &tcp4())].concat();
+        for control in [0x50, 0x57, 0xd0] {
+            expect_link(LinkType::FDDI, &fddi(control), "fddi/llc/ip/tcp", Stop::Transport);
+        }
+        expect_link(LinkType::FDDI, &fddi(0x41), "fddi", Stop::NotIp);
+        expect_link(LinkType::ATM_RFC1483, &snap(0x0800, &tcp4()), "llc/ip/tcp", Stop::Transport);
+        let atm = |kind: u8| [&[kind, 0, 0, 40][..], &snap(0x86dd, &tcp6())].concat();
+        expect_link(LinkType::SUNATM, &atm(0x82), "atm/llc/ipv6/tcp", Stop::Transport);
+        expect_link(LinkType::SUNATM, &atm(0x01), "atm", Stop::NotIp);
+    }
+
+    #[test]
+    fn isl_is_known_by_its_address() {
+        // DA of 40 bits, type and user, SA, length, SNAP, high bits of SA, VLAN, index, reserved.
+        let mut header = std::vec![0x01, 0, 0x0c, 0, 0, 0];
+        header.extend([2; 6]);
+        header.extend([0, 90, 0xaa, 0xaa, 3, 0, 0, 0x0c, 0, 9, 0, 0, 0, 0]);
+        carries(&join(&header, &eth(0x0800, &tcp4())), "eth/isl/eth/ip/tcp");
+        header[0] = 0x03;
+        carries(&join(&header, &eth(0x86dd, &tcp6())), "eth/isl/eth/ipv6/tcp");
+        expect(&header[..20], "eth/isl", Stop::Truncated);
+    }
+}

@@ -16,3 +16,20 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     walk.skip(LEN)?;
     eth::by_type_or_length(kind, walk)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::{Id, LinkType, Stop};
+
+    #[test]
+    fn customer_frames() {
+        let frame = eth(0x88e7, &join(&[0, 1, 2, 3], &eth(0x0800, &tcp4())));
+        carries(&frame, "eth/dot1ah/ip/tcp");
+        assert!(look(LinkType::ETHERNET, &frame).1.ids.contains(&Id::Isid(0x01_0203)));
+        let backbone = eth(0x88a8, &vlan(5, 0x88e7, &join(&[0; 4], &eth(0x8100, &vlan(9, 0x86dd, &tcp6())))));
+        carries(&backbone, "eth/dot1ad/dot1ah/vlan/ipv6/tcp");
+        expect(&eth(0x88e7, &[0; 17]), "eth/dot1ah", Stop::Truncated);
+    }
+}

@@ -46,4 +46,46 @@ mod tests {
             assert_eq!(found.dport(), Some(port));
         }
     }
+
+    /// Random datagrams on the port of each tunnel: how many in 100,000 have another flow inside, and
+    /// how many are taken for the tunnel at all. The second number is large for protocols whose
+    /// header has nothing to verify; for them, what is inside is never looked into.
+    #[test]
+    fn random_datagrams_are_not_tunnels() {
+        use crate::{Layer, UdpTunnels};
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let tries = 50_000;
+        for (port, layer, _) in UdpTunnels::default().iter() {
+            let (most_inside, most_taken) = match layer {
+                Layer::Gtp => (20, 20_000),
+                Layer::GtpPrime | Layer::UdpEncap | Layer::CapwapCtl => (0, 100_000),
+                // Version 3 control: one in 32.
+                Layer::L2tp => (20, 3_500),
+                Layer::Vxlan => (20, 1_000),
+                Layer::VxlanGpe => (60, 2_200),
+                Layer::Mpls => (250, 700),
+                Layer::Teredo | Layer::Lisp => (250, 250),
+                Layer::Ayiya | Layer::Capwap => (100, 1_500),
+                _ => (50, 200),
+            };
+            let (mut inside, mut taken) = (0, 0);
+            for _ in 0..tries {
+                let words = 8 + random() % 16;
+                let payload: std::vec::Vec<u8> = (0..words).flat_map(|_| random().to_be_bytes()).collect();
+                let frame = eth(0x0800, &ipv4(A4, B4, 17, &udp(40000, port, &payload)));
+                let (found, _) = look(crate::LinkType::ETHERNET, &frame);
+                inside += u32::from(found.depth() > 1);
+                taken += u32::from(!matches!(found.stop(), Stop::NotTunnel));
+            }
+            let (inside, taken) = (inside * (100_000 / tries), taken * (100_000 / tries));
+            std::println!("{port} {}: {inside} inside, {taken} taken, of 100,000", layer.name());
+            assert!(inside <= most_inside && taken <= most_taken, "{port} {layer:?}: {inside} {taken}");
+        }
+    }
 }

@@ -56,3 +56,50 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     }
     Ok(Layer::Llc)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::*;
+    use super::super::check::*;
+    use crate::{LinkType, Stop};
+
+    use std::vec::Vec;
+
+    fn wlan(control: [u8; 2], sequence: u8, rest: &[u8]) -> Vec<u8> {
+        let mut frame = std::vec![control[0], control[1], 0, 0];
+        frame.extend([2; 18]);
+        frame.extend([sequence, 0]);
+        join(&frame, rest)
+    }
+
+    fn reads(bytes: &[u8], stack: &str, stop: Stop) {
+        let found = expect_link(LinkType::IEEE802_11, bytes, stack, stop);
+        if stop == Stop::Transport {
+            is_the_flow(&found, bytes);
+        }
+    }
+
+    #[test]
+    fn data_with_and_without_its_options() {
+        let llc = snap(0x0800, &tcp4());
+        reads(&wlan([0x08, 0x01], 0, &llc), "wlan/llc/ip/tcp", Stop::Transport);
+        // Four addresses; quality of service; with HT control; aggregated.
+        reads(&wlan([0x08, 0x03], 0, &join(&[2; 6], &llc)), "wlan/llc/ip/tcp", Stop::Transport);
+        reads(&wlan([0x88, 0x02], 0, &join(&[0, 0], &llc)), "wlan/llc/ip/tcp", Stop::Transport);
+        reads(&wlan([0x88, 0x82], 0, &join(&[0; 6], &llc)), "wlan/llc/ip/tcp", Stop::Transport);
+        let aggregated = [&[0x80, 0][..], &[3; 12], &be16(llc.len()), &llc].concat();
+        reads(&wlan([0x88, 0x02], 0, &aggregated), "wlan/llc/ip/tcp", Stop::Transport);
+        // Swapped frame control, as some access points have it in CAPWAP.
+        reads(&wlan([0x01, 0x08], 0, &llc), "wlan/llc/ip/tcp", Stop::Transport);
+    }
+
+    #[test]
+    fn what_carries_nothing_readable() {
+        reads(&wlan([0x08, 0x41], 0, &[0; 40]), "wlan", Stop::Encrypted);
+        reads(&wlan([0x08, 0x01], 1, &[0; 40]), "wlan", Stop::Opaque);
+        reads(&wlan([0x48, 0x01], 0, &[]), "wlan", Stop::NotIp);
+        reads(&wlan([0x80, 0x00], 0, &[0; 40]), "wlan", Stop::NotIp);
+        reads(&wlan([0xd4, 0x00], 0, &[])[..10], "wlan", Stop::NotIp);
+        reads(&wlan([0x88, 0x01], 0, &[0]), "wlan", Stop::Truncated);
+    }
+}
