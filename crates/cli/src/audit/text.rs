@@ -55,7 +55,7 @@ fn loads(text: &mut String, outline: &Outline) {
     let f = &outline.findings;
     let most = f.queues.iter().chain(&f.rings).map(|l| l.packets).max().unwrap_or(0);
     let width = BAR + 9;
-    let _ = writeln!(text, "\nload, in packets\n   n  {:<width$} {}", "the card's queue", "Flowyard's ring");
+    let _ = writeln!(text, "\nload, in packets\n   n  {:<width$} Flowyard's ring", "the card's queue");
     let rows = f.queues.len().max(f.rings.len());
     for row in 0..rows.min(MOST_ROWS) {
         let one = |loads: &[flowyard::Load]| match loads.get(row) {
