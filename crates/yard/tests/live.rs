@@ -57,6 +57,9 @@ struct Got {
     tag: Tag,
 }
 
+/// What came to one ring.
+type OfRing = (Vec<Got>, Witness);
+
 fn frames() -> Vec<Vec<u8>> {
     let options = MixOptions { flows: 300, seed: 7, ..MixOptions::default() };
     generated(&options, FRAMES).into_iter().map(|(frame, _)| frame).collect()
@@ -85,7 +88,7 @@ fn as_sent(packet: &Packet<'_>, tag: &Tag) -> Vec<u8> {
     bytes
 }
 
-fn consume(mut reader: RingReader) -> (Vec<Got>, Witness) {
+fn consume(mut reader: RingReader) -> OfRing {
     let (mut got, mut witness) = (Vec::new(), Witness::new(RINGS));
     while reader.wait(None) != Wait::Ended {
         while let Some(packet) = reader.next() {
@@ -120,7 +123,7 @@ fn assert_same_state(before: &str, after: &str) {
 }
 
 /// Sends all frames through a yard, in pieces that fit its queues.
-fn through_a_yard(case: Case, frames: &[Vec<u8>]) -> (Report, Vec<(Vec<Got>, Witness)>, [u64; 2]) {
+fn through_a_yard(case: Case, frames: &[Vec<u8>]) -> (Report, Vec<OfRing>, [u64; 2]) {
     let (yard, readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
     let consumers: Vec<_> = readers.into_iter().map(|reader| std::thread::spawn(|| consume(reader))).collect();
     let running = yard.start().expect("threads");
