@@ -1,9 +1,11 @@
 //! Options that several verbs share: how packets are sorted.
 
-use std::str::FromStr;
+use std::path::Path;
 
 use clap::Args;
-use flowyard::steer::{Classifier, FIXED_SEED, FlowHash, Fragments, KeyLevel, Policy, Table, ToeplitzKey};
+pub use flowyard::HashChoice as HashName;
+use flowyard::steer::{Classifier, FIXED_SEED, FlowHash, Fragments, KeyLevel, Policy, Table};
+use flowyard::{PolicyFile, Seed};
 use miette::{IntoDiagnostic, Result, miette};
 
 /// How packets are sorted. The same options give the same packets the same rings in every verb.
@@ -16,18 +18,21 @@ pub struct Sorting {
     /// Share of each ring, such as 2,1,1 (default: equal)
     #[arg(long, value_name = "W,W,…", value_delimiter = ',')]
     pub weights: Option<Vec<u32>>,
-    /// What is hashed and how: `default`, `toeplitz` (Microsoft's key) or `toeplitz:HEXKEY`
-    #[arg(long, value_name = "HASH", default_value = "default")]
-    pub hash: HashName,
+    /// How packets are sorted, in TOML; the options below go before it (see examples/policy.toml)
+    #[arg(long = "policy", value_name = "FILE", value_parser = policy_file)]
+    pub file: Option<PolicyFile>,
+    /// What is hashed and how: `default`, `toeplitz` (Microsoft's key) or `toeplitz:HEXKEY` [default: default]
+    #[arg(long, value_name = "HASH")]
+    pub hash: Option<HashName>,
     /// Seed of the default hash, or `random` [default: fixed for files and built-in traffic, random for interfaces]
     #[arg(long, value_name = "SEED")]
     pub seed: Option<Seed>,
-    /// Which IP header makes the key: `innermost`, `outermost`, or a number counted from the outermost, 1
-    #[arg(long, value_name = "LEVEL", default_value = "innermost")]
-    pub key: KeyName,
-    /// Later fragments `follow` their first, or go by `addresses`
-    #[arg(long, value_name = "HOW", default_value = "follow")]
-    pub fragments: FragmentsName,
+    /// Which IP header makes the key: `innermost`, `outermost`, or a number counted from the outermost, 1 [default: innermost]
+    #[arg(long, value_name = "LEVEL")]
+    pub key: Option<KeyLevel>,
+    /// Later fragments `follow` their first, or go by `addresses` [default: follow]
+    #[arg(long, value_name = "HOW")]
+    pub fragments: Option<Fragments>,
     /// The outermost VLAN joins the key
     #[arg(long)]
     pub key_vlan: bool,
@@ -54,30 +59,39 @@ impl Sorting {
         Ok(Classifier { policy: self.policy(), hash: self.hash(live)?, table: table.into_diagnostic()? })
     }
 
-    /// The policy asked for.
+    /// The policy asked for: the file's, changed by what the command line says.
     pub fn policy(&self) -> Policy {
+        let file = self.file.as_ref().map(|file| file.policy.clone()).unwrap_or_default();
         Policy {
-            key: self.key.0,
-            key_vlan: self.key_vlan,
-            key_vni: self.key_vni,
-            fragments: self.fragments.0,
-            ..Policy::default()
+            key: self.key.unwrap_or(file.key),
+            key_vlan: self.key_vlan || file.key_vlan,
+            key_vni: self.key_vni || file.key_vni,
+            fragments: self.fragments.unwrap_or(file.fragments),
+            ..file
         }
     }
 
     /// The hash asked for.
     pub fn hash(&self, live: bool) -> Result<FlowHash> {
-        let seed = match (&self.hash, self.seed) {
-            (HashName::Toeplitz(_), Some(_)) => {
+        let file = self.file.as_ref();
+        let hash = self.hash.as_ref().or(file.and_then(|file| file.hash.as_ref())).unwrap_or(&HashName::Default);
+        let seed = self.seed.or(file.and_then(|file| file.seed));
+        let seed = match (hash, seed) {
+            (HashName::Toeplitz(_), _) if self.seed.is_some() => {
                 return Err(miette!("--seed belongs to the default hash: give --hash toeplitz:HEXKEY for another key"));
             }
-            (HashName::Toeplitz(key), None) => return Ok(FlowHash::Toeplitz(key.clone())),
+            (HashName::Toeplitz(key), _) => return Ok(FlowHash::Toeplitz(key.clone())),
             (HashName::Default, Some(Seed::Fixed(seed))) => seed,
             (HashName::Default, None) if !live => FIXED_SEED,
             (HashName::Default, _) => random_seed()?,
         };
         Ok(FlowHash::Default { seed })
     }
+}
+
+/// `--policy`: read at once, so that a mistake in the file is told like one in an option.
+fn policy_file(path: &str) -> Result<PolicyFile, String> {
+    PolicyFile::read(Path::new(path)).map_err(|e| e.to_string())
 }
 
 fn random_seed() -> Result<u64> {
@@ -87,92 +101,21 @@ fn random_seed() -> Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// `--hash`.
-#[derive(Debug, Clone)]
-pub enum HashName {
-    /// Ours.
-    Default,
-    /// Toeplitz with this key.
-    Toeplitz(ToeplitzKey),
-}
-
-impl FromStr for HashName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<HashName, String> {
-        match text.split_once(':') {
-            None if text == "default" => Ok(HashName::Default),
-            None if text == "toeplitz" => Ok(HashName::Toeplitz(ToeplitzKey::microsoft())),
-            Some(("toeplitz", hex)) => {
-                let digits: Vec<u8> = hex.bytes().filter(|b| *b != b':').collect();
-                let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-                let key: Option<Vec<u8>> = digits.chunks(2).map(|p| byte(p).filter(|_| p.len() == 2)).collect();
-                let key = key.ok_or("the key must be an even number of hexadecimal digits")?;
-                ToeplitzKey::new(&key).map(HashName::Toeplitz).map_err(|e| e.to_string())
-            }
-            _ => Err("must be default, toeplitz or toeplitz:HEXKEY".into()),
-        }
-    }
-}
-
-/// `--seed`.
-#[derive(Debug, Clone, Copy)]
-pub enum Seed {
-    /// This one.
-    Fixed(u64),
-    /// A new one each time.
-    Random,
-}
-
-impl FromStr for Seed {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Seed, String> {
-        let number = match text.strip_prefix("0x") {
-            _ if text == "random" => return Ok(Seed::Random),
-            Some(hex) => u64::from_str_radix(hex, 16),
-            None => text.parse(),
-        };
-        number.map(Seed::Fixed).map_err(|_| "must be a number of at most 64 bits (decimal or 0x…), or random".into())
-    }
-}
-
-/// `--key`.
-#[derive(Debug, Clone, Copy)]
-pub struct KeyName(KeyLevel);
-
-impl FromStr for KeyName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<KeyName, String> {
-        match (text, text.parse::<u8>()) {
-            ("innermost", _) => Ok(KeyName(KeyLevel::Innermost)),
-            ("outermost", _) => Ok(KeyName(KeyLevel::Outermost)),
-            (_, Ok(n @ 1..)) => Ok(KeyName(KeyLevel::Nth(n))),
-            _ => Err("must be innermost, outermost, or a number from 1".into()),
-        }
-    }
-}
-
-/// `--fragments`.
-#[derive(Debug, Clone, Copy)]
-pub struct FragmentsName(Fragments);
-
-impl FromStr for FragmentsName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<FragmentsName, String> {
-        match text {
-            "follow" => Ok(FragmentsName(Fragments::Follow)),
-            "addresses" => Ok(FragmentsName(Fragments::AddressesOnly)),
-            _ => Err("must be follow or addresses".into()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+    use std::io::Write;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        sorting: Sorting,
+    }
+
+    fn sorting(options: &[&str]) -> Result<Sorting, clap::Error> {
+        Program::try_parse_from(["flowyard"].iter().chain(options)).map(|program| program.sorting)
+    }
 
     #[test]
     fn names_parse_or_say_what_may_stand_there() {
@@ -182,6 +125,34 @@ mod tests {
         assert!(matches!("toeplitz".parse(), Ok(HashName::Toeplitz(_))));
         assert!(format!("toeplitz:{}", "6d:5a".repeat(26).replace("5a6d", "5a:6d")).parse::<HashName>().is_ok());
         assert!("toeplitz:6d5".parse::<HashName>().is_err());
-        assert!("0".parse::<KeyName>().is_err() && "2".parse::<KeyName>().is_ok());
+        assert!(sorting(&["--key", "0"]).is_err_and(|e| e.to_string().contains("outermost")));
+        assert_eq!(sorting(&["--key", "2"]).expect("a level").policy().key, KeyLevel::Nth(2));
+        assert_eq!(sorting(&[]).expect("no options").policy(), Policy::default());
+    }
+
+    #[test]
+    fn options_go_before_the_policy_file() {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        writeln!(file, "key = 'outermost'\nfragments = 'addresses'\nseed = 5\nkey_vni = true").expect("written");
+        let path = file.path().to_str().expect("a name").to_owned();
+        let from_file = sorting(&["--policy", &path]).expect("the file");
+        assert_eq!(from_file.policy().key, KeyLevel::Outermost);
+        assert_eq!(from_file.hash(true).expect("a hash"), FlowHash::Default { seed: 5 });
+        let both = sorting(&["--policy", &path, "--key", "innermost", "--seed", "6", "--key-vlan"]).expect("both");
+        let policy = both.policy();
+        assert_eq!((policy.key, policy.fragments), (KeyLevel::Innermost, Fragments::AddressesOnly));
+        assert!(policy.key_vlan && policy.key_vni);
+        assert_eq!(both.hash(true).expect("a hash"), FlowHash::Default { seed: 6 });
+        let toeplitz = sorting(&["--policy", &path, "--hash", "toeplitz"]).expect("another hash");
+        assert!(matches!(toeplitz.hash(true), Ok(FlowHash::Toeplitz(_))));
+    }
+
+    #[test]
+    fn a_bad_policy_file_is_told_like_a_bad_option() {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        writeln!(file, "key_ids = ['teid']").expect("written");
+        let refusal = sorting(&["--policy", file.path().to_str().expect("a name")]).expect_err("refused").to_string();
+        assert!(refusal.contains("--policy") && refusal.contains("teid") && refusal.contains("force"));
+        assert!(sorting(&["--policy", "/nowhere.toml"]).is_err_and(|e| e.to_string().contains("/nowhere.toml")));
     }
 }
