@@ -62,6 +62,8 @@ struct Entry {
     datagram: Datagram,
     hash: u32,
     used_ns: u64,
+    /// When it was used last, counted in uses of the table: packet time may be set back.
+    turn: u64,
     /// Bytes of the datagram's payload that went by, repeated pieces only if not in a row.
     seen_bytes: u32,
     /// The length of the payload, once its last piece has gone by.
@@ -98,12 +100,13 @@ const WAYS: usize = 8;
 /// Made of sets of 8 entries; a datagram belongs to one set, and when that is full its oldest entry
 /// is forgotten. An entry counts for a stated packet time after the newest piece. Identifiers that are reused do not mix: a
 /// new first fragment takes the place of the earlier one, and when all bytes of a datagram have gone
-/// by, a further piece belongs to another. Allocates at creation only (88 bytes an entry). Learning
+/// by, a further piece belongs to another. Allocates at creation only (96 bytes an entry). Learning
 /// and recalling look at 8 entries.
 pub struct FragmentTable {
     entries: Vec<Option<Entry>>,
     sets: usize,
     age_ns: u64,
+    turn: u64,
     counts: FragmentCounts,
 }
 
@@ -120,6 +123,7 @@ impl FragmentTable {
             entries: alloc::vec![None; capacity],
             sets: capacity / WAYS,
             age_ns,
+            turn: 0,
             counts: FragmentCounts::default(),
         }
     }
@@ -157,10 +161,12 @@ impl Default for FragmentTable {
 impl FragmentMemory for FragmentTable {
     fn learn(&mut self, datagram: &Datagram, hash: u32, now_ns: u64) {
         let age_ns = self.age_ns;
+        self.turn += 1;
+        let turn = self.turn;
         let set = self.set(datagram);
         let same = set.iter().position(|entry| matches!(entry, Some(entry) if entry.datagram == *datagram));
         let place = same.or_else(|| {
-            let age = |entry: &Option<Entry>| entry.map_or(0, |entry| entry.used_ns + 1);
+            let age = |entry: &Option<Entry>| entry.map_or(0, |entry| entry.turn);
             let oldest = set.iter().enumerate().min_by_key(|(_, entry)| age(entry))?;
             Some(oldest.0)
         });
@@ -172,6 +178,7 @@ impl FragmentMemory for FragmentTable {
             datagram: *datagram,
             hash,
             used_ns: now_ns,
+            turn,
             seen_bytes: u32::from(datagram.piece().len_bytes),
             total_bytes: None,
             newest: datagram.piece(),
@@ -181,10 +188,14 @@ impl FragmentMemory for FragmentTable {
     }
 
     fn recall(&mut self, datagram: &Datagram, now_ns: u64) -> Option<u32> {
+        self.turn += 1;
+        let turn = self.turn;
         let entry = self.find(datagram, now_ns);
         let hash = entry.and_then(|entry| {
             let known = entry.take(datagram.piece());
-            entry.used_ns = if known { now_ns } else { entry.used_ns };
+            if known {
+                (entry.used_ns, entry.turn) = (now_ns, turn);
+            }
             known.then_some(entry.hash)
         });
         match hash {
@@ -247,6 +258,20 @@ mod tests {
         assert_eq!(table.guess(&piece(1, 16, false), 0), Some(77));
         table.learn(&piece(1, 0, true), 88, 0);
         assert_eq!(table.recall(&piece(1, 16, false), 0), Some(88));
+    }
+
+    #[test]
+    fn time_set_back_does_not_make_newcomers_the_oldest() {
+        let mut table = FragmentTable::new(8, 1000);
+        for id in 0..8 {
+            table.learn(&piece(id, 0, true), id.into(), 1_000_000);
+        }
+        for id in 8..12 {
+            table.learn(&piece(id, 0, true), id.into(), 5);
+        }
+        for id in 4..12 {
+            assert_eq!(table.guess(&piece(id, 8, true), 5), Some(id.into()));
+        }
     }
 
     #[test]

@@ -4,7 +4,10 @@ mod common;
 
 use common::build::*;
 use common::*;
-use flowyard_steer::{FragmentTable, Frame, Layer, LinkType, Observer, Policy, ToeplitzKey, card_rss, dissect};
+use flowyard_steer::{
+    Classifier, FragmentMemory, FragmentTable, Fragments, Frame, KeyId, KeyLevel, Layer, LinkType, NonIp, Observer,
+    Policy, ToeplitzKey, Verdict, card_rss, dissect,
+};
 use proptest::prelude::*;
 
 #[derive(Default)]
@@ -42,6 +45,28 @@ const LINKS: [u16; 36] = [
     177, 192, 205, 206, 228, 229, 239, 258, 276, 12345, 147,
 ];
 
+fn any_policy() -> impl Strategy<Value = Policy> {
+    let key = prop_oneof![Just(KeyLevel::Innermost), Just(KeyLevel::Outermost), (1u8..5).prop_map(KeyLevel::Nth)];
+    let non_ip =
+        prop_oneof![Just(NonIp::MacPair), any::<u16>().prop_map(NonIp::Ring), any::<u16>().prop_map(NonIp::Bucket)];
+    let left = prop::collection::vec(0..Layer::ALL.len(), 0..3);
+    (key, non_ip, left, any::<[bool; 3]>(), any::<u8>(), 0u8..20, 0u8..5).prop_map(
+        |(key, non_ip, left, [vlan, vni, addresses], ids, max_steps, max_depth)| Policy {
+            key,
+            max_depth,
+            max_steps,
+            leave_alone: left.into_iter().map(|layer| Layer::ALL[layer]).collect(),
+            key_vlan: vlan,
+            key_vni: vni,
+            key_ids: KeyId::ALL.iter().copied().filter(|&id| ids >> id as u8 & 1 != 0).collect(),
+            force: true,
+            fragments: if addresses { Fragments::AddressesOnly } else { Fragments::Follow },
+            non_ip,
+            ..Policy::default()
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -55,6 +80,45 @@ proptest! {
         let (ethertype, payload) = wrap(kind, ends.v6, &ends.packet(), &outer);
         let frame = eth(ethertype, &payload);
         try_everything(&frame[..cut.index(frame.len() + 1)], 1);
+    }
+
+    #[test]
+    fn under_any_policy(
+        ends in ends(),
+        kind in 0..WRAPS,
+        outer in ends(),
+        change in (any::<prop::sample::Index>(), any::<u8>()),
+        policy in any_policy(),
+    ) {
+        let (ethertype, payload) = wrap(kind, ends.v6, &ends.packet(), &outer);
+        let mut frame = eth(ethertype, &payload);
+        let at = change.0.index(frame.len());
+        frame[at] = change.1;
+        let mut steps = Steps::default();
+        let found = dissect(&Frame::new(&frame, LinkType::ETHERNET), &policy, &mut steps);
+        prop_assert!(steps.count <= usize::from(policy.max_steps) && steps.end <= frame.len());
+        prop_assert!(found.depth() <= policy.max_depth);
+        let _ = (found.flow(&frame), found.quoted(&frame), found.awaited(&frame), found.conversation(&frame));
+        let verdict = Classifier { policy, ..classifier() }.classify(&Frame::new(&frame, LinkType::ETHERNET), &mut (), 0);
+        prop_assert!(verdict.decision().ring < 16);
+    }
+
+    /// What is learned is known, in a memory of 8 datagrams, whatever comes in whatever order.
+    #[test]
+    fn fragments_in_sequences(ops in prop::collection::vec((0u16..12, 0u16..4, any::<bool>(), 0u64..40), 1..60)) {
+        let (classifier, mut memory) = (classifier(), FragmentTable::new(8, 100));
+        let mut now = 0;
+        for (id, offset, more, step) in ops {
+            now += step;
+            let packet = ipv4_piece(A4, B4, 17, id, offset | u16::from(more) << 13, &udp(1, 2, &[0; 8]));
+            let verdict = classifier.classify(&Frame::new(&packet, LinkType::RAW), &mut memory, now);
+            if let Verdict::Ring(decision) = verdict {
+                for datagram in decision.dissection.first_fragments(&packet) {
+                    prop_assert_eq!(memory.guess(&datagram, now), Some(decision.hash));
+                }
+            }
+            prop_assert!(memory.capacity() == 8 && memory.counts().evicted <= memory.counts().learned);
+        }
     }
 
     #[test]
