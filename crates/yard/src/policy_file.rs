@@ -392,4 +392,39 @@ mod tests {
         let many: String = (1..40).map(|port| format!("{port} = 'gtp'\n")).collect();
         assert!(refusal(&format!("[udp_tunnels.ports]\n{many}")).contains("32"));
     }
+
+    /// What the fuzz target `policy` asks, over mutations of the example: a short run for every day.
+    #[test]
+    fn damaged_files_are_refused_or_pass_their_own_check() {
+        let example = include_bytes!("../../../examples/policy.toml");
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let mut read = 0;
+        for _ in 0..3000 {
+            let mut bytes = example.to_vec();
+            for _ in 0..=random(3) {
+                let (at, from) = (random(bytes.len()), random(bytes.len()));
+                match random(4) {
+                    0 => bytes[at] = b"=[]'\"0 \n.truefals-"[random(18)],
+                    1 => bytes.truncate(at.max(1)),
+                    2 => drop(bytes.remove(at)),
+                    _ => {
+                        let piece: Vec<u8> = bytes.iter().skip(from).take(random(40)).copied().collect();
+                        bytes.splice(at..at, piece);
+                    }
+                }
+            }
+            match PolicyFile::parse(&String::from_utf8_lossy(&bytes)) {
+                Ok(file) => {
+                    read += 1;
+                    assert_eq!(file.policy.check(), Ok(()));
+                }
+                Err(refusal) => assert!(!refusal.to_string().is_empty()),
+            }
+        }
+        assert!(read > 100, "only {read} were read at all");
+    }
 }
