@@ -2,7 +2,7 @@
 //! Markdown.
 
 use crate::probe::Distance;
-use crate::rounds::Outcome;
+use crate::rounds::{Outcome, Round};
 
 /// Which contender is set against which: `ours` is so many times as fast as `theirs`.
 #[derive(Debug, Clone, Copy)]
@@ -38,17 +38,16 @@ impl Spread {
 
 /// Prints what came of the rounds, for each distance that cores were at.
 pub fn print(title: &str, item: &str, outcome: &Outcome, ratios: &[Ratio]) {
-    println!("\n## {title}");
-    if let Some(probe) = Spread::of(outcome.probes.clone()) {
-        println!("\nProbe between the cores: {:.0} ns one way ({:.0}–{:.0}).", probe.median, probe.low, probe.high);
-    }
     for distance in [Distance::One, Distance::Near, Distance::Far] {
-        let rounds: Vec<&Vec<Option<f64>>> =
-            outcome.rounds.iter().filter(|(at, _)| *at == distance).map(|(_, figures)| figures).collect();
+        let rounds: Vec<&Round> = outcome.rounds.iter().filter(|round| round.distance == distance).collect();
         if rounds.is_empty() {
             continue;
         }
-        println!("\n### {title}: {} ({} of {} rounds)", distance.name(), rounds.len(), outcome.rounds.len());
+        println!("\n## {title}: {} ({} of {} rounds)", distance.name(), rounds.len(), outcome.rounds.len());
+        if let Some(probe) = Spread::of(rounds.iter().filter_map(|round| round.probe_ns).collect()) {
+            let Spread { low, median, high, .. } = probe;
+            println!("\nFrom one core to the other: {median:.0} ns ({low:.0}–{high:.0}).");
+        }
         if !ratios.is_empty() {
             print_ratios(outcome, &rounds, ratios);
         }
@@ -56,21 +55,23 @@ pub fn print(title: &str, item: &str, outcome: &Outcome, ratios: &[Ratio]) {
     }
 }
 
-fn print_ratios(outcome: &Outcome, rounds: &[&Vec<Option<f64>>], ratios: &[Ratio]) {
+fn print_ratios(outcome: &Outcome, rounds: &[&Round], ratios: &[Ratio]) {
     println!("\n| times as fast | median | 10–90 % | rounds |\n|---|---|---|---|");
     for Ratio { ours, theirs } in ratios {
         let names = format!("{} : {}", outcome.names[*ours], outcome.names[*theirs]);
-        match Spread::of(rounds.iter().filter_map(|round| Some(round[*theirs]? / round[*ours]?)).collect()) {
+        match Spread::of(
+            rounds.iter().filter_map(|round| Some(round.figures[*theirs]? / round.figures[*ours]?)).collect(),
+        ) {
             Some(s) => println!("| {names} | **{:.2}** | {:.2}–{:.2} | {} |", s.median, s.low, s.high, s.count),
             None => println!("| {names} | disturbed | | 0 |"),
         }
     }
 }
 
-fn print_times(item: &str, outcome: &Outcome, rounds: &[&Vec<Option<f64>>]) {
-    println!("\n| | ns a {item} | 10–90 % | M {item}s/s | rounds |\n|---|---|---|---|---|");
+fn print_times(item: &str, outcome: &Outcome, rounds: &[&Round]) {
+    println!("\n| | ns per {item} | 10–90 % | M/s | rounds |\n|---|---|---|---|---|");
     for (at, name) in outcome.names.iter().enumerate() {
-        match Spread::of(rounds.iter().filter_map(|round| round[at]).collect()) {
+        match Spread::of(rounds.iter().filter_map(|round| round.figures[at]).collect()) {
             Some(s) => println!(
                 "| {name} | {:.1} | {:.1}–{:.1} | {:.1} | {} |",
                 s.median,

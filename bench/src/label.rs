@@ -36,21 +36,20 @@ pub fn tag(decision: &Decision, len: u16, time_ns: u64) -> Tag {
     tag
 }
 
-/// The slot of a packet at `offset` of its buffer, whose index is still to be filled in.
+/// The slot of a packet that starts at `start` of its buffer, whose index is still to be filled in.
 #[inline]
-pub fn slot(decision: &Decision, start: usize, len: u16, time_ns: u64) -> Slot {
-    let d = &decision.dissection;
+pub fn slot(tag: &Tag, start: usize) -> Slot {
     Slot {
         buffer: 0,
         offset: start as u16,
-        len,
-        hash: decision.hash,
+        len: tag.len as u16,
+        hash: tag.hash,
         flags: 0,
         verdict: Verdict::Free as u8,
         port: 0,
-        total: len.into(),
-        l3: offset(d.l3_offset()),
-        l4: offset(d.l4_offset()),
-        time_ns,
+        total: tag.len,
+        l3: tag.inner_l3,
+        l4: tag.inner_l4,
+        time_ns: tag.time_ns,
     }
 }

@@ -37,10 +37,19 @@ pub struct Setting {
 pub struct Outcome {
     /// Names of the contenders.
     pub names: Vec<&'static str>,
-    /// Of each round: how far the cores were apart, and each contender's figure.
-    pub rounds: Vec<(Distance, Vec<Option<f64>>)>,
-    /// What the probe said, in nanoseconds one way.
-    pub probes: Vec<f64>,
+    /// The rounds, in order.
+    pub rounds: Vec<Round>,
+}
+
+/// What came of one round.
+#[derive(Debug)]
+pub struct Round {
+    /// How far the cores were apart.
+    pub distance: Distance,
+    /// What the probe said before it, in nanoseconds one way.
+    pub probe_ns: Option<f64>,
+    /// Each contender's figure.
+    pub figures: Vec<Option<f64>>,
 }
 
 /// Runs the rounds; `renew` lays `context` out differently before each. `apart` for contenders that
@@ -52,8 +61,7 @@ pub fn run<C>(
     mut renew: impl FnMut(&mut C),
     contenders: &[Contender<C>],
 ) -> Outcome {
-    let mut outcome =
-        Outcome { names: contenders.iter().map(|c| c.name).collect(), rounds: Vec::new(), probes: Vec::new() };
+    let mut outcome = Outcome { names: contenders.iter().map(|c| c.name).collect(), rounds: Vec::new() };
     let mut random = Random::new(0x726f_756e_6473);
     let mut order: Vec<usize> = (0..contenders.len()).collect();
     let other = setting.other.filter(|_| apart);
@@ -71,8 +79,7 @@ pub fn run<C>(
             (Some(before), Some(after)) => Distance::of(before, after),
             _ => Distance::One,
         };
-        outcome.probes.extend(before.into_iter().chain(after));
-        outcome.rounds.push((distance, figures));
+        outcome.rounds.push(Round { distance, probe_ns: before, figures });
     }
     outcome
 }

@@ -138,8 +138,8 @@ impl Steer {
         let (len, time_ns) = (bytes.len() as u16, index as u64);
         let verdict = self.classifier.classify(&Frame::new(bytes, LinkType::ETHERNET), &mut self.memory, time_ns);
         let decision = verdict.decision();
-        let slot = label::slot(decision, start, len, time_ns);
-        Label { ring: decision.ring, tag: label::tag(decision, len, time_ns), slot }
+        let tag = label::tag(decision, len, time_ns);
+        Label { ring: decision.ring, tag, slot: label::slot(&tag, start) }
     }
 }
 

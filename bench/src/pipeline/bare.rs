@@ -105,8 +105,9 @@ impl Sorting for Sorter {
             let bytes = self.region.peek(&buffer, self.start, len.into(), &mut []);
             let verdict = classifier.classify(&Frame::new(bytes, LinkType::ETHERNET), &mut self.memory, time_ns);
             let decision = verdict.decision();
-            self.region.set_tag(&mut buffer, &label::tag(decision, len, time_ns));
-            self.send(decision.ring.into(), buffer, label::slot(decision, self.start, len, time_ns));
+            let tag = label::tag(decision, len, time_ns);
+            self.region.set_tag(&mut buffer, &tag);
+            self.send(decision.ring.into(), buffer, label::slot(&tag, self.start));
         }
         if end > self.at {
             self.pipes.iter_mut().for_each(PipeProducer::commit);
