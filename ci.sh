@@ -43,7 +43,7 @@ else
 fi
 
 step "tests"
-cargo test --workspace --quiet
+cargo test --workspace --quiet --no-fail-fast
 
 if [ "${1:-}" = quick ]; then
 	step "done, without the slow parts"

@@ -20,7 +20,7 @@ pub struct Sorting {
     pub weights: Option<Vec<u32>>,
     /// How packets are sorted, in TOML; the options below go before it (see examples/policy.toml)
     #[arg(long = "policy", value_name = "FILE", value_parser = policy_file)]
-    pub file: Option<PolicyFile>,
+    pub policy_file: Option<PolicyFile>,
     /// What is hashed and how: `default`, `toeplitz` (Microsoft's key) or `toeplitz:HEXKEY` [default: default]
     #[arg(long, value_name = "HASH")]
     pub hash: Option<HashName>,
@@ -61,7 +61,7 @@ impl Sorting {
 
     /// The policy asked for: the file's, changed by what the command line says.
     pub fn policy(&self) -> Policy {
-        let file = self.file.as_ref().map(|file| file.policy.clone()).unwrap_or_default();
+        let file = self.policy_file.as_ref().map(|file| file.policy.clone()).unwrap_or_default();
         Policy {
             key: self.key.unwrap_or(file.key),
             key_vlan: self.key_vlan || file.key_vlan,
@@ -73,7 +73,7 @@ impl Sorting {
 
     /// The hash asked for.
     pub fn hash(&self, live: bool) -> Result<FlowHash> {
-        let file = self.file.as_ref();
+        let file = self.policy_file.as_ref();
         let hash = self.hash.as_ref().or(file.and_then(|file| file.hash.as_ref())).unwrap_or(&HashName::Default);
         let seed = self.seed.or(file.and_then(|file| file.seed));
         let seed = match (hash, seed) {
