@@ -316,6 +316,9 @@ pub enum PacketError {
     /// The region was granted for reading only.
     #[error("this consumer may read the region and not write it: ask for Grant::Write")]
     ReadOnly,
+    /// Other consumers hold the packet as well.
+    #[error("other consumers hold this packet as well: copy it and change the copy")]
+    Shared,
 }
 
 impl Packet<'_> {
@@ -352,17 +355,28 @@ impl Packet<'_> {
     /// Mutable bytes of the first segment.
     ///
     /// # Errors
-    /// [`PacketError::ReadOnly`].
+    /// [`PacketError::ReadOnly`], [`PacketError::Shared`].
     pub fn data_mut(&mut self) -> Result<&mut [u8], PacketError> {
         let slot = *self.first();
-        if !self.consumer.region.writable() {
-            return Err(PacketError::ReadOnly);
-        }
+        self.check_writable()?;
         let Some(at) = self.consumer.region.span(slot.buffer, slot.offset.into(), slot.len.into()) else {
             return Ok(&mut []);
         };
-        // SAFETY: as in `bytes_of`, with `&mut self`: no other reference to these bytes in this process.
+        // SAFETY: as in `bytes_of`, with `&mut self`: no other reference to these bytes in this process, for
+        // the yard marks what several consumers hold (PipeProducer::send_shared), and that was refused.
         Ok(unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), slot.len.into()) })
+    }
+
+    fn check_writable(&self) -> Result<(), PacketError> {
+        if !self.consumer.region.writable() {
+            return Err(PacketError::ReadOnly);
+        }
+        if self.first().flags & slot_flags::SHARED != 0 { Err(PacketError::Shared) } else { Ok(()) }
+    }
+
+    /// Whether other consumers hold the packet as well: then it cannot be changed in place.
+    pub fn is_shared(&self) -> bool {
+        self.first().flags & slot_flags::SHARED != 0
     }
 
     /// Whether the packet lies in several buffers.
@@ -417,13 +431,11 @@ impl Packet<'_> {
     /// Writes the annotation.
     ///
     /// # Errors
-    /// [`PacketError::Annotation`] if the type is too large, [`PacketError::ReadOnly`].
+    /// [`PacketError::Annotation`] if the type is too large, [`PacketError::ReadOnly`], [`PacketError::Shared`].
     pub fn set_annotation<T: IntoBytes + Immutable>(&mut self, value: &T) -> Result<(), PacketError> {
         let bytes = value.as_bytes();
         let at = self.annotation_place(bytes.len())?;
-        if !self.consumer.region.writable() {
-            return Err(PacketError::ReadOnly);
-        }
+        self.check_writable()?;
         // SAFETY: the span lies in a writable mapping; `bytes` is private to this process and cannot
         // overlap an annotation, to which nobody holds a reference.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.as_ptr(), bytes.len()) };

@@ -23,9 +23,10 @@ pub enum Returned {
 
 /// Who holds which buffer of one region.
 ///
-/// Only [`PipeProducer::send`], [`take_returned`](PipeProducer::take_returned) and
-/// [`reclaim`](PipeProducer::reclaim) change it, each for the pipe at hand: so a buffer's token and a
-/// consumer's view of it never exist at the same time.
+/// Only [`PipeProducer::send`], [`send_shared`](PipeProducer::send_shared),
+/// [`take_returned`](PipeProducer::take_returned) and [`reclaim`](PipeProducer::reclaim) change what a pipe
+/// holds, each for the pipe at hand; and a [`Shared`] claim counts like a pipe. So a buffer's token never
+/// exists while a consumer can see it.
 #[derive(Debug)]
 pub struct Ledger {
     id: u64,
@@ -45,7 +46,73 @@ struct Held {
 /// Tells ledgers apart, so that no pipe is taken for another ledger's.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
+/// The yard's own claim on a buffer that several pipes may hold: a right to read it and to send it, not to
+/// write it. Given back with [`Ledger::let_go`]; dropping it loses the buffer until the region ends.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a claim that is not let go of keeps its buffer for ever"]
+pub struct Shared {
+    index: u32,
+    region: u32,
+}
+
+impl Shared {
+    /// Index of the buffer in its region.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+}
+
 impl Ledger {
+    /// Makes a buffer one that several pipes may hold.
+    ///
+    /// # Panics
+    /// If the buffer is another region's.
+    #[inline]
+    pub fn share(&mut self, buffer: Buffer) -> Shared {
+        assert_eq!(buffer.region, self.region.id(), "a ledger keeps buffers of its own region");
+        self.holders[buffer.index as usize] = 1;
+        Shared { index: buffer.index, region: buffer.region }
+    }
+
+    /// One more claim on the same buffer, for another place that waits to send it.
+    ///
+    /// # Panics
+    /// If the claim is another region's.
+    #[inline]
+    pub fn claim(&mut self, shared: &Shared) -> Shared {
+        assert_eq!(shared.region, self.region.id(), "a ledger keeps buffers of its own region");
+        self.holders[shared.index as usize] += 1;
+        Shared { index: shared.index, region: shared.region }
+    }
+
+    /// Gives a claim up. Answers the buffer if nobody else holds it.
+    ///
+    /// # Panics
+    /// If the claim is another region's.
+    #[inline]
+    pub fn let_go(&mut self, shared: Shared) -> Option<Buffer> {
+        assert_eq!(shared.region, self.region.id(), "a ledger keeps buffers of its own region");
+        let holders = &mut self.holders[shared.index as usize];
+        *holders -= 1;
+        (*holders == 0).then_some(Buffer { index: shared.index, region: shared.region })
+    }
+
+    /// Notes that the pipe holds a shared buffer too. Answers false, and notes nothing, if it does already.
+    #[inline]
+    pub(crate) fn send_shared(&mut self, account: Account, shared: &Shared) -> bool {
+        let pipe = self.own(account);
+        assert_eq!(shared.region, self.region.id(), "a ledger keeps buffers of its own region");
+        let held = &mut self.pipes[pipe];
+        let (word, bit) = (&mut held.bits[shared.index as usize / 64], 1u64 << (shared.index % 64));
+        if *word & bit != 0 {
+            return false;
+        }
+        *word |= bit;
+        held.count += 1;
+        self.holders[shared.index as usize] += 1;
+        true
+    }
+
     /// A ledger of `region`, without pipes.
     pub fn new(region: &Region) -> Ledger {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed); // Relaxed: only uniqueness matters.
@@ -147,6 +214,57 @@ mod tests {
     use std::collections::HashSet;
 
     proptest! {
+        /// Buffers that several pipes and claims hold come home once, when the last lets go.
+        #[test]
+        fn shared_buffers_agree_with_sets(actions in proptest::collection::vec((0u8..6, 0usize..3, 0usize..8), 0..400)) {
+            let (region, mut stock) = Region::create("shared", Geometry::new(2048, 0, 8).expect("geometry")).expect("region");
+            let mut ledger = Ledger::new(&region);
+            for _ in 0..3 {
+                ledger.open_pipe(2).expect("pipe");
+            }
+            let accounts = [0, 1, 2].map(|pipe| Account { ledger: ledger.id, pipe });
+            let mut claims: Vec<Shared> = Vec::new();
+            let mut held: HashSet<(usize, u32)> = HashSet::new();
+            let last = |claims: &[Shared], held: &HashSet<(usize, u32)>, index| {
+                !claims.iter().any(|c| c.index == index) && !held.iter().any(|h| h.1 == index)
+            };
+            for (action, pipe, at) in actions {
+                match action {
+                    0 => if let Some(buffer) = stock.take() { claims.push(ledger.share(buffer)); },
+                    1 => if let Some(claim) = claims.get(at) {
+                        let new = held.insert((pipe, claim.index));
+                        prop_assert_eq!(ledger.send_shared(accounts[pipe], claim), new);
+                    },
+                    2 => if at < claims.len() { let more = ledger.claim(&claims[at]); claims.push(more); },
+                    3 => if at < claims.len() {
+                        let claim = claims.swap_remove(at);
+                        let index = claim.index;
+                        let home = ledger.let_go(claim);
+                        prop_assert_eq!(home.is_some(), last(&claims, &held, index));
+                        home.into_iter().for_each(|buffer| stock.put(buffer));
+                    },
+                    4 => {
+                        let index = at as u32;
+                        let had = held.remove(&(pipe, index));
+                        match ledger.returned(accounts[pipe], index) {
+                            Returned::Violation => prop_assert!(!had),
+                            Returned::Held => prop_assert!(had && !last(&claims, &held, index)),
+                            Returned::Free(buffer) => { prop_assert!(had && last(&claims, &held, index)); stock.put(buffer); }
+                        }
+                    }
+                    _ => {
+                        ledger.reclaim(accounts[pipe], |buffer| stock.put(buffer));
+                        held.retain(|h| h.0 != pipe);
+                    }
+                }
+            }
+            for account in accounts {
+                ledger.reclaim(account, |buffer| stock.put(buffer));
+            }
+            claims.into_iter().filter_map(|claim| ledger.let_go(claim)).for_each(|buffer| stock.put(buffer));
+            prop_assert_eq!((stock.len(), ledger.held()), (8, 0));
+        }
+
         /// Whatever pipes return, in whatever order, twice or not theirs: every buffer comes home
         /// exactly once, and the ledger agrees with sets of pairs.
         #[test]

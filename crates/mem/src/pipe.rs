@@ -23,9 +23,9 @@ use crate::ledger::Account;
 use crate::map::{self, Mapping};
 use crate::region::read_header;
 use crate::ring::{self, Place};
-use crate::slot::{RETURN_WORDS, SLOT_WORDS, Slot};
+use crate::slot::{RETURN_WORDS, SLOT_WORDS, Slot, slot_flags};
 use crate::wakeup::Wakeup;
-use crate::{Buffer, Ledger, MemError, Region, Returned};
+use crate::{Buffer, Ledger, MemError, Region, Returned, Shared};
 
 /// Smallest and largest ring out, in slots.
 pub const RING_SLOTS: std::ops::RangeInclusive<u32> = 2..=1 << 20;
@@ -373,6 +373,24 @@ impl PipeProducer {
         debug_assert!(fits, "just reserved");
         self.outstanding += 1;
         Ok(())
+    }
+
+    /// Sends a buffer that other pipes may hold as well: as [`PipeProducer::send`], with
+    /// [`slot_flags::SHARED`](crate::slot_flags::SHARED) set, by which the consumer knows that it may not
+    /// write. Answers false, and nothing happens, if the ring is full or this pipe holds the buffer already.
+    ///
+    /// # Panics
+    /// If claim and ledger are not those of this pipe's region: our own mistake.
+    #[inline]
+    pub fn send_shared(&mut self, ledger: &mut Ledger, shared: &Shared, slot: Slot) -> bool {
+        if self.reserve(1) == 0 || !ledger.send_shared(self.account(), shared) {
+            return false;
+        }
+        let flags = slot.flags | slot_flags::SHARED;
+        let fits = self.out.fill(Slot { buffer: shared.index(), flags, ..slot }.to_words());
+        debug_assert!(fits, "just reserved");
+        self.outstanding += 1;
+        true
     }
 
     /// Passes on a slot of another pipe as it is. Answers false if the ring is full.

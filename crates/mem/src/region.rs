@@ -348,6 +348,34 @@ impl Region {
         self.owned(buffer, self.geometry.tag_offset(), TAG_BYTES).map_or_else(Tag::default, |from| self.read_tag(from))
     }
 
+    /// The annotation of an owned buffer, to write in place. Empty where a foreign process may write the
+    /// region: then [`Region::set_annotation`] is the way.
+    #[inline]
+    pub fn annotation_mut<'a>(&'a self, buffer: &'a mut Buffer) -> &'a mut [u8] {
+        let len = self.geometry.annotation_bytes;
+        let Some(at) = self.owned(buffer, 0, len).filter(|_| !self.foreign_writers()) else { return &mut [] };
+        // SAFETY: `len` bytes at `at` lie in the mapping (span); the only token of the buffer is borrowed
+        // mutably for 'a, and no other process may write: nobody else reads or writes them.
+        unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), len) }
+    }
+
+    /// Copies the annotation of an owned buffer to the front of `to`. Answers false, and copies nothing, if
+    /// that is shorter.
+    pub fn read_annotation(&self, buffer: &Buffer, to: &mut [u8]) -> bool {
+        let len = self.geometry.annotation_bytes;
+        let Some(from) = self.owned(buffer, 0, len).filter(|_| to.len() >= len) else { return false };
+        // SAFETY: `len` bytes at `from` lie in the mapping, `to` is private and has as many. A foreign
+        // writer may change them meanwhile; whatever arrives is then private and stays.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), len) };
+        true
+    }
+
+    /// Writes the front of the annotation of an owned buffer. Answers false, and writes nothing, if it is
+    /// longer than that.
+    pub fn set_annotation(&self, buffer: &mut Buffer, annotation: &[u8]) -> bool {
+        annotation.len() <= self.geometry.annotation_bytes && self.write(buffer, 0, annotation)
+    }
+
     pub(crate) fn read_tag(&self, from: NonNull<u8>) -> Tag {
         // SAFETY: callers pass a span of TAG_BYTES within the mapping; Tag is valid for any bytes
         // (FromBytes), and the read is an unaligned copy.

@@ -18,6 +18,8 @@ pub mod slot_flags {
     pub const VLAN_STRIPPED: u16 = 1 << 5;
     /// Goes by addresses only, because the first fragment did not come in time.
     pub const FRAGMENT_FALLBACK: u16 = 1 << 6;
+    /// Others hold the same buffer: who changes it copies it first.
+    pub const SHARED: u16 = 1 << 7;
 }
 
 /// What the sender of a slot wants done with its buffer. Byte [`Slot::verdict`].

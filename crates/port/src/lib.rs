@@ -11,6 +11,7 @@ mod rss;
 mod segments;
 mod spec;
 mod sys;
+pub mod tap;
 pub mod traffic;
 mod xdp;
 

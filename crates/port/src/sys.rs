@@ -157,3 +157,20 @@ pub(crate) fn refuse_packets(fd: impl AsFd) -> io::Result<()> {
 pub(crate) fn accept_packets(fd: impl AsFd) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32)
 }
+
+/// TUNSETIFF (linux/if_tun.h): makes `file`, an open /dev/net/tun, the TAP device of this name without
+/// packet information; made if there is none.
+pub(crate) fn become_tap(file: &impl AsRawFd, name: &str) -> std::io::Result<()> {
+    // SAFETY: ifreq is plain data for which all zeros is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "a name of an interface has at most 15 bytes"));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes an ifreq, which `request` is and which outlives the call.
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as libc::Ioctl, &raw mut request) };
+    if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}

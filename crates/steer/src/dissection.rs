@@ -415,6 +415,18 @@ impl Dissection {
         if self.awaits { Datagram::read(self.key(), bytes) } else { None }
     }
 
+    /// Whether [`awaited`](Dissection::awaited) has anything to look for.
+    #[inline]
+    pub fn is_awaiting(&self) -> bool {
+        self.awaits
+    }
+
+    /// Whether first fragments were met on the way down.
+    #[inline]
+    pub fn has_first_fragments(&self) -> bool {
+        self.first_count > 0
+    }
+
     /// The datagrams whose first fragments were met on the way down, outermost first; at most 4.
     pub fn first_fragments<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = Datagram> + 'a {
         let firsts = self.firsts.iter().take(self.first_count.into());

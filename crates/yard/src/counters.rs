@@ -1,13 +1,16 @@
 //! What was received, delivered and lost, by name: the sums always agree.
 //!
-//! `received = delivered + ring-full + consumer-gone + shutdown + too-long + waiting`, where `waiting` is
-//! zero once a yard has ended. What a port lost before it reached the yard is the port's to name.
+//! `received + copies = delivered + ring-full + consumer-gone + shutdown + too-long + asides + waiting`,
+//! where asides are the packets that the user's function sent to no ring ([`Aside`]), copies the places
+//! beyond the first that a packet went to (several groups, or every ring), and `waiting` is zero once a
+//! yard has ended. What a port lost before it reached the yard is the port's to name.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flowyard_port::PortCounters;
 
 use crate::SorterCounts;
+use crate::function::FunctionCounts;
 
 /// Why a packet that was received was not delivered. Each lost packet is counted in exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,37 @@ impl Drop {
             Drop::ConsumerGone => "consumer-gone",
             Drop::Shutdown => "shutdown",
             Drop::TooLong => "too-long",
+        }
+    }
+}
+
+/// Where a packet went that the user's function sent to no ring. Each is counted in exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// Dropped, because the function said so.
+    Verdict,
+    /// Dropped with the rest of its shunted flow.
+    Shunted,
+    /// Handed to the host's network stack.
+    Host,
+    /// Meant for the host's network stack, which had no room for it.
+    HostFull,
+    /// Not wanted by one group, because that group's function said so.
+    GroupVerdict,
+}
+
+impl Aside {
+    /// Every one.
+    pub const ALL: [Aside; 5] = [Aside::Verdict, Aside::Shunted, Aside::Host, Aside::HostFull, Aside::GroupVerdict];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Aside::Verdict => "verdict",
+            Aside::Shunted => "shunted",
+            Aside::Host => "host",
+            Aside::HostFull => "host-full",
+            Aside::GroupVerdict => "group-verdict",
         }
     }
 }
@@ -69,8 +103,14 @@ pub struct Report {
     /// By name of port, in the order they were given: the counts. Ports of the same name (the parts of one
     /// interface, or a file given twice) are added up.
     pub ports: Vec<(String, PortCounters)>,
-    /// By ring.
+    /// By ring; one group's after the other's.
     pub rings: Vec<RingCounters>,
+    /// Packets that went to no ring, by [`Aside`].
+    pub asides: [u64; Aside::ALL.len()],
+    /// Places beyond the first that packets went to.
+    pub copies: u64,
+    /// What was counted of the user's function, if there was one.
+    pub function: Option<FunctionCounts>,
     /// Fragments that had to wait.
     pub sorter: SorterCounts,
     /// Things that consumers wrote and that could not be: counted and ignored.
@@ -97,14 +137,19 @@ impl Report {
         self.rings.iter().map(RingCounters::dropped_total).sum()
     }
 
+    /// Packets that the user's function sent to no ring.
+    pub fn aside(&self) -> u64 {
+        self.asides.iter().sum()
+    }
+
     /// Packets that ports lost before the yard saw them.
     pub fn lost_before(&self) -> u64 {
         self.ports.iter().map(|(_, c)| c.lost_total()).sum()
     }
 
-    /// Whether received = delivered + every named drop.
+    /// Whether received + copies = delivered + every named drop + every aside.
     pub fn sums_agree(&self) -> bool {
-        self.received() == self.delivered() + self.dropped()
+        self.received() + self.copies == self.delivered() + self.dropped() + self.aside()
     }
 
     pub(crate) fn merge(&mut self, other: Report) {
@@ -117,6 +162,13 @@ impl Report {
         self.rings.resize(self.rings.len().max(other.rings.len()), RingCounters::default());
         for (mine, theirs) in self.rings.iter_mut().zip(&other.rings) {
             mine.add(theirs);
+        }
+        for (mine, theirs) in self.asides.iter_mut().zip(other.asides) {
+            *mine += theirs;
+        }
+        self.copies += other.copies;
+        if let Some(theirs) = other.function {
+            self.function.get_or_insert_default().add(&theirs);
         }
         self.sorter.held += other.sorter.held;
         self.sorter.followed += other.sorter.followed;
@@ -152,15 +204,18 @@ pub struct Live {
     pub delivered: AtomicU64,
     /// Packets dropped, all reasons.
     pub dropped: AtomicU64,
+    /// Packets that the user's function sent to no ring.
+    pub aside: AtomicU64,
 }
 
 impl Live {
-    pub(crate) fn store(&self, received: u64, bytes: u64, delivered: u64, dropped: u64) {
+    pub(crate) fn store(&self, (received, bytes): (u64, u64), (delivered, dropped): (u64, u64), aside: u64) {
         // Relaxed: figures to look at, each for itself.
         self.received.store(received, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
         self.delivered.store(delivered, Ordering::Relaxed);
         self.dropped.store(dropped, Ordering::Relaxed);
+        self.aside.store(aside, Ordering::Relaxed);
     }
 }
 

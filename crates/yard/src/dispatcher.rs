@@ -15,6 +15,7 @@ use flowyard_steer::{Decision, Frame, LinkType, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::counters::{Drop, Live, Report};
+use crate::function::{Common, Gate, Letter, Limits, Mailbox, Steer, Way};
 use crate::outlets::{Outlets, Parcel, Segment};
 use crate::sorter::{Route, Sorter};
 
@@ -71,6 +72,27 @@ pub(crate) struct Dispatcher {
     pub(crate) scratch: Box<[u8; HEADER_COPY_BYTES]>,
     pub(crate) errors: Vec<String>,
     pub(crate) received: (u64, u64),
+    /// Where packets pass the user's functions; none as long as there never was one.
+    gate: Option<Box<Gate>>,
+    common: Common,
+    pub(crate) mailbox: Arc<Mailbox>,
+}
+
+/// Where the sorter's packets go: to the gate if a function is there, else straight to the outlets.
+struct Exit<'a> {
+    outlets: &'a mut Outlets,
+    stock: &'a mut Stock,
+    gate: Option<&'a mut Gate>,
+}
+
+impl Exit<'_> {
+    #[inline]
+    fn emit(&mut self, parcel: Parcel, decision: &Decision, route: Route) {
+        match &mut self.gate {
+            None => self.outlets.deliver(parcel, decision, route, self.stock),
+            Some(gate) => gate.queue(parcel, decision, route),
+        }
+    }
 }
 
 /// What one turn found to do.
@@ -90,6 +112,7 @@ impl Dispatcher {
         stock: Stock,
         sources: Vec<Source>,
         outlets: Outlets,
+        common: Common,
         stop: Arc<AtomicBool>,
     ) -> Dispatcher {
         Dispatcher {
@@ -103,7 +126,52 @@ impl Dispatcher {
             scratch: Box::new([0; HEADER_COPY_BYTES]),
             errors: Vec::new(),
             received: (0, 0),
+            gate: None,
+            common,
+            mailbox: Arc::default(),
         }
+    }
+
+    /// Puts a function on a seat (0 the yard's, then one a group), and answers the old one.
+    pub(crate) fn seat(&mut self, seat: usize, new: Option<Box<dyn Steer>>, limits: Limits) -> Option<Box<dyn Steer>> {
+        if self.gate.is_none() && new.is_none() {
+            return None;
+        }
+        let gate = self.gate.get_or_insert_with(|| {
+            self.sources.iter_mut().for_each(|source| source.sorter.memory().defer());
+            Box::new(Gate::new(&self.common))
+        });
+        gate.replace(seat, new, limits)
+    }
+
+    /// Reads what was asked of it, at a batch boundary.
+    #[cold]
+    fn answer(&mut self, letter: Letter) {
+        // Who asked may have given up waiting: nothing to be done about it.
+        match letter {
+            Letter::Replace { seat, new, limits, old } => drop(old.send(self.seat(seat, new, limits))),
+            Letter::Control { seat, request, reply } => {
+                let answer = match &mut self.gate {
+                    Some(gate) => gate.control(seat, &request),
+                    None => Err("no function is loaded".into()),
+                };
+                drop(reply.send(answer));
+            }
+            Letter::Counts { seat, reply } => {
+                drop(reply.send(self.gate.as_mut().map(|gate| gate.counts(seat)).unwrap_or_default()));
+            }
+        }
+    }
+
+    /// Shows what the sorter of source `at` let go to the functions, if there are any, and delivers it.
+    #[inline]
+    fn flush(&mut self, at: usize) {
+        let memory = self.sources[at].sorter.memory();
+        if let Some(gate) = &mut self.gate {
+            let (region, outlets, stock) = (&self.region, &mut self.outlets, &mut self.stock);
+            gate.flush(&mut Way { region, outlets, stock, memory });
+        }
+        memory.publish();
     }
 
     /// Runs until every source has ended or the yard is told to stop; then delivers what waits, says
@@ -112,6 +180,12 @@ impl Dispatcher {
         let mut idle_turns = 0;
         let mut checked = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
+            while let Some(letter) = self.mailbox.take() {
+                self.answer(letter);
+            }
+            if let Some(gate) = &mut self.gate {
+                gate.tick();
+            }
             let turn = self.turn();
             if !turn.open {
                 break;
@@ -151,9 +225,13 @@ impl Dispatcher {
             self.receive(at, &mut turn);
         }
         self.outlets.commit(!turn.full);
-        let (delivered, dropped) = self.outlets.totals();
-        self.live.store(self.received.0, self.received.1, delivered, dropped);
+        self.show();
         turn
+    }
+
+    /// Lets others see how far it is.
+    fn show(&self) {
+        self.live.store(self.received, self.outlets.totals(), self.outlets.asides().0.iter().sum());
     }
 
     fn receive(&mut self, at: usize, turn: &mut Turn) {
@@ -168,8 +246,8 @@ impl Dispatcher {
             Ok(Progress::NoBuffers) => {
                 if self.batch.is_empty() && self.outlets.backlog() == 0 && self.outlets.outstanding() == 0 {
                     // Only fragments that wait hold buffers: the oldest has waited long enough.
-                    let (outlets, stock) = (&mut self.outlets, &mut self.stock);
-                    source.sorter.give_up_oldest(&mut |p, d: &Decision, r| outlets.deliver(p, d, r, stock));
+                    let mut exit = exit(&mut self.outlets, &mut self.stock, &mut self.gate);
+                    source.sorter.give_up_oldest(&mut |p, d: &Decision, r| exit.emit(p, d, r));
                 }
             }
             Ok(Progress::Ended) => source.ended = true,
@@ -186,16 +264,17 @@ impl Dispatcher {
         let source = &mut self.sources[at];
         if source.sorter.waiting() > 0 {
             let now_ns = source.now_ns();
-            let (outlets, stock) = (&mut self.outlets, &mut self.stock);
-            let mut emit = |p, d: &Decision, r| outlets.deliver(p, d, r, stock);
+            let mut exit = exit(&mut self.outlets, &mut self.stock, &mut self.gate);
+            let mut emit = |p, d: &Decision, r| exit.emit(p, d, r);
             source.sorter.expire(now_ns, &mut emit);
             source.sorter.refresh(now_ns, &mut emit);
             turn.wait_ns = Some(turn.wait_ns.unwrap_or(u64::MAX).min(10_000_000));
         }
         if source.ended {
-            let (outlets, stock) = (&mut self.outlets, &mut self.stock);
-            source.sorter.finish(|p, d, r| outlets.deliver(p, d, r, stock));
+            let mut exit = exit(&mut self.outlets, &mut self.stock, &mut self.gate);
+            source.sorter.finish(|p, d, r| exit.emit(p, d, r));
         }
+        self.flush(at);
     }
 
     /// Sorts what was received, packet by packet.
@@ -203,11 +282,12 @@ impl Dispatcher {
         let source = &mut self.sources[at];
         let mut batch = std::mem::take(&mut self.batch);
         let mut received = batch.drain(..);
+        let mut exit = exit(&mut self.outlets, &mut self.stock, &mut self.gate);
         while let Some(head) = received.next() {
             let first = Segment { buffer: head.buffer, offset: head.offset, len: head.segment_len };
             let mut rest = Vec::new();
             if head.more {
-                rest = self.outlets.list();
+                rest = exit.outlets.list();
                 for next in received.by_ref() {
                     rest.push(Segment { buffer: next.buffer, offset: next.offset, len: next.segment_len });
                     if !next.more {
@@ -220,19 +300,19 @@ impl Dispatcher {
             self.received.0 += 1;
             self.received.1 += u64::from(parcel.arrival.len);
             let verdict = look(&self.region, &mut source.sorter, &parcel, &mut self.scratch[..]);
-            let (outlets, stock) = (&mut self.outlets, &mut self.stock);
             match &verdict {
                 Verdict::Ring(decision) if source.sorter.waiting() == 0 => {
-                    outlets.deliver(parcel, decision, Route::Direct, stock);
+                    exit.emit(parcel, decision, Route::Direct);
                 }
                 _ => {
                     let now_ns = parcel.arrival.time_ns;
-                    source.sorter.settle(&verdict, now_ns, parcel, |p, d, r| outlets.deliver(p, d, r, stock));
+                    source.sorter.settle(&verdict, now_ns, parcel, |p, d, r| exit.emit(p, d, r));
                 }
             }
         }
         drop(received);
         self.batch = batch;
+        self.flush(at);
     }
 
     /// Sleeps until a port or a pipe has something, at most `wait_ns`.
@@ -260,10 +340,12 @@ impl Dispatcher {
     }
 
     fn finish(mut self) -> Report {
-        let (outlets, stock) = (&mut self.outlets, &mut self.stock);
-        for source in &mut self.sources {
-            source.sorter.finish(|p, d, r| outlets.deliver(p, d, r, stock));
+        for at in 0..self.sources.len() {
+            let mut exit = exit(&mut self.outlets, &mut self.stock, &mut self.gate);
+            self.sources[at].sorter.finish(|p, d, r| exit.emit(p, d, r));
+            self.flush(at);
         }
+        self.mailbox.close();
         self.outlets.commit(true);
         // What waits goes out as consumers make room: for as long as it takes, unless told to stop.
         let mut told = None;
@@ -296,8 +378,12 @@ impl Dispatcher {
     }
 
     fn close(mut self) -> Report {
+        let (asides, copies) = self.outlets.asides();
         let mut report = Report {
             rings: self.outlets.counters(),
+            asides,
+            copies,
+            function: self.gate.as_mut().map(|gate| gate.all_counts()),
             violations: self.outlets.violations(),
             errors: self.errors,
             ..Report::default()
@@ -317,10 +403,13 @@ impl Dispatcher {
             report.merge(Report { ports: vec![(name, counters)], sorter: counts, ..Report::default() });
         }
         report.buffers_missing = (self.stock.capacity() - self.stock.len()) as u64;
-        let (delivered, dropped) = self.outlets.totals();
-        self.live.store(self.received.0, self.received.1, delivered, dropped);
+        self.live.store(self.received, self.outlets.totals(), report.aside());
         report
     }
+}
+
+fn exit<'a>(outlets: &'a mut Outlets, stock: &'a mut Stock, gate: &'a mut Option<Box<Gate>>) -> Exit<'a> {
+    Exit { outlets, stock, gate: gate.as_deref_mut().filter(|gate| !gate.is_open()) }
 }
 
 #[inline]

@@ -19,11 +19,17 @@ pub struct SharedFragments {
     inner: Arc<Inner>,
     /// What was learned through this clone.
     own: u64,
+    /// If deferred: first fragments learned (with a hash) and later ones recalled (without) since the last
+    /// [`SharedFragments::publish`], which others do not know of yet.
+    pending: Option<Vec<(Datagram, Option<u32>, u64)>>,
 }
+
+/// Most that is deferred at a time; what is beyond is learned at once.
+const MOST_PENDING: usize = 8192;
 
 impl Clone for SharedFragments {
     fn clone(&self) -> Self {
-        SharedFragments { inner: self.inner.clone(), own: 0 }
+        SharedFragments { inner: self.inner.clone(), own: 0, pending: None }
     }
 }
 
@@ -38,7 +44,7 @@ impl Default for SharedFragments {
     fn default() -> Self {
         let shard = || Mutex::new(FragmentTable::new(CAPACITY / SHARDS, FragmentTable::AGE_NS));
         let inner = Inner { shards: std::array::from_fn(|_| shard()), learned: AtomicU64::new(0) };
-        SharedFragments { inner: Arc::new(inner), own: 0 }
+        SharedFragments { inner: Arc::new(inner), own: 0, pending: None }
     }
 }
 
@@ -51,6 +57,38 @@ impl SharedFragments {
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on keeps what it learns to itself until [`SharedFragments::publish`]: for a dispatcher
+    /// that must note where the user's function sent a first fragment before others follow it.
+    pub(crate) fn defer(&mut self) {
+        self.pending.get_or_insert_with(|| Vec::with_capacity(MOST_PENDING));
+    }
+
+    /// Lets others know what was learned.
+    #[inline]
+    pub(crate) fn publish(&mut self) {
+        if self.pending.as_ref().is_some_and(|pending| !pending.is_empty()) {
+            self.publish_all();
+        }
+    }
+
+    #[cold]
+    fn publish_all(&mut self) {
+        let Some(mut pending) = self.pending.take() else { return };
+        for (datagram, hash, now_ns) in pending.drain(..) {
+            match hash {
+                Some(hash) => self.learn(&datagram, hash, now_ns),
+                None => drop(self.recall(&datagram, now_ns)), // counts the piece
+            }
+        }
+        self.pending = Some(pending);
+    }
+
+    /// The hash of the newest first fragment of `datagram` that is deferred.
+    fn deferred(&self, datagram: &Datagram) -> Option<u32> {
+        let learned = self.pending.iter().flatten().rev().find(|(d, hash, _)| hash.is_some() && d == datagram);
+        learned.and_then(|(_, hash, _)| *hash)
+    }
+
     /// How many first fragments were learned so far through other clones.
     pub(crate) fn learned_elsewhere(&self) -> u64 {
         self.inner.learned.load(Ordering::Acquire) - self.own // pairs with the Release in `learn`
@@ -59,16 +97,55 @@ impl SharedFragments {
 
 impl FragmentMemory for SharedFragments {
     fn learn(&mut self, datagram: &Datagram, hash: u32, now_ns: u64) {
+        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.len() < MOST_PENDING) {
+            pending.push((*datagram, Some(hash), now_ns));
+            return;
+        }
         self.shard(datagram).learn(datagram, hash, now_ns);
         self.inner.learned.fetch_add(1, Ordering::Release); // pairs with the Acquire in `learned_elsewhere`
         self.own += 1;
     }
 
     fn recall(&mut self, datagram: &Datagram, now_ns: u64) -> Option<u32> {
+        if let Some(hash) = self.deferred(datagram) {
+            if let Some(pending) = self.pending.as_mut().filter(|pending| pending.len() < MOST_PENDING) {
+                pending.push((*datagram, None, now_ns));
+            }
+            return Some(hash);
+        }
         self.shard(datagram).recall(datagram, now_ns)
     }
 
     fn guess(&mut self, datagram: &Datagram, now_ns: u64) -> Option<u32> {
-        self.shard(datagram).guess(datagram, now_ns)
+        self.deferred(datagram).or_else(|| self.shard(datagram).guess(datagram, now_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowyard_steer::{Frame, LinkType, Policy, dissect};
+
+    fn first(id: u8) -> Datagram {
+        let packet = [
+            0x45, 0, 0, 28, 0, id, 0x20, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 7, 0, 9, 0, 8, 0, 0,
+        ];
+        let dissection = dissect(&Frame::new(&packet, LinkType::RAW), &Policy::default());
+        dissection.first_fragments(&packet).next().expect("a first fragment")
+    }
+
+    #[test]
+    fn what_is_deferred_is_known_here_and_elsewhere_only_when_published() {
+        let mut here = SharedFragments::default();
+        let mut elsewhere = here.clone();
+        here.defer();
+        here.learn(&first(1), 11, 0);
+        assert_eq!((here.recall(&first(1), 1), elsewhere.recall(&first(1), 1)), (Some(11), None));
+        assert_eq!(elsewhere.learned_elsewhere(), 0);
+        here.publish();
+        assert_eq!((here.recall(&first(1), 2), elsewhere.recall(&first(1), 2)), (Some(11), Some(11)));
+        assert_eq!((elsewhere.learned_elsewhere(), here.learned_elsewhere()), (1, 0));
+        here.learn(&first(1), 12, 3);
+        assert_eq!((here.recall(&first(1), 3), elsewhere.recall(&first(1), 3)), (Some(12), Some(11)), "the newest");
     }
 }

@@ -29,6 +29,8 @@ mod counters;
 mod cpu;
 mod dispatcher;
 mod fragments;
+pub mod function;
+mod host;
 mod outlets;
 mod policy_file;
 mod reader;
@@ -39,14 +41,14 @@ mod yard;
 
 pub use audit::{Audit, AuditFindings, Cause, Example, Load, busiest};
 pub use card::{Card, Sight};
-pub use counters::{Drop, Live, Report, RingCounters};
+pub use counters::{Aside, Drop, Live, Report, RingCounters};
 pub use fragments::SharedFragments;
 pub use policy_file::{HashChoice, PolicyFile, PolicyFileError, Seed};
 pub use reader::RingReader;
 pub use sorter::{HOLD_NS, HOLD_PACKETS, Route, Sorter, SorterCounts};
 pub use stage::{NotPassed, Stage, StageCounters};
 pub use witness::{Findings, Witness};
-pub use yard::{Running, Yard, YardConfig, YardError};
+pub use yard::{Group, Running, Yard, YardConfig, YardError};
 pub use {flowyard_mem as mem, flowyard_port as port, flowyard_steer as steer};
 
 /// The example of the README compiles.

@@ -3,15 +3,18 @@
 //! Owned by one dispatcher. Every parcel given to [`Outlets::deliver`] ends in exactly one counter of
 //! its ring: delivered, or a named drop, or it waits in a backlog (counted when it leaves).
 
+use std::sync::Arc;
+
 use flowyard_mem::{
-    Buffer, Ledger, NO_OFFSET, PipeProducer, Region, Returned, Slot, Stock, Tag, Verdict, flags, notify, notify_when,
-    slot_flags,
+    Buffer, Ledger, NO_OFFSET, PipeProducer, Region, Returned, Shared, Slot, Stock, Tag, Verdict, flags, notify,
+    notify_when, slot_flags,
 };
 use flowyard_port::Arrival;
-use flowyard_steer::{Decision, Family, FlowHash, Fragment, HASH_VERSION};
+use flowyard_steer::{Decision, Family, FlowHash, Fragment, HASH_VERSION, Table};
 
-use crate::backlog::Backlogs;
-use crate::counters::{Drop, RingCounters};
+use crate::backlog::{Backlogs, Waiting};
+use crate::counters::{Aside, Drop, RingCounters};
+use crate::host::Host;
 use crate::sorter::Route;
 
 /// One buffer of a packet.
@@ -43,10 +46,36 @@ struct Outlet {
     violations: u64,
 }
 
+/// A group's share of the outlets, and how it balances.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupPlace {
+    /// The outlet of its ring 0.
+    pub(crate) first: usize,
+    pub(crate) table: Arc<Table>,
+}
+
+/// Where one group wants a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// On this ring of its own, under this hash.
+    Ring(u16, u32),
+    /// On each of its rings.
+    Every(u32),
+    /// Nowhere: its function said so.
+    Nowhere,
+}
+
 /// Pipes to all rings, and the buffers that are out on them.
 pub(crate) struct Outlets {
     region: Region,
     outlets: Vec<Outlet>,
+    groups: Vec<GroupPlace>,
+    host: Option<Host>,
+    /// Packets that went nowhere, by [`Aside`]; and those that went to several places, less one each.
+    asides: [u64; Aside::ALL.len()],
+    copies: u64,
+    /// Segments of the packet that is being shared out. Empty between calls.
+    sharing: Vec<(Shared, u16, u16)>,
     ledger: Ledger,
     backlogs: Backlogs,
     hash_version: u8,
@@ -55,6 +84,9 @@ pub(crate) struct Outlets {
     /// Turns since all consumers were last woken.
     turns: u32,
 }
+
+/// Most groups of a yard.
+pub(crate) const MOST_GROUPS: usize = 8;
 
 /// Emptied segment lists kept for reuse: as many as a batch can need.
 const SPARE_LISTS: usize = 64;
@@ -67,8 +99,15 @@ const TURNS_BETWEEN_WAKING: u32 = 16;
 const RETURNS_AT_ONCE: usize = 256;
 
 impl Outlets {
-    /// Pipes that `ledger` made.
-    pub(crate) fn new(region: &Region, ledger: Ledger, pipes: Vec<PipeProducer>, hash: &FlowHash) -> Outlets {
+    /// Pipes that `ledger` made, to the rings of `groups` in order.
+    pub(crate) fn new(
+        region: &Region,
+        ledger: Ledger,
+        pipes: Vec<PipeProducer>,
+        groups: Vec<GroupPlace>,
+        host: Option<Host>,
+        hash: &FlowHash,
+    ) -> Outlets {
         let hash_version = if matches!(hash, FlowHash::Default { .. }) { HASH_VERSION as u8 } else { 0 };
         let outlet = |pipe| Outlet {
             pipe,
@@ -80,7 +119,12 @@ impl Outlets {
         };
         Outlets {
             ledger,
-            backlogs: Backlogs::new(region, pipes.len()),
+            backlogs: Backlogs::new(pipes.len(), region.geometry().buffers as usize * groups.len().max(1)),
+            groups,
+            host,
+            asides: [0; Aside::ALL.len()],
+            copies: 0,
+            sharing: Vec::with_capacity(SPARE_LISTS),
             region: region.clone(),
             outlets: pipes.into_iter().map(outlet).collect(),
             hash_version,
@@ -94,13 +138,56 @@ impl Outlets {
         self.spare_lists.pop().unwrap_or_default()
     }
 
-    /// Writes the tag and puts the packet on its ring, or behind the ring's backlog.
+    /// Writes the tag and puts the packet on its ring, or behind the ring's backlog; in every group.
     #[inline]
-    pub(crate) fn deliver(&mut self, mut parcel: Parcel, decision: &Decision, route: Route, stock: &mut Stock) {
-        let ring = usize::from(decision.ring);
-        let tag = tag_of(&parcel, decision, route, self.hash_version);
-        self.region.set_tag(&mut parcel.first.buffer, &tag);
-        let slot = slot_of(&parcel, decision, &tag);
+    pub(crate) fn deliver(&mut self, parcel: Parcel, decision: &Decision, route: Route, stock: &mut Stock) {
+        let tag = self.tag_of(&parcel, decision, route);
+        if self.groups.len() > 1 {
+            self.deliver_to_groups(parcel, decision, tag, stock);
+        } else {
+            self.put(usize::from(decision.ring), parcel, decision.hash, &tag, stock);
+        }
+    }
+
+    /// As [`Outlets::deliver`], with a tag that the user's function has seen. What the port knows, the
+    /// decision, and what dissection found out about itself are written anew.
+    #[inline]
+    pub(crate) fn deliver_tagged(&mut self, parcel: Parcel, decision: &Decision, tag: Tag, stock: &mut Stock) {
+        let tag = corrected(tag, &parcel, decision);
+        if self.groups.len() > 1 {
+            self.deliver_to_groups(parcel, decision, tag, stock);
+        } else {
+            self.put(usize::from(decision.ring), parcel, decision.hash, &tag, stock);
+        }
+    }
+
+    /// To every ring of every group.
+    #[cold]
+    pub(crate) fn deliver_everywhere(&mut self, parcel: Parcel, decision: &Decision, tag: Tag, stock: &mut Stock) {
+        let tag = corrected(tag, &parcel, decision);
+        let targets = [Target::Every(decision.hash); MOST_GROUPS];
+        self.spread(parcel, &tag, &targets[..self.groups.len()], stock);
+    }
+
+    /// To the places that the groups' functions chose.
+    pub(crate) fn deliver_chosen(&mut self, parcel: Parcel, tag: Tag, decision: &Decision, targets: &[Target], stock: &mut Stock) {
+        let tag = corrected(tag, &parcel, decision);
+        self.spread(parcel, &tag, targets, stock);
+    }
+
+    fn deliver_to_groups(&mut self, parcel: Parcel, decision: &Decision, tag: Tag, stock: &mut Stock) {
+        let mut targets = [Target::Ring(decision.ring, decision.hash); MOST_GROUPS];
+        for (target, group) in targets.iter_mut().zip(&self.groups).skip(1) {
+            *target = Target::Ring(group.table.ring(decision.hash), decision.hash);
+        }
+        self.spread(parcel, &tag, &targets[..self.groups.len()], stock);
+    }
+
+    /// Writes the tag and puts the packet on one outlet's ring, or behind its backlog.
+    #[inline]
+    fn put(&mut self, ring: usize, mut parcel: Parcel, hash: u32, tag: &Tag, stock: &mut Stock) {
+        self.region.set_tag(&mut parcel.first.buffer, tag);
+        let slot = slot_of(&parcel, hash, tag);
         let segments = 1 + parcel.rest.len() as u32;
         let outlet = &mut self.outlets[ring];
         if outlet.gone || segments > outlet.pipe.capacity() {
@@ -117,8 +204,114 @@ impl Outlets {
                 self.fill_rest(ring, slot, rest);
             }
         } else {
-            self.queue(ring, slot, parcel);
+            self.queue(ring, slot, parcel, stock);
         }
+    }
+
+    /// Puts one packet on the rings that the groups want it on. The buffers are shared, not copied: the
+    /// ledger has them come home when all have returned them.
+    fn spread(&mut self, mut parcel: Parcel, tag: &Tag, targets: &[Target], stock: &mut Stock) {
+        self.region.set_tag(&mut parcel.first.buffer, tag);
+        let slot = slot_of(&parcel, 0, tag);
+        let Parcel { first, mut rest, .. } = parcel;
+        let mut sharing = std::mem::take(&mut self.sharing);
+        for segment in std::iter::once(first).chain(rest.drain(..)) {
+            sharing.push((self.ledger.share(segment.buffer), segment.offset, segment.len));
+        }
+        self.keep_list(rest);
+        let mut outcomes = 0;
+        for (group, target) in targets.iter().enumerate() {
+            let first = self.groups[group].first;
+            match *target {
+                Target::Ring(ring, hash) => {
+                    self.put_shared(first + usize::from(ring), Slot { hash, ..slot }, &sharing);
+                    outcomes += 1;
+                }
+                Target::Every(hash) => {
+                    let rings = usize::from(self.groups[group].table.rings());
+                    (first..first + rings).for_each(|ring| self.put_shared(ring, Slot { hash, ..slot }, &sharing));
+                    outcomes += rings as u64;
+                }
+                Target::Nowhere => {
+                    self.asides[Aside::GroupVerdict as usize] += 1;
+                    outcomes += 1;
+                }
+            }
+        }
+        self.copies += outcomes.max(1) - 1;
+        for (shared, ..) in sharing.drain(..) {
+            self.ledger.let_go(shared).into_iter().for_each(|buffer| stock.put(buffer));
+        }
+        self.sharing = sharing;
+    }
+
+    fn put_shared(&mut self, ring: usize, slot: Slot, sharing: &[(Shared, u16, u16)]) {
+        let segments = sharing.len();
+        let outlet = &mut self.outlets[ring];
+        let room = self.backlogs.len(ring) == 0 && outlet.pipe.reserve(segments as u32) as usize >= segments;
+        let lost = if outlet.gone {
+            Some(Drop::ConsumerGone)
+        } else if segments as u32 > outlet.pipe.capacity() {
+            Some(Drop::TooLong)
+        } else if !room && !self.backlogs.has_room(segments) {
+            Some(Drop::RingFull)
+        } else {
+            None
+        };
+        if let Some(why) = lost {
+            outlet.counters.dropped[why as usize] += 1;
+            return;
+        }
+        if room {
+            outlet.dirty = true;
+            outlet.counters.packets += 1;
+            outlet.counters.bytes += u64::from(slot.total);
+        }
+        for (at, (shared, offset, len)) in sharing.iter().enumerate() {
+            let slot = if at == 0 { slot } else { further(slot, *offset, *len, segments - 1 - at) };
+            if room {
+                let sent = outlet.pipe.send_shared(&mut self.ledger, shared, slot);
+                debug_assert!(sent, "reserved, and a group sends a buffer to a ring once");
+            } else {
+                let claim = self.ledger.claim(shared);
+                let waits = self.backlogs.push(ring, Waiting::Shared(claim), slot);
+                debug_assert!(waits.is_ok(), "there was room");
+            }
+        }
+    }
+
+    /// Counts a packet that goes to no ring, and frees it.
+    pub(crate) fn aside(&mut self, why: Aside, parcel: Parcel, stock: &mut Stock) {
+        self.asides[why as usize] += 1;
+        self.free(parcel, stock);
+    }
+
+    /// Whether there is a way to the host's network stack.
+    pub(crate) fn has_host(&self) -> bool {
+        self.host.is_some()
+    }
+
+    /// Hands a packet to the host's network stack.
+    #[cold]
+    pub(crate) fn hand_to_host(&mut self, parcel: Parcel, stock: &mut Stock) {
+        let taken = self.host.as_mut().is_some_and(|host| host.take(&self.region, &parcel));
+        self.aside(if taken { Aside::Host } else { Aside::HostFull }, parcel, stock);
+    }
+
+    /// Number of groups.
+    pub(crate) fn groups(&self) -> &[GroupPlace] {
+        &self.groups
+    }
+
+    /// Packets that went to no ring, and copies.
+    pub(crate) fn asides(&self) -> ([u64; Aside::ALL.len()], u64) {
+        (self.asides, self.copies)
+    }
+
+    /// The tag of a packet as dissection and built-in policy see it.
+    #[inline]
+    pub(crate) fn tag_of(&self, parcel: &Parcel, decision: &Decision, route: Route) -> Tag {
+        tag_of(parcel, decision, route, self.hash_version)
     }
 
     /// Keeps an emptied list with room for another packet of several segments. Most packets have one
@@ -134,22 +327,27 @@ impl Outlets {
         let mut left = rest.len();
         for segment in rest.drain(..) {
             left -= 1;
-            let slot = further(slot, &segment, left);
+            let slot = further(slot, segment.offset, segment.len, left);
             fill(&mut self.outlets[ring].pipe, &mut self.ledger, segment.buffer, slot);
         }
         self.keep_list(rest);
     }
 
     #[cold]
-    fn queue(&mut self, ring: usize, slot: Slot, parcel: Parcel) {
+    fn queue(&mut self, ring: usize, slot: Slot, parcel: Parcel, stock: &mut Stock) {
+        if !self.backlogs.has_room(1 + parcel.rest.len()) {
+            self.outlets[ring].counters.dropped[Drop::RingFull as usize] += 1;
+            return self.free(parcel, stock);
+        }
         let Parcel { first, mut rest, .. } = parcel;
-        self.backlogs.push(ring, first.buffer, slot);
+        let mut waits = self.backlogs.push(ring, Waiting::Own(first.buffer), slot).is_ok();
         let mut left = rest.len();
         for segment in rest.drain(..) {
             left -= 1;
-            let slot = further(slot, &segment, left);
-            self.backlogs.push(ring, segment.buffer, slot);
+            let slot = further(slot, segment.offset, segment.len, left);
+            waits &= self.backlogs.push(ring, Waiting::Own(segment.buffer), slot).is_ok();
         }
+        debug_assert!(waits, "there was room");
         self.keep_list(rest);
     }
 
@@ -198,12 +396,20 @@ impl Outlets {
                     break;
                 }
                 for n in 0..slots {
-                    let Some((buffer, slot)) = self.backlogs.pop(ring) else { break };
+                    let Some((waiting, slot)) = self.backlogs.pop(ring) else { break };
                     if n == 0 {
                         outlet.counters.packets += 1;
                         outlet.counters.bytes += u64::from(slot.total);
                     }
-                    fill(&mut outlet.pipe, &mut self.ledger, buffer, slot);
+                    match waiting {
+                        Waiting::Own(buffer) => fill(&mut outlet.pipe, &mut self.ledger, buffer, slot),
+                        Waiting::Shared(shared) => {
+                            let sent = outlet.pipe.send_shared(&mut self.ledger, &shared, slot);
+                            debug_assert!(sent, "just reserved");
+                            let home = self.ledger.let_go(shared);
+                            debug_assert!(home.is_none(), "the pipe holds it");
+                        }
+                    }
                 }
                 outlet.dirty = true;
                 moved += 1;
@@ -223,9 +429,12 @@ impl Outlets {
 
     fn give_up_one(&mut self, ring: usize, why: Drop, stock: &mut Stock) {
         for _ in 0..self.backlogs.first_packet_slots(ring) {
-            if let Some((buffer, _)) = self.backlogs.pop(ring) {
-                stock.put(buffer);
-            }
+            let home = match self.backlogs.pop(ring) {
+                Some((Waiting::Own(buffer), _)) => Some(buffer),
+                Some((Waiting::Shared(shared), _)) => self.ledger.let_go(shared),
+                None => None,
+            };
+            home.into_iter().for_each(|buffer| stock.put(buffer));
         }
         self.outlets[ring].counters.dropped[why as usize] += 1;
     }
@@ -334,10 +543,35 @@ fn fill(pipe: &mut PipeProducer, ledger: &mut Ledger, buffer: Buffer, slot: Slot
     debug_assert!(sent.is_ok(), "the caller reserved");
 }
 
-fn further(first: Slot, segment: &Segment, left: usize) -> Slot {
+fn further(first: Slot, offset: u16, len: u16, left: usize) -> Slot {
     let more = if left > 0 { slot_flags::MORE } else { 0 };
     let flags = first.flags & !slot_flags::MORE | slot_flags::CONTINUES | more;
-    Slot { offset: segment.offset, len: segment.len, flags, ..first }
+    Slot { offset, len, flags, ..first }
+}
+
+/// The tag that the user's function has had in its hands: what is not the function's to say, as it is.
+#[inline]
+fn corrected(tag: Tag, parcel: &Parcel, decision: &Decision) -> Tag {
+    let (d, arrival) = (&decision.dissection, &parcel.arrival);
+    let fallback = tag.flags & flags::FRAGMENT_FALLBACK;
+    let mut tag = Tag {
+        hash: decision.hash,
+        ring: decision.ring,
+        stop: d.stop() as u8,
+        depth: d.depth(),
+        time_ns: arrival.time_ns,
+        flags: arrival.flags | fallback,
+        wire_len: arrival.wire_len,
+        len: arrival.len,
+        port: parcel.port,
+        queue: arrival.queue,
+        card_hash: arrival.card_hash,
+        stripped_vlan: arrival.stripped_vlan,
+        link: arrival.link,
+        ..tag
+    };
+    tag.set_clock(arrival.clock);
+    tag
 }
 
 fn offset(at: Option<usize>) -> u16 {
@@ -394,7 +628,7 @@ const SHOWN: [(u32, u16); 5] = [
 ];
 
 #[inline]
-fn slot_of(parcel: &Parcel, decision: &Decision, tag: &Tag) -> Slot {
+fn slot_of(parcel: &Parcel, hash: u32, tag: &Tag) -> Slot {
     let mut shown = if parcel.rest.is_empty() { 0 } else { slot_flags::MORE };
     if tag.flags & 0x00ff_ffff != 0 {
         for (bit, flag) in SHOWN {
@@ -405,7 +639,7 @@ fn slot_of(parcel: &Parcel, decision: &Decision, tag: &Tag) -> Slot {
         buffer: 0, // set from the token when it is sent
         offset: parcel.first.offset,
         len: parcel.first.len,
-        hash: decision.hash,
+        hash,
         flags: shown,
         verdict: Verdict::Free as u8,
         port: parcel.port as u8,

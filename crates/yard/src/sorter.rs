@@ -260,6 +260,11 @@ impl<T> Sorter<T> {
         while self.give_up_oldest(&mut emit) {}
     }
 
+    /// Where first fragments went, as this sorter knows it.
+    pub(crate) fn memory(&mut self) -> &mut SharedFragments {
+        &mut self.memory
+    }
+
     /// Packets that wait now.
     pub fn waiting(&self) -> usize {
         self.held.len()

@@ -1,7 +1,7 @@
 //! The yard: the running composition of ports, steering and pipes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, Region, Stock};
@@ -10,7 +10,9 @@ use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError
 
 use crate::counters::{Live, Report};
 use crate::dispatcher::{Dispatcher, Source};
-use crate::outlets::Outlets;
+use crate::function::{Common, Function, FunctionError, Functions, Limits, Steer, Surroundings};
+use crate::host::Host;
+use crate::outlets::{GroupPlace, MOST_GROUPS, Outlets};
 use crate::reader::RingReader;
 use crate::sorter::{HOLD_PACKETS, Sorter};
 use crate::{SharedFragments, cpu};
@@ -20,10 +22,18 @@ use crate::{SharedFragments, cpu};
 pub struct YardConfig {
     /// Name, as it appears in /proc/PID/maps.
     pub name: String,
-    /// Rings that consumers read, 1 to 4096.
+    /// Rings that consumers read, 1 to 4096: those of the first group.
     pub rings: u16,
     /// Share of the conversations for each ring; `None` for equal ones.
     pub weights: Option<Vec<u32>>,
+    /// Further groups, at most 7: each sees every packet, too, and balances them over rings of its own. No
+    /// packet is copied for it.
+    pub groups: Vec<Group>,
+    /// The user's steering function: sees every packet before it goes to a ring.
+    pub function: Option<Function>,
+    /// Name of a TAP device, made or taken over, to which packets go that the function sends to the host's
+    /// network stack.
+    pub host: Option<String>,
     /// Slots of each ring and dispatcher, a power of two.
     pub ring_slots: u32,
     /// Annotation bytes in front of every packet: 0, 64, 128, 192 or 256.
@@ -41,6 +51,27 @@ pub struct YardConfig {
     pub pin: bool,
 }
 
+/// A further group of rings among which every packet of the yard is balanced.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Its name, for people.
+    pub name: String,
+    /// Its rings.
+    pub rings: u16,
+    /// Share of the conversations for each ring; `None` for equal ones.
+    pub weights: Option<Vec<u32>>,
+    /// A function of its own: it may choose the group's ring, or drop, for this group alone; it sees what the
+    /// yard's function wrote into annotation and tag, and changes neither.
+    pub function: Option<Function>,
+}
+
+impl Group {
+    /// A group of `rings` rings that share alike.
+    pub fn new(name: &str, rings: u16) -> Group {
+        Group { name: name.into(), rings, weights: None, function: None }
+    }
+}
+
 impl Default for YardConfig {
     /// Four rings of 1024 slots, 64 bytes of annotation, one dispatcher, the built-in policy with
     /// the fixed seed.
@@ -49,6 +80,9 @@ impl Default for YardConfig {
             name: "yard".into(),
             rings: 4,
             weights: None,
+            groups: Vec::new(),
+            function: None,
+            host: None,
             ring_slots: 1024,
             annotation_bytes: 64,
             buffers: None,
@@ -83,6 +117,17 @@ pub enum YardError {
     /// The table refuses rings or weights.
     #[error("yard: the table of rings: {0}")]
     Table(#[from] TableError),
+    /// A steering function cannot be had.
+    #[error(transparent)]
+    Function(#[from] FunctionError),
+    /// The way to the host's network stack.
+    #[error("yard: cannot use the TAP device {name} as the way to the host: {error}; it needs CAP_NET_ADMIN")]
+    Host {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: std::io::Error,
+    },
     /// A thread could not be started.
     #[error("yard: cannot start a dispatcher thread: {0}; raise the limit of processes")]
     Thread(#[from] std::io::Error),
@@ -100,10 +145,13 @@ pub struct Yard {
     region: Region,
     infos: Vec<PortInfo>,
     pin: bool,
+    surroundings: Surroundings,
+    names: Vec<Option<String>>,
 }
 
 impl Yard {
-    /// Makes the region, opens the ports and the pipes. Answers the yard and one reader a ring.
+    /// Makes the region, opens the ports and the pipes. Answers the yard and one reader a ring: those of the
+    /// first group, then those of [`YardConfig::groups`] in order.
     ///
     /// Packets may arrive on live ports from now on; [`Yard::start`] takes them.
     ///
@@ -124,18 +172,19 @@ impl Yard {
     }
 
     fn assemble(config: &YardConfig, parts: Vec<Part>) -> Result<(Yard, Vec<RingReader>), YardError> {
-        let table = match &config.weights {
-            None => Table::even(config.rings)?,
-            Some(weights) => Table::weighted(weights)?,
-        };
+        let table = table(config.rings, config.weights.as_ref())?;
+        let groups = groups(config, &table)?;
         let classifier = Arc::new(Classifier { policy: config.policy.clone(), hash: config.hash.clone(), table });
         let (region, mut stock) = Region::create(&config.name, geometry(config, &parts)?)?;
         let stop = Arc::new(AtomicBool::new(false));
         let memory = SharedFragments::default();
         let mut dispatchers = Vec::new();
         let mut infos: Vec<(u16, PortInfo)> = Vec::new();
-        let mut ends: Vec<Vec<Consumer>> = (0..config.rings).map(|_| Vec::new()).collect();
+        let rings = groups.iter().map(|group| usize::from(group.table.rings())).sum();
+        let mut ends: Vec<Vec<Consumer>> = (0..rings).map(|_| Vec::new()).collect();
         let shares = parts.len();
+        let common = Common::new(groups.len());
+        let mut instances = instances(config, shares)?.into_iter();
         for (at, openers) in parts.into_iter().enumerate() {
             let mut share = take_share(&mut stock, shares - at);
             let mut sources = Vec::new();
@@ -149,13 +198,23 @@ impl Yard {
             }
             let mut ledger = Ledger::new(&region);
             let pipes = pipes(&mut ledger, config, &mut ends)?;
-            let outlets = Outlets::new(&region, ledger, pipes, &config.hash);
-            dispatchers.push(Dispatcher::new(region.clone(), share, sources, outlets, stop.clone()));
+            let host = config.host.as_deref().map(host).transpose()?;
+            let outlets = Outlets::new(&region, ledger, pipes, groups.clone(), host, &config.hash);
+            let mut dispatcher =
+                Dispatcher::new(region.clone(), share, sources, outlets, common.clone(), stop.clone());
+            for (seat, instance, limits) in instances.next().into_iter().flatten() {
+                dispatcher.seat(seat, Some(instance), limits);
+            }
+            dispatchers.push(dispatcher);
         }
         infos.sort_by_key(|(number, _)| *number); // as given, not as shared out
         let infos = infos.into_iter().map(|(_, info)| info).collect();
-        let readers = ends.into_iter().enumerate().map(|(ring, ends)| RingReader::new(ring as u16, ends)).collect();
-        Ok((Yard { dispatchers, stop, region, infos, pin: config.pin }, readers))
+        let numbers = groups.iter().flat_map(|group| 0..group.table.rings());
+        let readers = ends.into_iter().zip(numbers).map(|(ends, ring)| RingReader::new(ring, ends)).collect();
+        let surroundings = surroundings(config, shares);
+        let seats = std::iter::once(&config.function).chain(config.groups.iter().map(|g| &g.function));
+        let names = seats.map(|f| f.as_ref().map(|f| f.name().to_owned())).collect();
+        Ok((Yard { dispatchers, stop, region, infos, pin: config.pin, surroundings, names }, readers))
     }
 
     /// The ports as they were opened, in the order they were given.
@@ -175,8 +234,10 @@ impl Yard {
     pub fn start(self) -> Result<Running, YardError> {
         let mut threads = Vec::new();
         let mut live = Vec::new();
+        let mut mailboxes = Vec::new();
         for (number, dispatcher) in self.dispatchers.into_iter().enumerate() {
             live.push(dispatcher.live.clone());
+            mailboxes.push(dispatcher.mailbox.clone());
             let pin = self.pin;
             let body = move || {
                 if pin {
@@ -188,7 +249,8 @@ impl Yard {
             threads.push(thread.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?);
         }
         let ports = self.infos.into_iter().map(|info| info.name).collect();
-        Ok(Running { threads, live, stop: self.stop, ports })
+        let functions = Functions { mailboxes, surroundings: self.surroundings, names: Mutex::new(self.names) };
+        Ok(Running { threads, live, stop: self.stop, ports, functions: Arc::new(functions) })
     }
 }
 
@@ -199,9 +261,15 @@ pub struct Running {
     live: Vec<Arc<Live>>,
     stop: Arc<AtomicBool>,
     ports: Vec<String>,
+    functions: Arc<Functions>,
 }
 
 impl Running {
+    /// The functions of the yard: to replace or to ask them while it runs.
+    pub fn functions(&self) -> &Arc<Functions> {
+        &self.functions
+    }
+
     /// Tells the yard to stop: ports are left alone, what waits is delivered as far as consumers make
     /// room within 0.3 s, the rest is counted as `shutdown`.
     pub fn stop(&self) {
@@ -237,6 +305,54 @@ impl Running {
     }
 }
 
+fn table(rings: u16, weights: Option<&Vec<u32>>) -> Result<Table, TableError> {
+    match weights {
+        None => Table::even(rings),
+        Some(weights) => Table::weighted(weights),
+    }
+}
+
+/// The places of all groups among the outlets, the first one's table being `table`.
+fn groups(config: &YardConfig, table_of_first: &Table) -> Result<Vec<GroupPlace>, YardError> {
+    let mut places = vec![GroupPlace { first: 0, table: Arc::new(table_of_first.clone()) }];
+    let mut first = usize::from(config.rings);
+    for group in &config.groups {
+        let table = Arc::new(table(group.rings, group.weights.as_ref())?);
+        places.push(GroupPlace { first, table });
+        first += usize::from(group.rings);
+    }
+    Ok(places)
+}
+
+fn surroundings(config: &YardConfig, dispatchers: usize) -> Surroundings {
+    let annotation_bytes = config.annotation_bytes;
+    Surroundings { dispatcher: 0, dispatchers, rings: config.rings, annotation_bytes }
+}
+
+type Instances = Vec<(usize, Box<dyn Steer>, Limits)>;
+
+/// For each dispatcher: its instances of the functions, with the seat of each (seat 1 is the first group's, which
+/// the yard's own function speaks for).
+fn instances(config: &YardConfig, dispatchers: usize) -> Result<Vec<Instances>, FunctionError> {
+    let groups = config.groups.iter().enumerate().map(|(at, group)| (at + 2, group.rings, &group.function));
+    let all: Vec<_> = std::iter::once((0, config.rings, &config.function)).chain(groups).collect();
+    let of = |dispatcher| {
+        let mut instances = Instances::new();
+        for (seat, rings, function) in &all {
+            let Some(function) = function else { continue };
+            let surroundings = Surroundings { dispatcher, rings: *rings, ..surroundings(config, dispatchers) };
+            instances.push((*seat, function.checked_instance(&surroundings)?, function.limits));
+        }
+        Ok(instances)
+    };
+    (0..dispatchers).map(of).collect()
+}
+
+fn host(name: &str) -> Result<Host, YardError> {
+    let tap = flowyard_port::tap::open(name).map_err(|error| YardError::Host { name: name.into(), error })?;
+    Ok(Host::new(tap))
+}
+
 type Part = Vec<(u16, Box<dyn Opener>)>;
 
 /// Shares ports out among dispatchers: a live port's queues evenly; sources that can wait never
@@ -251,6 +367,17 @@ fn plan(config: &YardConfig, ports: &[PortSpec]) -> Result<Vec<Part>, YardError>
     }
     if let Some(weights) = config.weights.as_ref().filter(|w| w.len() != usize::from(config.rings)) {
         return refuse("number of weights", weights.len().to_string(), "the number of rings");
+    }
+    if config.groups.len() >= MOST_GROUPS {
+        return refuse("number of groups", (1 + config.groups.len()).to_string(), "at most 8");
+    }
+    for group in &config.groups {
+        if group.rings == 0 || usize::from(group.rings) > Table::BUCKETS {
+            return refuse("number of rings of a group", group.rings.to_string(), &format!("1 to {}", Table::BUCKETS));
+        }
+        if group.weights.as_ref().is_some_and(|w| w.len() != usize::from(group.rings)) {
+            return refuse("number of weights of a group", group.name.clone(), "the number of its rings");
+        }
     }
     if config.dispatchers == 0 || config.dispatchers > 64 {
         return refuse("number of dispatchers", config.dispatchers.to_string(), "1 to 64");
@@ -276,7 +403,8 @@ fn geometry(config: &YardConfig, parts: &[Part]) -> Result<Geometry, MemError> {
     let infos = || parts.iter().flatten().map(|(_, opener)| opener.info());
     let buffer_bytes = infos().map(|i| i.buffer_bytes).max().unwrap_or(2048);
     let held: usize = infos().map(|i| i.buffers_held).sum();
-    let rings = usize::from(config.rings) * config.ring_slots as usize;
+    let groups: usize = config.groups.iter().map(|group| usize::from(group.rings)).sum();
+    let rings = (usize::from(config.rings) + groups) * config.ring_slots as usize;
     let fragments = infos().count() * HOLD_PACKETS;
     if let Some(buffers) = config.buffers.filter(|b| *b < parts.len()) {
         return Err(MemError::Geometry {

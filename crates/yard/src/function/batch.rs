@@ -1,0 +1,230 @@
+//! The packets that a steering function is shown, and what it may do to them.
+//!
+//! A batch is at most [`BATCH`] packets of one port, in the order in which they came, each dissected and
+//! with the built-in decision made. What the function writes (verdict, annotation, tag) is carried out
+//! after it returns; if it fails, nothing of it is, but for what it wrote into annotations.
+
+use flowyard_mem::{Region, Tag};
+use flowyard_steer::{Decision, Dissection, Flow, Table};
+use zerocopy::{Immutable, IntoBytes};
+
+use super::verdict::{RawVerdict, Verdict};
+use crate::outlets::Parcel;
+use crate::sorter::Route;
+
+/// Most packets of a batch.
+pub const BATCH: usize = 64;
+/// Bytes of a packet that are copied where a foreign process may write the region meanwhile.
+pub(super) const COPY_BYTES: usize = 2048;
+
+/// A packet on its way through the function.
+pub(crate) struct Item {
+    pub(crate) parcel: Parcel,
+    pub(crate) decision: Decision,
+    pub(crate) route: Route,
+}
+
+/// Private copies for regions that foreign processes may write.
+pub(super) struct Scratch {
+    pub(super) bytes: [u8; COPY_BYTES],
+    pub(super) annotation: [u8; 256],
+}
+
+/// Packets for a steering function. Each has a verdict, [`Verdict::BuiltIn`] until one is set.
+pub struct Batch<'a> {
+    pub(super) region: &'a Region,
+    pub(super) items: &'a mut [Item],
+    pub(super) tags: &'a mut [Tag],
+    pub(super) verdicts: &'a mut [RawVerdict],
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) table: &'a Table,
+    /// A foreign process may write the region: the batch is one packet, in `scratch`.
+    pub(super) copied: bool,
+    /// For a group's function, which may change nothing.
+    pub(super) group: bool,
+}
+
+impl Batch<'_> {
+    /// Number of packets, at least 1 and at most [`BATCH`].
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none: never so when a function is called.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Number of rings that a verdict may name: 0 to one less.
+    #[inline]
+    pub fn rings(&self) -> u16 {
+        self.table.rings()
+    }
+
+    /// Annotation bytes in front of every packet.
+    #[inline]
+    pub fn annotation_bytes(&self) -> usize {
+        self.region.geometry().annotation_bytes
+    }
+
+    /// The packet at `at`.
+    ///
+    /// # Panics
+    /// If there are not that many: caught by the yard, and counted as a failure of the function.
+    #[inline]
+    pub fn packet(&mut self, at: usize) -> Packet<'_> {
+        Packet {
+            region: self.region,
+            item: &mut self.items[at],
+            tag: &mut self.tags[at],
+            verdict: &mut self.verdicts[at],
+            scratch: self.scratch,
+            table: self.table,
+            copied: self.copied,
+            group: self.group,
+        }
+    }
+
+    /// Calls `each` for every packet that no earlier function of the chain has decided.
+    #[inline]
+    pub fn each(&mut self, mut each: impl FnMut(&mut Packet<'_>)) {
+        for at in 0..self.len() {
+            if self.verdicts[at].kind == RawVerdict::BUILT_IN {
+                each(&mut self.packet(at));
+            }
+        }
+    }
+
+    /// The verdicts as they are, one a packet: for functions that write them in bulk.
+    #[inline]
+    pub fn verdicts(&mut self) -> &mut [RawVerdict] {
+        self.verdicts
+    }
+}
+
+/// One packet of a batch.
+pub struct Packet<'a> {
+    region: &'a Region,
+    item: &'a mut Item,
+    tag: &'a mut Tag,
+    verdict: &'a mut RawVerdict,
+    scratch: &'a mut Scratch,
+    table: &'a Table,
+    copied: bool,
+    group: bool,
+}
+
+impl Packet<'_> {
+    /// The bytes of its first segment, as received: the whole packet unless it is larger than a buffer.
+    #[inline]
+    pub fn bytes(&mut self) -> &[u8] {
+        let first = &self.item.parcel.first;
+        self.region.peek(&first.buffer, first.offset.into(), first.len.into(), &mut self.scratch.bytes)
+    }
+
+    /// Captured bytes, over all segments.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.item.parcel.arrival.len as usize
+    }
+
+    /// Whether nothing of it was captured.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What dissection found: layers, offsets, tunnels, why it ended.
+    #[inline]
+    pub fn dissection(&self) -> &Dissection {
+        &self.item.decision.dissection
+    }
+
+    /// The flow that makes the built-in key: the innermost, or what an ICMP error quotes.
+    pub fn flow(&mut self) -> Option<Flow> {
+        let dissection = self.item.decision.dissection;
+        let bytes = self.bytes();
+        dissection.key_level().and_then(|level| level.flow(bytes))
+    }
+
+    /// The hash that the built-in policy makes: both directions of a conversation share it, and a
+    /// fragment has that of its datagram's first one.
+    #[inline]
+    pub fn hash(&self) -> u32 {
+        self.item.decision.hash
+    }
+
+    /// The ring that the built-in policy chooses.
+    #[inline]
+    pub fn ring(&self) -> u16 {
+        if self.group { self.table.ring(self.item.decision.hash) } else { self.item.decision.ring }
+    }
+
+    /// The tag as the consumer will see it, but for hash and ring.
+    #[inline]
+    pub fn tag(&self) -> &Tag {
+        self.tag
+    }
+
+    /// The tag, to correct: offsets, protocol, tunnel, VLAN and the user's mark. What the port knows
+    /// (the second half) and hash, ring, depth and stop are written by the yard whatever stands here.
+    #[inline]
+    pub fn tag_mut(&mut self) -> &mut Tag {
+        self.tag
+    }
+
+    /// Writes the user's own mark into the tag.
+    #[inline]
+    pub fn mark(&mut self, mark: u64) {
+        self.tag.user = mark;
+    }
+
+    /// The annotation, to write. It holds what an earlier packet in the same buffer left there. A group's
+    /// function gets a copy, to read what the yard's wrote.
+    #[inline]
+    pub fn annotation(&mut self) -> &mut [u8] {
+        let buffer = &mut self.item.parcel.first.buffer;
+        if !self.copied && !self.group {
+            return self.region.annotation_mut(buffer);
+        }
+        if self.group {
+            self.region.read_annotation(buffer, &mut self.scratch.annotation);
+        }
+        &mut self.scratch.annotation[..self.region.geometry().annotation_bytes]
+    }
+
+    /// Writes `value` to the front of the annotation. Answers false if it is larger.
+    #[inline]
+    pub fn annotate<T: IntoBytes + Immutable>(&mut self, value: &T) -> bool {
+        let bytes = value.as_bytes();
+        self.annotation().get_mut(..bytes.len()).map(|to| to.copy_from_slice(bytes)).is_some()
+    }
+
+    /// Keeps the first `len` bytes of the packet (from its start after [`Packet::pull`]); the tag will
+    /// say that it was truncated. Zero keeps all.
+    #[inline]
+    pub fn slice(&mut self, len: u32) {
+        self.verdict.slice = len;
+    }
+
+    /// Takes `len` bytes off the packet's start: a header that was stripped. The tag's offsets go on
+    /// counting from the start as received.
+    #[inline]
+    pub fn pull(&mut self, len: u16) {
+        self.verdict.pull = len;
+    }
+
+    /// Says where it goes.
+    #[inline]
+    pub fn decide(&mut self, verdict: Verdict) {
+        self.verdict.set(verdict);
+    }
+
+    /// What was said of it so far.
+    #[inline]
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict.get()
+    }
+}

@@ -1,0 +1,81 @@
+//! How a running dispatcher is given another function, or a request: letters, read between batches.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, PoisonError};
+
+use super::{FunctionCounts, Limits, Steer};
+
+/// Why a function cannot be had, or did not take over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("function {function}: {why}")]
+pub struct FunctionError {
+    /// Its name.
+    pub function: String,
+    /// What was tried, on what, and the way out.
+    pub why: String,
+}
+
+impl FunctionError {
+    /// What cannot be, in words.
+    pub fn new(function: impl Into<String>, why: impl Into<String>) -> FunctionError {
+        FunctionError { function: function.into(), why: why.into() }
+    }
+}
+
+/// What is asked of a dispatcher, of the function on a seat (0 the yard's, then one a group).
+pub(crate) enum Letter {
+    /// Use this function from the next batch on, or none; the old one is sent back to be closed.
+    Replace { seat: usize, new: Option<Box<dyn Steer>>, limits: Limits, old: Sender<Option<Box<dyn Steer>>> },
+    /// Answer a request.
+    Control { seat: usize, request: Vec<u8>, reply: Sender<Result<Vec<u8>, String>> },
+    /// Say what was counted.
+    Counts { seat: usize, reply: Sender<(FunctionCounts, Vec<(String, u64)>)> },
+}
+
+/// Letters to one dispatcher.
+pub(crate) struct Mailbox {
+    /// Whether there are any: looked at every turn.
+    full: AtomicBool,
+    /// `None` once the dispatcher has ended.
+    letters: Mutex<Option<VecDeque<Letter>>>,
+}
+
+impl Default for Mailbox {
+    fn default() -> Mailbox {
+        Mailbox { full: AtomicBool::new(false), letters: Mutex::new(Some(VecDeque::new())) }
+    }
+}
+
+impl Mailbox {
+    /// Posts a letter. Nobody reads it once the dispatcher has ended: it is dropped, which who waits for
+    /// an answer notices.
+    pub(crate) fn post(&self, letter: Letter) {
+        if let Some(letters) = &mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner) {
+            letters.push_back(letter);
+            self.full.store(true, Ordering::Release); // pairs with the Acquire in `take`
+        }
+    }
+
+    /// The next letter. One load while there is none.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<Letter> {
+        // Acquire: pairs with the Release in `post`.
+        if self.full.load(Ordering::Acquire) { self.open() } else { None }
+    }
+
+    #[cold]
+    fn open(&self) -> Option<Letter> {
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let letters = letters.as_mut()?;
+        let letter = letters.pop_front();
+        self.full.store(!letters.is_empty(), Ordering::Relaxed); // under the lock
+        letter
+    }
+
+    /// Throws away what nobody will read any more.
+    pub(crate) fn close(&self) {
+        *self.letters.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}

@@ -1,0 +1,183 @@
+//! A function's place in a dispatcher: the yard's own, or a group's. Calls it, holds it to its limits, and
+//! switches it off when it keeps failing.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use flowyard_mem::{Region, Tag};
+use flowyard_steer::Table;
+
+use super::batch::{Item, Scratch};
+use super::{BATCH, Batch, Failure, FunctionCounts, Limits, RawVerdict, Sent, Steer};
+
+pub(crate) struct Seat {
+    function: Option<Box<dyn Steer>>,
+    limits: Limits,
+    off: bool,
+    pub(super) verdicts: Vec<RawVerdict>,
+    /// Where the function sent first fragments.
+    pub(super) sent: Sent,
+    pub(super) counts: FunctionCounts,
+    failed: bool,
+    failed_in_row: u32,
+    clock: quanta::Clock,
+    /// The budget in units of the clock.
+    budget: u64,
+}
+
+/// What a call needs beside the packets.
+pub(super) struct Sight<'a> {
+    pub(super) region: &'a Region,
+    pub(super) table: &'a Table,
+    /// A group's function: it decides, and changes nothing.
+    pub(super) group: bool,
+}
+
+impl Seat {
+    /// An empty seat with room for `room` verdicts at a time.
+    pub(super) fn new(room: usize, sent: Sent) -> Seat {
+        Seat {
+            function: None,
+            limits: Limits::default(),
+            off: false,
+            verdicts: Vec::with_capacity(room),
+            sent,
+            counts: FunctionCounts::default(),
+            failed: false,
+            failed_in_row: 0,
+            clock: quanta::Clock::new(),
+            budget: u64::MAX,
+        }
+    }
+
+    /// Whether there is a function to be called.
+    #[inline]
+    pub(super) fn is_taken(&self) -> bool {
+        self.function.is_some() && !self.off
+    }
+
+    /// Puts a function here, and answers the one before. Between batches only.
+    pub(super) fn replace(&mut self, new: Option<Box<dyn Steer>>, limits: Limits) -> Option<Box<dyn Steer>> {
+        let mut old = std::mem::replace(&mut self.function, new);
+        self.counts.switched_off = 0;
+        (self.off, self.failed, self.failed_in_row) = (false, false, 0);
+        self.limits = limits;
+        // The clock's scale is linear: measured once over a million of its units.
+        let unit_ns = self.clock.delta_as_nanos(0, 1 << 20) as f64 / f64::from(1 << 20);
+        self.budget = (limits.budget.as_nanos() as f64 / unit_ns.max(1e-6)) as u64;
+        if let (Some(new), Some(old)) = (&mut self.function, &mut old) {
+            self.counts.reloads += 1;
+            if catch_unwind(AssertUnwindSafe(|| new.adopt(old.as_mut()))).is_err() {
+                self.fail(Failure::Panicked);
+            }
+        }
+        old
+    }
+
+    pub(super) fn function(&mut self) -> Option<&mut Box<dyn Steer>> {
+        self.function.as_mut()
+    }
+
+    /// Counts a failure that is one packet's, or one call's.
+    #[cold]
+    pub(super) fn fail(&mut self, failure: Failure) {
+        self.failed = true;
+        self.counts.failures[failure as usize] += 1;
+    }
+
+    /// Asks the function about all of `items`, in batches; its verdicts are in `verdicts` afterwards. Where
+    /// a call fails the verdict is the built-in one, and `restore` puts the tag right.
+    pub(super) fn judge(
+        &mut self,
+        sight: &Sight<'_>,
+        items: &mut [Item],
+        tags: &mut [Tag],
+        scratch: &mut Scratch,
+        restore: impl Fn(&Item) -> Tag,
+    ) {
+        self.verdicts.clear();
+        self.verdicts.resize(items.len(), RawVerdict::default());
+        if !self.is_taken() {
+            return;
+        }
+        self.failed = false;
+        self.counts.packets += items.len() as u64;
+        // One at a time where a foreign process may write: there is one private copy.
+        let most = if sight.region.foreign_writers() { 1 } else { BATCH };
+        let mut at = 0;
+        while at < items.len() {
+            let end = items.len().min(at + most);
+            self.call(sight, items, tags, scratch, at..end, &restore);
+            at = end;
+        }
+    }
+
+    fn call(
+        &mut self,
+        sight: &Sight<'_>,
+        items: &mut [Item],
+        tags: &mut [Tag],
+        scratch: &mut Scratch,
+        range: Range<usize>,
+        restore: &impl Fn(&Item) -> Tag,
+    ) {
+        let Some(function) = &mut self.function else { return };
+        let copied = sight.region.foreign_writers();
+        let annotation_bytes = sight.region.geometry().annotation_bytes;
+        let items = &mut items[range.clone()];
+        if copied {
+            sight.region.read_annotation(&items[0].parcel.first.buffer, &mut scratch.annotation);
+        }
+        let mut batch = Batch {
+            region: sight.region,
+            items,
+            tags: &mut tags[range.clone()],
+            verdicts: &mut self.verdicts[range.clone()],
+            scratch,
+            table: sight.table,
+            copied,
+            group: sight.group,
+        };
+        let began = self.clock.raw();
+        let said = catch_unwind(AssertUnwindSafe(|| function.steer(&mut batch)));
+        let took = self.clock.raw().saturating_sub(began);
+        if took > self.budget {
+            self.fail(Failure::OverBudget);
+        }
+        let failure = match said {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(failure),
+            Err(_) => Some(Failure::Panicked),
+        };
+        if let Some(failure) = failure {
+            self.failed = true;
+            self.counts.failures[failure as usize] += range.len() as u64;
+            self.verdicts[range.clone()].fill(RawVerdict::default());
+            for (tag, item) in tags[range].iter_mut().zip(&*items) {
+                *tag = restore(item);
+            }
+        } else if copied && !sight.group {
+            sight.region.set_annotation(&mut items[0].parcel.first.buffer, &scratch.annotation[..annotation_bytes]);
+        }
+    }
+
+    /// What the later fragment of `parcel` does of which the function said nothing: what was said of the
+    /// first one.
+    #[cold]
+    pub(super) fn follow(&mut self, at: usize, item: &Item, bytes: &[u8]) {
+        let Some(datagram) = item.decision.dissection.awaited(bytes) else { return };
+        if let Some(sent) = self.sent.recall(&datagram, item.parcel.arrival.time_ns) {
+            let raw = &mut self.verdicts[at];
+            (raw.kind, raw.ring, raw.value) = (sent.kind, sent.ring, sent.value);
+        }
+    }
+
+    /// Switches the function off if it has failed too often in a row. Called after each round of calls.
+    pub(super) fn hold_to_limits(&mut self) {
+        self.failed_in_row = if std::mem::take(&mut self.failed) { self.failed_in_row.saturating_add(1) } else { 0 };
+        if self.failed_in_row >= self.limits.failures && self.is_taken() {
+            self.off = true;
+            self.counts.switched_off = 1;
+        }
+    }
+}
