@@ -127,10 +127,8 @@ mod tests {
     use flowyard_steer::{Frame, LinkType, Policy, dissect};
 
     fn first(id: u8) -> Datagram {
-        let packet = [
-            0x45, 0, 0, 28, 0, id, 0x20, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 7, 0, 9, 0, 8, 0, 0,
-        ];
-        let dissection = dissect(&Frame::new(&packet, LinkType::RAW), &Policy::default());
+        let packet = [0x45, 0, 0, 28, 0, id, 0x20, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 7, 0, 9, 0, 8, 0, 0];
+        let dissection = dissect(&Frame::new(&packet, LinkType::RAW), &Policy::default(), &mut ());
         dissection.first_fragments(&packet).next().expect("a first fragment")
     }
 

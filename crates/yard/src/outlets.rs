@@ -170,7 +170,14 @@ impl Outlets {
     }
 
     /// To the places that the groups' functions chose.
-    pub(crate) fn deliver_chosen(&mut self, parcel: Parcel, tag: Tag, decision: &Decision, targets: &[Target], stock: &mut Stock) {
+    pub(crate) fn deliver_chosen(
+        &mut self,
+        parcel: Parcel,
+        tag: Tag,
+        decision: &Decision,
+        targets: &[Target],
+        stock: &mut Stock,
+    ) {
         let tag = corrected(tag, &parcel, decision);
         self.spread(parcel, &tag, targets, stock);
     }

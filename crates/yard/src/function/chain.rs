@@ -12,10 +12,10 @@ impl Chain {
     /// A function that makes a chain of what `functions` make.
     pub fn function(functions: Vec<Function>) -> Function {
         let name = functions.iter().map(Function::name).collect::<Vec<_>>().join(" → ");
-        let limits = functions.iter().map(|f| f.limits).reduce(|a, b| super::Limits {
-            budget: a.budget + b.budget,
-            failures: a.failures.min(b.failures),
-        });
+        let limits = functions
+            .iter()
+            .map(|f| f.limits)
+            .reduce(|a, b| super::Limits { budget: a.budget + b.budget, failures: a.failures.min(b.failures) });
         let make = move |surroundings: &Surroundings| -> Result<Box<dyn Steer>, FunctionError> {
             let link = |f: &Function| Ok((f.name().to_owned(), f.instance(surroundings)?));
             let links = functions.iter().map(link).collect::<Result<_, FunctionError>>()?;

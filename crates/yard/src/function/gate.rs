@@ -78,7 +78,12 @@ impl Gate {
     }
 
     /// Puts another function on a seat (0 the yard's, then one a group), and answers the old one.
-    pub(crate) fn replace(&mut self, seat: usize, new: Option<Box<dyn Steer>>, limits: Limits) -> Option<Box<dyn Steer>> {
+    pub(crate) fn replace(
+        &mut self,
+        seat: usize,
+        new: Option<Box<dyn Steer>>,
+        limits: Limits,
+    ) -> Option<Box<dyn Steer>> {
         debug_assert!(self.items.is_empty(), "at a batch boundary");
         self.seats.get_mut(seat).and_then(|seat| seat.replace(new, limits))
     }
@@ -259,7 +264,8 @@ impl Gate {
         let hash = if let Verdict::Hash(hash) = verdict { hash } else { item.decision.hash };
         for (group, target) in targets.iter_mut().enumerate().take(way.outlets.groups().len()) {
             let table = way.outlets.groups()[group].table.clone();
-            let said = if self.seats[group + 1].is_taken() { self.settle(at, item, group + 1, way) } else { Verdict::BuiltIn };
+            let said =
+                if self.seats[group + 1].is_taken() { self.settle(at, item, group + 1, way) } else { Verdict::BuiltIn };
             *target = match (said, verdict) {
                 (Verdict::Ring(ring), _) => Target::Ring(ring, hash),
                 (Verdict::Hash(hash), _) => Target::Ring(table.ring(hash), hash),

@@ -55,9 +55,9 @@ pub use counts::{Failure, FunctionCounts};
 pub(crate) use gate::{Common, Gate, Way};
 pub use mailbox::FunctionError;
 pub(crate) use mailbox::{Letter, Mailbox};
+pub use running::{FunctionStatus, Functions};
 pub(crate) use sent::Sent;
 pub(crate) use shunt::Shunts;
-pub use running::{FunctionStatus, Functions};
 pub use verdict::{RawVerdict, Verdict};
 
 /// A steering function: one instance, used by one dispatcher thread.
@@ -149,6 +149,11 @@ impl Function {
         make: impl Fn(&Surroundings) -> Result<Box<dyn Steer>, FunctionError> + Send + Sync + 'static,
     ) -> Function {
         Function { name: name.into(), make: Arc::new(make), limits: Limits::default() }
+    }
+
+    /// The same function under other limits.
+    pub fn with_limits(self, limits: Limits) -> Function {
+        Function { limits, ..self }
     }
 
     /// Its name, in status and messages.

@@ -50,14 +50,15 @@ mod tests {
     fn later_fragments_follow_and_an_identifier_used_again_starts_anew() {
         let mut packet =
             [0x45, 0, 0, 28, 0, 3, 0x20, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 7, 0, 9, 0, 8, 0, 0];
-        let found = |packet: &[u8]| dissect(&Frame::new(packet, LinkType::RAW), &Policy::default());
+        let found = |packet: &[u8]| dissect(&Frame::new(packet, LinkType::RAW), &Policy::default(), &mut ());
         let first = found(&packet);
         let mut sent = Sent::default();
         packet[7] = 1;
         let later = found(&packet).awaited(&packet).expect("a later fragment");
         packet[7] = 0;
         assert_eq!(sent.recall(&later, 0), None);
-        for verdict in [Verdict::Ring(17), Verdict::Hash(0xdead_beef), Verdict::EveryRing, Verdict::Host, Verdict::Drop] {
+        for verdict in [Verdict::Ring(17), Verdict::Hash(0xdead_beef), Verdict::EveryRing, Verdict::Host, Verdict::Drop]
+        {
             let mut raw = RawVerdict { slice: 9, ..RawVerdict::default() };
             raw.set(verdict);
             sent.remember(&first, &packet, raw, 1);

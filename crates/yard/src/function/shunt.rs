@@ -129,12 +129,12 @@ mod tests {
     }
 
     fn covers(shunts: &Shunts, hash: u32, bytes: &[u8], now_ns: u64) -> bool {
-        let dissection = dissect(&Frame::new(bytes, LinkType::RAW), &Policy::default());
+        let dissection = dissect(&Frame::new(bytes, LinkType::RAW), &Policy::default(), &mut ());
         shunts.covers(hash, &dissection, bytes, now_ns)
     }
 
     fn add(shunts: &Shunts, hash: u32, bytes: &[u8], now_ns: u64, milliseconds: u32) {
-        let dissection = dissect(&Frame::new(bytes, LinkType::RAW), &Policy::default());
+        let dissection = dissect(&Frame::new(bytes, LinkType::RAW), &Policy::default(), &mut ());
         shunts.add(hash, &dissection.conversation(bytes), now_ns, milliseconds);
     }
 
