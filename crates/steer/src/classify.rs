@@ -241,6 +241,24 @@ mod tests {
         assert!(matches!(sort(&policy, &later), Verdict::Ring(_)));
     }
 
+    /// A first fragment has its own ports: where an earlier datagram of the same identifier went is nothing
+    /// to it, and the whole packets of its conversation are where it is.
+    #[test]
+    fn a_reused_identifier_moves_no_first_fragment() {
+        let classifier =
+            Classifier { policy: Policy::default(), hash: FlowHash::default(), table: Table::even(64).unwrap() };
+        let mut memory = FragmentTable::default();
+        let mut ring = |sport, word| {
+            let frame = ipv4_piece(A4, B4, 17, 160, word, &udp(sport, 53, &[0; 8]));
+            let verdict = classifier.classify(&Frame::new(&frame, LinkType::RAW), &mut memory, 0);
+            verdict.decision().ring
+        };
+        for sport in 1000..1020 {
+            let (whole, first, later) = (ring(sport, 0), ring(sport, 0x2000), ring(sport, 2));
+            assert_eq!((first, later), (whole, whole), "{sport}");
+        }
+    }
+
     #[test]
     fn fragments_by_addresses_need_no_memory() {
         let policy = Policy { fragments: Fragments::AddressesOnly, ..Policy::default() };
@@ -266,8 +284,9 @@ mod tests {
         assert!(same(&plain, &tagged(1), &tagged(2)) && same(&plain, &network(1), &network(2)));
         let policy = Policy { key_vlan: true, key_vni: true, ..plain };
         assert!(!same(&policy, &tagged(1), &tagged(2)) && !same(&policy, &network(1), &network(2)));
-        // The priority of a tag is not its identity.
+        // The priority of a tag is not its identity, and a tag of nothing else names no VLAN.
         assert!(same(&policy, &tagged(0x2001), &tagged(1)));
+        assert!(same(&policy, &tagged(0x2000), &eth(0x0800, &tcp4())) && !same(&policy, &tagged(0), &tagged(1)));
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Entry {
             return false;
         }
         self.newest = piece;
-        self.seen_bytes += u32::from(piece.len_bytes);
+        self.seen_bytes = self.seen_bytes.saturating_add(piece.len_bytes.into());
         if piece.last {
             self.total_bytes = Some(u32::from(piece.offset_bytes) + u32::from(piece.len_bytes));
         }
@@ -258,6 +258,21 @@ mod tests {
         assert_eq!(table.guess(&piece(1, 16, false), 0), Some(77));
         table.learn(&piece(1, 0, true), 88, 0);
         assert_eq!(table.recall(&piece(1, 16, false), 0), Some(88));
+    }
+
+    /// Lengths are what headers claim: a few bytes each on the wire, and no last piece ever.
+    #[test]
+    fn pieces_without_end_can_be_counted() {
+        let mut table = FragmentTable::new(8, 1000);
+        let [a, b] = [1, 2].map(|offset| {
+            let mut packet = ipv4_piece(A4, B4, 17, 1, 0x2000 | offset, &[0; 8]);
+            packet[2..4].copy_from_slice(&[0xff; 2]);
+            Datagram::at(0, 0, &packet).unwrap()
+        });
+        table.learn(&piece(1, 0, true), 77, 0);
+        for _ in 0..=u32::from(u16::MAX) / 2 + 1 {
+            assert_eq!((table.recall(&a, 0), table.recall(&b, 0)), (Some(77), Some(77)));
+        }
     }
 
     #[test]

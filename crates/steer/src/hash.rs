@@ -33,7 +33,7 @@
 //! ```
 //!
 //! `extra` is what the policy adds to the key: the outermost VLAN identifier plus 1 in the high
-//! half (0: no tag), the virtual network in the low half; 0 by default. Further identifiers
+//! half (0: no tag, or a priority tag, whose identifier is 0), the virtual network in the low half; 0 by default. Further identifiers
 //! ([`KeyId`]) are taken in first, in the order in which headers have them, starting from 0:
 //!
 //! ```text

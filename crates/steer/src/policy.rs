@@ -5,6 +5,11 @@ use core::str::FromStr;
 
 use crate::{KeyId, KeyIds, LayerSet, UdpTunnels};
 
+/// Whether a number is written the one way it can be: no sign, no zeros in front.
+fn is_plain(number: &str) -> bool {
+    number.bytes().all(|byte| byte.is_ascii_digit()) && (number == "0" || !number.starts_with('0'))
+}
+
 /// Which IP header of a packet makes the key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum KeyLevel {
@@ -51,7 +56,7 @@ impl FromStr for KeyLevel {
         match (text, text.parse()) {
             ("innermost", _) => Ok(KeyLevel::Innermost),
             ("outermost", _) => Ok(KeyLevel::Outermost),
-            (_, Ok(n @ 1..)) => Ok(KeyLevel::Nth(n)),
+            (_, Ok(n @ 1..)) if is_plain(text) => Ok(KeyLevel::Nth(n)),
             _ => Err(NameError { allowed: "innermost, outermost, or a number from 1 to 255" }),
         }
     }
@@ -99,7 +104,8 @@ impl FromStr for NonIp {
 
     /// `mac-pair`, `ring:N` or `bucket:N`.
     fn from_str(text: &str) -> Result<NonIp, NameError> {
-        let place = text.split_once(':').and_then(|(kind, number)| Some((kind, number.parse().ok()?)));
+        let number = |text: &str| text.parse().ok().filter(|_| is_plain(text));
+        let place = text.split_once(':').and_then(|(kind, place)| Some((kind, number(place)?)));
         match (text, place) {
             ("mac-pair", _) => Ok(NonIp::MacPair),
             (_, Some(("ring", ring))) => Ok(NonIp::Ring(ring)),
@@ -136,7 +142,8 @@ pub struct Policy {
     /// Layers that are not entered: dissection stops before them with
     /// [`Stop::Policy`](crate::Stop::Policy), and what carries them makes the key.
     pub leave_alone: LayerSet,
-    /// The outermost VLAN identifier joins the key. Off by default: tags may differ by direction.
+    /// The outermost VLAN identifier joins the key; that of a priority tag, 0, is none. Off by default:
+    /// tags may differ by direction.
     pub key_vlan: bool,
     /// The innermost virtual network identifier (VXLAN, GENEVE, NVGRE) joins the key. Off by
     /// default.
@@ -267,6 +274,9 @@ mod tests {
         assert_eq!("ring:9".parse(), Ok(NonIp::Ring(9)));
         assert_eq!("bucket:4095".parse(), Ok(NonIp::Bucket(4095)));
         assert!("bucket:4096".parse::<NonIp>().is_err() && "ring".parse::<NonIp>().is_err());
+        assert!("+2".parse::<KeyLevel>().is_err() && "02".parse::<KeyLevel>().is_err());
+        assert!("ring:+9".parse::<NonIp>().is_err() && "ring:".parse::<NonIp>().is_err());
+        assert_eq!("ring:0".parse(), Ok(NonIp::Ring(0)));
     }
 
     #[test]

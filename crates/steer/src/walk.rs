@@ -151,7 +151,9 @@ impl<'a, O: Observer> Walk<'a, '_, O> {
             found.key_by_addresses(stop);
         }
         if self.policy.key_vlan {
-            found.extra ^= u64::from(found.vlan.map_or(0, |tci| (tci & 0xfff) + 1)) << 32;
+            // Identifier 0 is a priority and no VLAN (IEEE 802.1Q table 9-2), and often on one direction only.
+            let vlan = found.vlan.map_or(0, |tci| tci & 0xfff);
+            found.extra ^= u64::from(vlan + u16::from(vlan != 0)) << 32;
         }
         if self.policy.key_vni {
             found.extra ^= u64::from(self.stand.virtual_network);
