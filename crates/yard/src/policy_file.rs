@@ -76,10 +76,11 @@ impl FromStr for HashChoice {
             None if text == "default" => Ok(HashChoice::Default),
             None if text == "toeplitz" => Ok(HashChoice::Toeplitz(ToeplitzKey::microsoft())),
             Some(("toeplitz", hex)) => {
-                let digits: Vec<u8> = hex.bytes().filter(|b| *b != b':').collect();
-                let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-                let key: Option<Vec<u8>> = digits.chunks(2).map(|p| byte(p).filter(|_| p.len() == 2)).collect();
-                let key = key.ok_or("the key must be an even number of hexadecimal digits")?;
+                let digits = hex.chars().filter(|c| *c != ':').map(|c| c.to_digit(16).map(|digit| digit as u8));
+                let digits: Option<Vec<u8>> = digits.collect();
+                let digits = digits.filter(|digits| digits.len() % 2 == 0);
+                let digits = digits.ok_or("the key must be an even number of hexadecimal digits")?;
+                let key: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
                 ToeplitzKey::new(&key).map(HashChoice::Toeplitz).map_err(|e| e.to_string())
             }
             _ => Err("must be default, toeplitz or toeplitz:HEXKEY".into()),
@@ -101,12 +102,12 @@ impl FromStr for Seed {
 
     /// A number, decimal or with 0x, or `random`.
     fn from_str(text: &str) -> Result<Seed, String> {
-        let number = match text.strip_prefix("0x") {
-            _ if text == "random" => return Ok(Seed::Random),
-            Some(hex) => u64::from_str_radix(hex, 16),
-            None => text.parse(),
-        };
-        number.map(Seed::Fixed).map_err(|_| "must be a number of at most 64 bits (decimal or 0x…), or random".into())
+        if text == "random" {
+            return Ok(Seed::Random);
+        }
+        let (digits, radix) = text.strip_prefix("0x").map_or((text, 10), |hex| (hex, 16));
+        let number = u64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+'));
+        number.map(Seed::Fixed).ok_or_else(|| "must be a number of at most 64 bits (decimal or 0x…), or random".into())
     }
 }
 
@@ -117,7 +118,11 @@ impl PolicyFile {
         let fault = |error| PolicyFileError::Read { name: path.display().to_string(), error };
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(fault)?;
-        file.take(LONGEST).read_to_string(&mut text).map_err(fault)?;
+        // A byte more than may be, so that what is longer is refused and not cut.
+        let len = file.take(LONGEST + 1).read_to_string(&mut text).map_err(fault)?;
+        if len as u64 > LONGEST {
+            return Err(fault(std::io::Error::other("it is longer than a policy can be, 1 MiB")));
+        }
         PolicyFile::parse(&text)
     }
 
@@ -161,7 +166,7 @@ struct Text {
 struct Tunnels {
     by_addresses: Option<Vec<u16>>,
     #[serde(default)]
-    ports: BTreeMap<Named<u16>, Named<Behind>>,
+    ports: BTreeMap<Named<Port>, Named<Behind>>,
 }
 
 impl Text {
@@ -193,22 +198,25 @@ impl Text {
 impl Tunnels {
     fn resolve(self, mut tunnels: UdpTunnels) -> Result<UdpTunnels, String> {
         let full = |_: ()| format!("udp_tunnels: more than {} ports", UdpTunnels::CAPACITY);
-        // First out, then in: so that places are free again.
-        for (port, _) in self.ports.iter().filter(|(_, behind)| behind.0.0.is_none()) {
-            tunnels.unset(port.0);
-        }
-        if let Some(by_addresses) = self.by_addresses {
+        // First out, then in: so that places are free again. Taking a tunnel out takes out what is left
+        // with nothing, so that comes last.
+        if self.by_addresses.is_some() {
             let before: Vec<u16> = tunnels.by_addresses().collect();
             for port in before {
                 tunnels.set_by_addresses(port, false);
             }
+        }
+        for (port, _) in self.ports.iter().filter(|(_, behind)| behind.0.0.is_none()) {
+            tunnels.unset(port.0.0);
+        }
+        if let Some(by_addresses) = self.by_addresses {
             for port in by_addresses {
                 tunnels.set_by_addresses(port, true).then_some(()).ok_or(()).map_err(full)?;
             }
         }
         for (port, behind) in self.ports {
             if let Some((layer, answers)) = behind.0.0 {
-                tunnels.set(port.0, layer, answers).then_some(()).ok_or(()).map_err(full)?;
+                tunnels.set(port.0.0, layer, answers).then_some(()).ok_or(()).map_err(full)?;
             }
         }
         Ok(tunnels)
@@ -248,6 +256,19 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Named<T> {
         }
 
         deserializer.deserialize_any(Name(PhantomData))
+    }
+}
+
+/// A UDP port, written the one way it can be: TOML refuses to be told twice of one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Port(u16);
+
+impl FromStr for Port {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Port, &'static str> {
+        let port = text.parse().ok().filter(|port: &u16| port.to_string() == text);
+        port.map(Port).ok_or("must be a port from 0 to 65535")
     }
 }
 
@@ -383,6 +404,12 @@ mod tests {
             ("[udp_tunnels.ports]\n7 = 'tcp'", &["line 2", "tcp", "none", "vxlan"]),
             ("[udp_tunnels]\nport = 3", &["line 2", "port", "by_addresses"]),
             ("key = ", &["line 1"]),
+            // One spelling for one thing: no signs, no port under two names.
+            ("key = '+2'", &["+2", "from 1"]),
+            ("seed = '0x+7'", &["0x+7", "64 bits"]),
+            ("seed = '+7'", &["+7", "64 bits"]),
+            ("[udp_tunnels.ports]\n4789 = 'gtp'\n04789 = 'none'", &["line 3", "04789", "port"]),
+            ("[udp_tunnels.ports]\n4789 = 'gtp'\n4789 = 'none'", &["line 3", "duplicate"]),
         ] {
             let refusal = refusal(text);
             for word in words {
@@ -391,6 +418,33 @@ mod tests {
         }
         let many: String = (1..40).map(|port| format!("{port} = 'gtp'\n")).collect();
         assert!(refusal(&format!("[udp_tunnels.ports]\n{many}")).contains("32"));
+        let signed = format!("hash = 'toeplitz:{}'", "+5".repeat(40));
+        assert!(refusal(&signed).contains("hexadecimal"));
+        let odd = format!("hash = 'toeplitz:{}'", "5".repeat(81));
+        assert!(refusal(&odd).contains("even number"));
+    }
+
+    /// All built-in ports out, as many as there is room for in.
+    #[test]
+    fn what_is_taken_out_takes_no_room() {
+        let default = UdpTunnels::default();
+        let out: String = default.iter().map(|(port, ..)| format!("{port} = 'none'\n")).collect();
+        let by_addresses: Vec<u16> = (1..=UdpTunnels::CAPACITY as u16).collect();
+        let text = format!("[udp_tunnels]\nby_addresses = {by_addresses:?}\n[udp_tunnels.ports]\n{out}");
+        let tunnels = PolicyFile::parse(&text).expect(&text).policy.udp_tunnels;
+        assert!(tunnels.by_addresses().eq(by_addresses) && tunnels.iter().next().is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused_and_not_cut() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("policy.toml");
+        let text = format!("{}\nkey = 'outermost'\n", "#".repeat(LONGEST as usize));
+        std::fs::write(&path, &text).expect("written");
+        let refusal = PolicyFile::read(&path).expect_err("too long").to_string();
+        assert!(refusal.contains("policy.toml") && refusal.contains("1 MiB"), "{refusal}");
+        std::fs::write(&path, &text[20..]).expect("written");
+        assert_eq!(PolicyFile::read(&path).expect("just short enough").policy.key, KeyLevel::Outermost);
     }
 
     /// What the fuzz target `policy` asks, over mutations of the example: a short run for every day.
