@@ -4,7 +4,7 @@ mod html;
 mod text;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -114,6 +114,9 @@ impl Audit {
         let (yard, readers) = Yard::open(&config, &[spec]).into_diagnostic()?;
         // Said before an hour of watching, not after it.
         let page = match &self.html {
+            Some(path) if is_same_file(path, &self.source) => {
+                return Err(miette!("--html {}: is the capture itself; give the page another name", path.display()));
+            }
             Some(path) => Some(std::fs::File::create(path).map_err(|e| cannot_write(path, &e))?),
             None => None,
         };
@@ -217,6 +220,14 @@ fn cannot_write(path: &std::path::Path, error: &std::io::Error) -> miette::Repor
     miette!("cannot write {}: {error}; give --html a file in a folder that you may write to", path.display())
 }
 
+/// Whether both are one file, by whatever names.
+fn is_same_file(page: &Path, source: &str) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let source = spec(source).ok().filter(|spec| spec.kind == Kind::Pcap);
+    let file = |path: &Path| std::fs::metadata(path).ok().filter(|found| found.is_file()).map(|f| (f.dev(), f.ino()));
+    file(page).is_some_and(|page| source.is_some_and(|source| file(Path::new(&source.what)) == Some(page)))
+}
+
 /// What has no kind of port in front is a capture.
 fn spec(source: &str) -> Result<PortSpec> {
     let is_port = KINDS.iter().any(|(_, kind, _)| source.strip_prefix(kind).is_some_and(|rest| rest.starts_with(':')));
@@ -291,8 +302,14 @@ impl Outline {
         }
         if f.orphans > 0 {
             said.push(format!(
-                "{} never saw its first; it is counted as load alone.",
+                "The first piece of {} never came; counted there as load alone.",
                 plural(f.orphans, "later fragment")
+            ));
+        }
+        if f.beyond > 0 {
+            said.push(format!(
+                "There were more conversations than can be followed at a time: {} of further ones counted as load alone.",
+                plural(f.beyond, "packet")
             ));
         }
         let lost = self.report.lost_before() + self.report.dropped();
@@ -320,7 +337,7 @@ impl Outline {
         json!({
             "source": self.source, "verdict": self.verdict(), "rss": self.card, "seconds": self.seconds,
             "packets": f.packets, "bytes": f.bytes, "conversations": f.conversations, "single_packet": f.single, "without_ip": f.without_ip,
-            "orphan_fragments": f.orphans,
+            "orphan_fragments": f.orphans, "beyond_limit": f.beyond,
             "card": {
                 "queues": f.queues.len(), "split": f.split_by_card, "causes": causes,
                 "split_with_symmetric_key": f.split_by_symmetric, "no_ip_header": unseen,

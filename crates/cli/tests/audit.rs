@@ -115,6 +115,21 @@ fn the_page_loads_nothing_and_says_what_the_text_says() {
     }
 }
 
+/// The page is written over nothing but an earlier page: the capture stays whatever name it is given by.
+#[test]
+fn the_page_never_takes_the_place_of_the_capture() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = capture(dir.path(), 10);
+    let (link, before) = (dir.path().join("link.html").display().to_string(), std::fs::read(&file).expect("read"));
+    std::os::unix::fs::symlink(&file, &link).expect("a link");
+    for (source, page) in [(&file, &file), (&file, &link), (&format!("pcap:{file}"), &link)] {
+        let output = flowyard(&["audit", source, "--html", page]);
+        assert_eq!(output.status.code(), Some(2), "{source} {page}");
+        assert!(errors(&output).contains("is the capture itself"), "{}", errors(&output));
+        assert!(std::fs::read(&file).expect("still there") == before, "{source} {page}");
+    }
+}
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -124,6 +124,8 @@ const RXH: [u64; 4] = [1 << 4, 1 << 5, 1 << 6, 1 << 7];
 /// Longer tables and keys than these are no card's.
 const MOST_ENTRIES: u32 = 1 << 16;
 const MOST_KEY_BYTES: u32 = 1 << 10;
+/// Queues of higher numbers than these are no card's.
+const MOST_QUEUES: u32 = 1 << 16;
 
 const NO_INTERFACE: &str =
     "`ip link` lists those there are; microsoft, symmetric or hexadecimal digits name a key without one";
@@ -160,7 +162,7 @@ impl Rss {
         ioctl(name, &mut answer).map_err(failed(what))?;
         let (key, table, transform) = parse(&answer, entries, key_bytes).map_err(|p| fail(what, p, MODEL))?;
         let used = table.iter().max().map_or(1, |highest| highest + 1);
-        let queues = ask(name, ETHTOOL_GRXRINGS, 0).map_or(used, |n| (n.min(u32::MAX.into()) as u32).max(used));
+        let queues = ask(name, ETHTOOL_GRXRINGS, 0).map_or(used, |n| (n.min(MOST_QUEUES.into()) as u32).max(used));
         let told = fields(|flow_type| ask(name, ETHTOOL_GRXFH, flow_type));
         let (fields, fields_told) = (told.unwrap_or_default(), told.is_some());
         Ok(Rss { key, table, queues, fields, fields_told, transform })
@@ -205,6 +207,9 @@ fn parse(answer: &[u32], entries: u32, key_bytes: u32) -> Result<Parsed, String>
         other => return Err(format!("it transforms its input in an unknown way (RXH_XFRM bits {other:#x})")),
     };
     let (table, key) = answer[RXFH_WORDS..].split_at(entries as usize);
+    if let Some(queue) = table.iter().find(|queue| **queue >= MOST_QUEUES) {
+        return Err(format!("its indirection table names queue {queue}"));
+    }
     let mut key: Vec<u8> = key.iter().flat_map(|word| word.to_ne_bytes()).collect();
     key.truncate(key_bytes as usize);
     Ok((key, table.to_vec(), transform))
@@ -257,6 +262,9 @@ mod tests {
         assert_eq!(parse(&answer(TOP, XFRM_XOR), 4, 6), Ok(expected));
         assert!(parse(&answer(2, 0), 4, 6).is_err_and(|e| e.contains("not Toeplitz")));
         assert!(parse(&answer(TOP, 4), 4, 6).is_err_and(|e| e.contains("unknown way")));
+        let mut odd = answer(TOP, 0);
+        odd[RXFH_WORDS + 2] = u32::MAX;
+        assert!(parse(&odd, 4, 6).is_err_and(|e| e.contains("names queue 4294967295")));
     }
 
     #[test]

@@ -18,8 +18,10 @@
 //!
 //! # Costs
 //!
-//! About 300 bytes a conversation, kept until the end; a dissection and two Toeplitz hashes a packet.
-//! A check to run for a while, not a part of the fast path.
+//! About 300 bytes a conversation, kept until the end, of at most 2 Mi conversations; packets of further
+//! ones are load and nothing more. Of fragments the last 65,536 datagrams at least are known, and as many
+//! later fragments wait for their first at most. A dissection and two Toeplitz hashes a packet: a check to
+//! run for a while, not a part of the fast path.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -34,6 +36,12 @@ use crate::card::{Card, Sight};
 /// A later fragment that came before its first, from another ring, and a first of its identifier that
 /// are further apart than this are of different datagrams, in nanoseconds of packet time.
 const SAME_DATAGRAM_NS: u64 = 1_000_000_000;
+/// Most conversations that are followed.
+const MOST_CONVERSATIONS: usize = 1 << 21;
+/// First fragments noted before the earlier half of them is forgotten.
+const MOST_FIRSTS: usize = 1 << 16;
+/// Most later fragments that wait for their first.
+const MOST_ORPHANS: usize = 1 << 16;
 /// Split conversations kept as examples, for each cause.
 const EXAMPLES: usize = 4;
 /// Queues listed for one conversation.
@@ -78,7 +86,7 @@ impl Cause {
             Cause::Tunnel => "the flow is inside a tunnel, which the card does not look into",
             Cause::Fragments => "pieces of a datagram carry no ports, so they hash differently",
             Cause::IcmpError => "ICMP errors come from a router, but are about this flow",
-            Cause::NonIp => "in some frames the card finds no IP header, and uses queue 0",
+            Cause::NonIp => "in some frames the card finds no IP header, and uses the first queue of its table",
         }
     }
 }
@@ -176,9 +184,14 @@ pub struct Audit {
     policy: Policy,
     conversations: HashMap<Conversation, Seen>,
     /// By ring: where an identifier is used again, a later fragment is taken to belong to the first one
-    /// that it came with.
-    firsts: HashMap<(u16, Datagram), First>,
+    /// that it came with. Those noted last, and those noted before them.
+    firsts: [HashMap<(u16, Datagram), First>; 2],
     orphans: Vec<Orphan>,
+    /// Of those that waited, how many will find no first any more.
+    lost_orphans: u64,
+    /// Packets of conversations that there was no room for.
+    beyond: u64,
+    most_conversations: usize,
     queues: Vec<Load>,
     rings: Vec<Load>,
     without_conversation: u64,
@@ -228,6 +241,9 @@ pub struct AuditFindings {
     pub unseen: Vec<(&'static str, u64)>,
     /// Later fragments whose first one never came; they belong to no conversation here.
     pub orphans: u64,
+    /// Packets of conversations that came when as many were followed as there is room for (2 Mi): they are
+    /// load alone.
+    pub beyond: u64,
     /// The largest split conversations of each cause.
     pub examples: Vec<Example>,
 }
@@ -284,8 +300,11 @@ impl Audit {
             symmetric,
             policy: Policy { key: KeyLevel::Innermost, fragments: Fragments::Follow, ..policy.clone() },
             conversations: HashMap::new(),
-            firsts: HashMap::new(),
+            firsts: Default::default(),
             orphans: Vec::new(),
+            lost_orphans: 0,
+            beyond: 0,
+            most_conversations: MOST_CONVERSATIONS,
             without_conversation: 0,
             unseen: BTreeMap::new(),
         }
@@ -325,18 +344,66 @@ impl Audit {
         };
         let conversation = match dissection.awaited(frame.bytes) {
             None => dissection.conversation(frame.bytes),
-            Some(datagram) => match self.firsts.get(&(ring, datagram)) {
+            Some(datagram) => match self.firsts.iter().find_map(|firsts| firsts.get(&(ring, datagram))) {
                 Some(first) if first.time_ns.abs_diff(time_ns) < FragmentTable::AGE_NS => first.conversation,
-                _ => return self.orphans.push(Orphan { datagram, time_ns, sighting }),
+                _ => return self.wait(Orphan { datagram, time_ns, sighting }),
             },
         };
         for datagram in dissection.first_fragments(frame.bytes) {
-            self.firsts.insert((ring, datagram), First { conversation, time_ns });
+            self.note_first((ring, datagram), First { conversation, time_ns });
         }
         self.add(conversation, &sighting);
     }
 
+    fn note_first(&mut self, of: (u16, Datagram), first: First) {
+        if self.firsts[0].len() >= MOST_FIRSTS {
+            self.firsts.swap(0, 1);
+            self.firsts[0].clear();
+        }
+        self.firsts[0].insert(of, first);
+    }
+
+    fn wait(&mut self, orphan: Orphan) {
+        if self.orphans.len() >= MOST_ORPHANS {
+            self.settle(MOST_ORPHANS / 2);
+        }
+        self.orphans.push(orphan);
+    }
+
+    /// Gives the `count` later fragments that have waited longest to their first, which came later, or to
+    /// another ring: where there are several, to that which is nearest in time.
+    fn settle(&mut self, count: usize) {
+        let [newer, older] = &self.firsts;
+        let mut firsts: HashMap<Datagram, Vec<(u16, First)>> = HashMap::new();
+        for orphan in self.orphans.iter().take(count) {
+            firsts.entry(orphan.datagram).or_default();
+        }
+        // Of two by one name the newer: it comes last.
+        for (&(ring, datagram), &first) in older.iter().chain(newer) {
+            if let Some(list) = firsts.get_mut(&datagram) {
+                list.retain(|(other, _)| *other != ring);
+                list.push((ring, first));
+            }
+        }
+        let waited: Vec<Orphan> = self.orphans.drain(..count).collect();
+        for orphan in waited {
+            let away = |first: &First| first.time_ns.abs_diff(orphan.time_ns);
+            let nearest = firsts.get(&orphan.datagram).and_then(|list| {
+                list.iter().map(|(ring, first)| (away(first), *ring, first)).min_by_key(|&(away, ring, _)| (away, ring))
+            });
+            match nearest {
+                Some((away, _, first)) if away < SAME_DATAGRAM_NS => self.add(first.conversation, &orphan.sighting),
+                _ => self.lost_orphans += 1,
+            }
+        }
+    }
+
     fn add(&mut self, conversation: Conversation, sighting: &Sighting) {
+        let full = self.conversations.len() >= self.most_conversations;
+        if full && !self.conversations.contains_key(&conversation) {
+            self.beyond += 1;
+            return;
+        }
         let seen = self.conversations.entry(conversation).or_insert_with(|| Seen {
             packets: 0,
             ring: sighting.ring,
@@ -358,22 +425,15 @@ impl Audit {
 
     /// Holds everything together.
     pub fn finish(mut self) -> AuditFindings {
+        self.settle(self.orphans.len());
         let mut findings = AuditFindings {
             packets: self.rings.iter().map(|l| l.packets).sum(),
             bytes: self.rings.iter().map(|l| l.bytes).sum(),
             without_ip: self.without_conversation,
+            orphans: self.lost_orphans,
+            beyond: self.beyond,
             ..AuditFindings::default()
         };
-        let firsts: HashMap<Datagram, First> = self.firsts.drain().map(|((_, d), first)| (d, first)).collect();
-        for orphan in std::mem::take(&mut self.orphans) {
-            // Its first one came later, or to another ring.
-            match firsts.get(&orphan.datagram) {
-                Some(first) if first.time_ns.abs_diff(orphan.time_ns) < SAME_DATAGRAM_NS => {
-                    self.add(first.conversation, &orphan.sighting);
-                }
-                _ => findings.orphans += 1,
-            }
-        }
         let mut examples: [Vec<Example>; Cause::ALL.len()] = Default::default();
         for (&conversation, seen) in &self.conversations {
             findings.conversations += 1;
@@ -567,6 +627,68 @@ mod tests {
         };
         let findings = audit(|n| vec![ethernet(0x0800, &there(n)), ethernet(0x0800, &back(n)), piece(n)]);
         all_for(&findings, Cause::Fragments);
+    }
+
+    /// A piece of datagram `id` of flow `n`.
+    fn piece(n: u16, id: u16, word: u16) -> Packet {
+        let mut packet = ipv4(A, B, 17, word, &ports(1000 + n, 53));
+        packet[4..6].copy_from_slice(&id.to_be_bytes());
+        packet
+    }
+
+    fn new_audit(rings: u16) -> Audit {
+        Audit::new(Card::new(ToeplitzKey::microsoft(), 64), rings, &Policy::default())
+    }
+
+    /// Whatever the order of any map: a later fragment that came to no ring of a first belongs to the
+    /// nearest of them in time.
+    #[test]
+    fn of_several_firsts_of_one_identifier_the_nearest_in_time_counts() {
+        const SECOND: u64 = 1_000_000_000;
+        for _ in 0..20 {
+            let mut audit = new_audit(20);
+            let mut see = |packet: Packet, time_ns, ring| {
+                audit.see(&Frame::new(&packet, LinkType::RAW), packet.len() as u64, time_ns, ring);
+            };
+            see(piece(0, 7, 1), 10 * SECOND + 5, 19);
+            for n in 0..19 {
+                see(piece(n, 7, 0x2000), u64::from(n) * 2 * SECOND, n);
+            }
+            let findings = audit.finish();
+            assert_eq!((findings.conversations, findings.orphans, findings.split), (19, 0, 1));
+        }
+    }
+
+    #[test]
+    fn fragments_take_bounded_room() {
+        let mut audit = new_audit(2);
+        let packets = 3 * MOST_ORPHANS;
+        for n in 0..packets {
+            // Identifiers come again after 65,536; here no first of one is there.
+            let (n, time_ns) = (n as u32, n as u64 * 20_000_000_000);
+            let mut later = piece(0, n as u16, 1);
+            later[16..18].copy_from_slice(&(n >> 16).to_be_bytes()[2..]);
+            audit.see(&Frame::new(&later, LinkType::RAW), 28, time_ns, 0);
+            let mut first = piece(0, n as u16, 0x2000);
+            first[16..18].copy_from_slice(&(100 + (n >> 16)).to_be_bytes()[2..]);
+            audit.see(&Frame::new(&first, LinkType::RAW), 28, time_ns, 1);
+            assert!(audit.orphans.len() <= MOST_ORPHANS);
+            assert!(audit.firsts.iter().map(HashMap::len).sum::<usize>() <= 2 * MOST_FIRSTS);
+        }
+        let findings = audit.finish();
+        assert_eq!((findings.orphans, findings.conversations), (packets as u64, 3));
+    }
+
+    #[test]
+    fn further_conversations_than_there_is_room_for_are_load_alone() {
+        let mut audit = new_audit(1);
+        audit.most_conversations = 3;
+        for n in [0, 1, 2, 3, 4, 1, 3, 0] {
+            audit.see(&Frame::new(&there(n), LinkType::RAW), 28, 0, 0);
+        }
+        let findings = audit.finish();
+        assert_eq!((findings.conversations, findings.beyond, findings.packets), (3, 3, 8));
+        assert_eq!((findings.single, findings.rings[0].packets), (1, 8));
     }
 
     #[test]

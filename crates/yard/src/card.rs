@@ -84,7 +84,7 @@ impl Card {
     pub fn of_interface(rss: &Rss) -> Result<Card, KeyTooShort> {
         let key = ToeplitzKey::new(&rss.key)?;
         let table = if rss.table.is_empty() { vec![0] } else { rss.table.clone() };
-        let queues = table.iter().max().map_or(1, |most| most + 1).max(rss.queues);
+        let queues = table.iter().max().map_or(1, |most| most.saturating_add(1)).max(rss.queues);
         Ok(Card { key, table, queues, fields: rss.fields, transform: rss.transform })
     }
 
@@ -286,6 +286,9 @@ mod tests {
         assert_eq!(queue(&Card::of_interface(&rss).expect("40 bytes"), &udp(1, 7, 2, 53, 0)), 63);
         rss.key.truncate(16);
         assert!(Card::of_interface(&rss).is_err());
+        // No card has so many, but nobody falls over it.
+        let rss = Rss { table: vec![u32::MAX], ..self::rss(RssTransform::None) };
+        assert_eq!(Card::of_interface(&rss).expect("40 bytes").queues(), u32::MAX);
     }
 
     #[test]

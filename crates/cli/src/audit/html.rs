@@ -164,8 +164,7 @@ fn loads(page: &mut String, outline: &Outline) {
         super::plural(f.rings.len() as u64, "ring"),
         HEIGHT + 50.0
     );
-    let mut mark = 0.0;
-    while mark <= top + step / 2.0 {
+    for mark in marks(step, top) {
         let at = y(mark);
         let _ = writeln!(
             page,
@@ -174,7 +173,6 @@ fn loads(page: &mut String, outline: &Outline) {
             LEFT - 8.0,
             at + 4.0
         );
-        mark += step;
     }
     let labels = rows.div_ceil(32);
     for row in 0..rows {
@@ -233,6 +231,12 @@ fn scale(most: f64) -> (f64, f64) {
     (step, (most / step).ceil() * step)
 }
 
+/// The marks of an axis from 0 to `top`, as short as they can be written.
+fn marks(step: f64, top: f64) -> impl Iterator<Item = f64> {
+    let count = (top / step).round() as u32;
+    (0..=count).map(move |n| (f64::from(n) * step * 100.0).round() / 100.0)
+}
+
 fn examples(page: &mut String, outline: &Outline) {
     page.push_str(
         "<section>\n<h2>The largest conversations that the card splits</h2>\n<div class=\"wide\"><table>\n\
@@ -272,5 +276,10 @@ mod tests {
             assert!(top >= most && top < most + step && top / step <= 5.0, "{most}: {step} {top}");
         }
         assert_eq!(scale(31.0), (10.0, 40.0));
+        for (most, expected) in [(0.3, "0 0.1 0.2 0.3"), (31.0, "0 10 20 30 40"), (0.025, "0 0.01 0.02 0.03")] {
+            let (step, top) = scale(most);
+            let written: Vec<String> = marks(step, top).map(|mark| mark.to_string()).collect();
+            assert_eq!(written.join(" "), expected);
+        }
     }
 }
