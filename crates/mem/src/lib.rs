@@ -24,6 +24,7 @@ mod region;
 mod ring;
 mod slot;
 mod sync;
+pub mod tables;
 mod tag;
 #[cfg(not(loom))]
 mod wakeup;
@@ -37,7 +38,7 @@ pub use buffer::{Buffer, Lent, Stock};
 #[cfg(not(loom))]
 pub use consumer::{Consumer, Packet, PacketError, Wait};
 #[cfg(not(loom))]
-pub use ledger::{Ledger, Returned};
+pub use ledger::{Ledger, Returned, Shared};
 #[cfg(not(loom))]
 pub use map::Pages;
 #[cfg(not(loom))]
