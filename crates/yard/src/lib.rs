@@ -32,6 +32,7 @@ mod fragments;
 pub mod function;
 mod host;
 mod outlets;
+pub mod plugin;
 mod policy_file;
 mod reader;
 mod sorter;

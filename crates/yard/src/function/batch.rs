@@ -24,7 +24,32 @@ pub(crate) struct Item {
     pub(crate) route: Route,
 }
 
-/// Private copies for regions that foreign processes may write.
+/// Room for an annotation, aligned as one.
+#[derive(Debug, Clone)]
+#[repr(C, align(64))]
+pub(crate) struct Annotation(pub(crate) [u8; 256]);
+
+impl Default for Annotation {
+    fn default() -> Annotation {
+        Annotation([0; 256])
+    }
+}
+
+/// A packet by address: what a plug-in is shown of it.
+pub(crate) struct Shown {
+    pub(crate) bytes: *const [u8],
+    /// Null if the yard has no annotations.
+    pub(crate) annotation: *mut u8,
+    pub(crate) tag: *mut Tag,
+    pub(crate) time_ns: u64,
+    pub(crate) len: u32,
+    pub(crate) wire_len: u32,
+    pub(crate) hash: u32,
+    pub(crate) ring: u16,
+}
+
+/// Private copies for regions that foreign processes may write. Plug-ins find the annotation aligned to 64.
+#[repr(C, align(64))]
 pub(super) struct Scratch {
     pub(super) bytes: [u8; COPY_BYTES],
     pub(super) annotation: [u8; 256],
@@ -95,6 +120,79 @@ impl Batch<'_> {
                 each(&mut self.packet(at));
             }
         }
+    }
+
+    /// The packet at `at` by address, for functions that are not Rust. The addresses are good until the batch is
+    /// used by another method than this and [`Batch::verdicts`]; no two packets share a byte of what may be
+    /// written: annotation (as many bytes as the yard has) and tag. A group's function is given a copy of
+    /// the annotation, in `copy`.
+    ///
+    /// # Panics
+    /// As [`Batch::packet`].
+    pub(crate) fn show(&mut self, at: usize, copy: &mut Annotation) -> Shown {
+        let Item { parcel, decision, .. } = &mut self.items[at];
+        let (first, arrival) = (&mut parcel.first, &parcel.arrival);
+        let annotation_bytes = self.region.geometry().annotation_bytes;
+        let annotation = if annotation_bytes == 0 {
+            std::ptr::null_mut()
+        } else if self.group {
+            self.region.read_annotation(&first.buffer, &mut copy.0);
+            copy.0.as_mut_ptr()
+        } else if self.copied {
+            self.scratch.annotation.as_mut_ptr()
+        } else {
+            match self.region.annotation_mut(&mut first.buffer) {
+                // Writing was granted this moment: from the next batch on there are copies.
+                [] => copy.0.as_mut_ptr(),
+                annotation => annotation.as_mut_ptr(),
+            }
+        };
+        let scratch = &mut self.scratch.bytes;
+        let copied_to = scratch.as_ptr();
+        let mut bytes = self.region.peek(&first.buffer, first.offset.into(), first.len.into(), scratch);
+        if std::ptr::eq(bytes.as_ptr(), copied_to) && !self.copied {
+            bytes = &[]; // as above: there is one copy for the whole batch
+        }
+        Shown {
+            bytes,
+            annotation,
+            tag: &raw mut self.tags[at],
+            time_ns: arrival.time_ns,
+            len: arrival.len,
+            wire_len: arrival.wire_len,
+            hash: decision.hash,
+            ring: if self.group { self.table.ring(decision.hash) } else { decision.ring },
+        }
+    }
+
+    /// What is known of a packet beside its bytes: tag, verdict so far, and whether it goes by a fallback.
+    pub(super) fn described(&self, at: usize) -> (Tag, [u8; 16], bool) {
+        let item = &self.items[at];
+        let tag = Tag { ring: self.built_in_ring(item), ..self.tags[at] };
+        let verdict = zerocopy::transmute!(self.verdicts[at]);
+        (tag, verdict, item.route == Route::Fallback)
+    }
+
+    /// The bytes of a packet's first segment.
+    pub(super) fn bytes_of(&mut self, at: usize) -> &[u8] {
+        let first = &self.items[at].parcel.first;
+        self.region.peek(&first.buffer, first.offset.into(), first.len.into(), &mut self.scratch.bytes)
+    }
+
+    /// Lets `look` at the annotation of a packet.
+    pub(super) fn annotation_of(&mut self, at: usize, look: impl FnOnce(&[u8])) {
+        look(self.packet(at).annotation());
+    }
+
+    /// Takes over what another process says of a packet.
+    pub(super) fn take_back(&mut self, at: usize, tag: Tag, verdict: RawVerdict, annotation: &[u8]) {
+        self.tags[at] = tag;
+        self.verdicts[at] = verdict;
+        self.packet(at).annotation().copy_from_slice(annotation);
+    }
+
+    fn built_in_ring(&self, item: &Item) -> u16 {
+        if self.group { self.table.ring(item.decision.hash) } else { item.decision.ring }
     }
 
     /// The verdicts as they are, one a packet: for functions that write them in bulk.

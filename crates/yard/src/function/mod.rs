@@ -49,6 +49,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use batch::{Annotation, Shown};
 pub use batch::{BATCH, Batch, Packet};
 pub use chain::Chain;
 pub use counts::{Failure, FunctionCounts};

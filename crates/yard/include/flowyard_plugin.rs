@@ -1,0 +1,270 @@
+//! `flowyard_plugin.h` for plug-ins written in Rust: copy this file beside yours, `mod flowyard_plugin;`.
+//!
+//! SPDX-License-Identifier: MIT OR Apache-2.0
+//!
+//! The header says what each thing means, when each function is called, and what it may rely on; this
+//! file says the same to Rust, and the yard itself is built from it. Depends on nothing, contains no
+//! `unsafe` code. Show one symbol:
+//!
+//! ```text
+//! #[unsafe(no_mangle)]
+//! extern "C" fn flowyard_plugin() -> *const Plugin { &PLUGIN }
+//! ```
+//!
+//! A panic that reaches the end of an `extern "C"` function ends the yard's process.
+#![allow(dead_code, reason = "no plug-in uses all of it")]
+
+use std::ffi::{c_char, c_int, c_void};
+
+/// `FLOWYARD_PLUGIN_ABI`.
+pub const ABI: u32 = 1;
+/// `FLOWYARD_BATCH`.
+pub const BATCH: usize = 64;
+/// `FLOWYARD_NO_OFFSET`.
+pub const NO_OFFSET: u16 = 0xffff;
+
+/// Bits of [`Tag::flags`].
+pub mod flags {
+    #![allow(missing_docs, reason = "the header has them")]
+    pub const CHECKSUM_PARTIAL: u32 = 1 << 0;
+    pub const CHECKSUM_VALID: u32 = 1 << 1;
+    pub const GSO: u32 = 1 << 2;
+    pub const VLAN_STRIPPED: u32 = 1 << 3;
+    pub const TRUNCATED: u32 = 1 << 4;
+    pub const HARDWARE_TIME: u32 = 1 << 5;
+    pub const CARD_HASH: u32 = 1 << 6;
+    pub const FRAGMENT_FALLBACK: u32 = 1 << 7;
+    pub const OUTGOING: u32 = 1 << 8;
+    pub const VLAN_SERVICE: u32 = 1 << 9;
+}
+
+/// The top byte of [`Tag::flags`].
+pub mod clock {
+    #![allow(missing_docs, reason = "the header has them")]
+    pub const NONE: u32 = 0;
+    pub const REALTIME: u32 = 1;
+    pub const RECORDED: u32 = 2;
+    pub const HARDWARE: u32 = 3;
+    pub const GENERATED: u32 = 4;
+}
+
+/// [`Tag::kind`].
+pub mod kind {
+    #![allow(missing_docs, reason = "the header has them")]
+    pub const FRAGMENT_MASK: u8 = 0x03;
+    pub const FRAGMENT_NONE: u8 = 0x00;
+    pub const FRAGMENT_FIRST: u8 = 0x01;
+    pub const FRAGMENT_LATER: u8 = 0x02;
+    pub const INNER_IPV6: u8 = 0x08;
+    pub const ICMP_ERROR: u8 = 0x10;
+}
+
+/// [`Tag::tunnel_kind`].
+pub mod tunnel {
+    #![allow(missing_docs, reason = "the header has them")]
+    pub const NONE: u8 = 0;
+    pub const IP: u8 = 1;
+    pub const GRE: u8 = 2;
+    pub const PPTP: u8 = 3;
+    pub const GTP: u8 = 4;
+    pub const VXLAN: u8 = 5;
+    pub const PPPOE: u8 = 6;
+    pub const MPLS: u8 = 7;
+    pub const GENEVE: u8 = 8;
+    pub const L2TP: u8 = 9;
+    pub const OTHER: u8 = 10;
+}
+
+/// [`Verdict::kind`].
+pub mod verdict {
+    #![allow(missing_docs, reason = "the header has them")]
+    pub const BUILT_IN: u8 = 0;
+    pub const HASH: u8 = 1;
+    pub const RING: u8 = 2;
+    pub const DROP: u8 = 3;
+    pub const SHUNT: u8 = 4;
+    pub const EVERY_RING: u8 = 5;
+    pub const HOST: u8 = 6;
+}
+
+/// Answers of [`Host::table_get`].
+pub mod lookup {
+    #![allow(missing_docs, reason = "the header has them")]
+    pub const FOUND: i32 = 1;
+    pub const ABSENT: i32 = 0;
+    pub const BUSY: i32 = -1;
+}
+
+/// `struct flowyard_tag`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the header has them")]
+pub struct Tag {
+    pub hash: u32,
+    pub ring: u16,
+    pub stop: u8,
+    pub depth: u8,
+    pub outer_l3: u16,
+    pub inner_l3: u16,
+    pub inner_l4: u16,
+    pub protocol: u8,
+    pub kind: u8,
+    pub tunnel_id: u32,
+    pub tunnel_kind: u8,
+    pub hash_version: u8,
+    pub vlan: u16,
+    pub user: u64,
+    pub time_ns: u64,
+    pub flags: u32,
+    pub wire_len: u32,
+    pub len: u32,
+    pub port: u16,
+    pub queue: u16,
+    pub card_hash: u32,
+    pub stripped_vlan: u16,
+    pub link: u16,
+}
+
+/// `struct flowyard_packet`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the header has them")]
+pub struct Packet {
+    pub bytes: *const u8,
+    pub annotation: *mut u8,
+    pub tag: *mut Tag,
+    pub time_ns: u64,
+    pub bytes_len: u32,
+    pub len: u32,
+    pub wire_len: u32,
+    pub hash: u32,
+    pub ring: u16,
+    pub zero: u16,
+    pub zero2: u32,
+    pub zero3: u64,
+}
+
+/// `struct flowyard_verdict`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the header has them")]
+pub struct Verdict {
+    pub kind: u8,
+    pub zero: u8,
+    pub ring: u16,
+    pub value: u32,
+    pub slice: u32,
+    pub pull: u16,
+    pub zero2: u16,
+}
+
+/// `struct flowyard_table`: only ever behind a pointer.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Table {
+    hidden: [u8; 0],
+}
+
+/// `table_open` of `struct flowyard_host`.
+pub type TableOpen = unsafe extern "C" fn(
+    host: *const Host,
+    name: *const c_char,
+    key_bytes: usize,
+    value_bytes: usize,
+    error: *mut c_char,
+    error_bytes: usize,
+) -> *const Table;
+
+/// `table_get` of `struct flowyard_host`.
+pub type TableGet = unsafe extern "C" fn(
+    table: *const Table,
+    key: *const c_void,
+    key_bytes: usize,
+    value: *mut c_void,
+    value_bytes: usize,
+) -> c_int;
+
+/// `struct flowyard_host`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the header has them")]
+pub struct Host {
+    pub abi: u32,
+    pub size: u32,
+    pub rings: u32,
+    pub annotation_bytes: u32,
+    pub dispatcher: u32,
+    pub dispatchers: u32,
+    pub table_open: TableOpen,
+    pub table_get: TableGet,
+}
+
+/// `open` of `struct flowyard_plugin`.
+pub type Open = unsafe extern "C" fn(
+    host: *const Host,
+    config: *const c_char,
+    config_len: usize,
+    error: *mut c_char,
+    error_bytes: usize,
+) -> *mut c_void;
+/// `close`.
+pub type Close = unsafe extern "C" fn(state: *mut c_void);
+/// `steer`.
+pub type Steer =
+    unsafe extern "C" fn(state: *mut c_void, packets: *const Packet, verdicts: *mut Verdict, count: usize) -> c_int;
+/// `check`.
+pub type Check = unsafe extern "C" fn(state: *mut c_void, error: *mut c_char, error_bytes: usize) -> c_int;
+/// `control`.
+pub type Control = unsafe extern "C" fn(
+    state: *mut c_void,
+    request: *const c_void,
+    request_len: usize,
+    reply: *mut c_void,
+    reply_bytes: usize,
+) -> isize;
+/// `tick`.
+pub type Tick = unsafe extern "C" fn(state: *mut c_void);
+/// `adopt`.
+pub type Adopt = unsafe extern "C" fn(state: *mut c_void, old_state: *mut c_void);
+/// `counter`.
+pub type Counter =
+    unsafe extern "C" fn(state: *mut c_void, index: u32, name: *mut *const c_char, value: *mut u64) -> c_int;
+
+/// `struct flowyard_plugin`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the header has them")]
+pub struct Plugin {
+    pub abi: u32,
+    pub size: u32,
+    pub name: *const c_char,
+    pub state_version: u32,
+    pub zero: u32,
+    pub open: Option<Open>,
+    pub close: Option<Close>,
+    pub steer: Option<Steer>,
+    pub check: Option<Check>,
+    pub control: Option<Control>,
+    pub tick: Option<Tick>,
+    pub adopt: Option<Adopt>,
+    pub counter: Option<Counter>,
+}
+
+impl Plugin {
+    /// One without a name and without functions: `Plugin { name: …, steer: Some(…), ..Plugin::EMPTY }`.
+    pub const EMPTY: Plugin = Plugin {
+        abi: ABI,
+        size: size_of::<Plugin>() as u32,
+        name: std::ptr::null(),
+        state_version: 0,
+        zero: 0,
+        open: None,
+        close: None,
+        steer: None,
+        check: None,
+        control: None,
+        tick: None,
+        adopt: None,
+        counter: None,
+    };
+}
