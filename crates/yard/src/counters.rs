@@ -109,8 +109,10 @@ pub struct Report {
     pub asides: [u64; Aside::ALL.len()],
     /// Places beyond the first that packets went to.
     pub copies: u64,
-    /// What was counted of the user's function, if there was one.
+    /// What was counted of the user's functions, if there was one.
     pub function: Option<FunctionCounts>,
+    /// What the functions counted themselves, by name.
+    pub own: Vec<(String, u64)>,
     /// Fragments that had to wait.
     pub sorter: SorterCounts,
     /// Things that consumers wrote and that could not be: counted and ignored.
@@ -170,6 +172,7 @@ impl Report {
         if let Some(theirs) = other.function {
             self.function.get_or_insert_default().add(&theirs);
         }
+        add_named(&mut self.own, &other.own);
         self.sorter.held += other.sorter.held;
         self.sorter.followed += other.sorter.followed;
         self.sorter.expired += other.sorter.expired;
@@ -183,12 +186,16 @@ impl Report {
 fn add_port(mine: &mut PortCounters, theirs: &PortCounters) {
     mine.packets += theirs.packets;
     mine.bytes += theirs.bytes;
-    for (list, other) in [(&mut mine.lost, &theirs.lost), (&mut mine.notes, &theirs.notes)] {
-        for (name, count) in other {
-            match list.iter_mut().find(|(n, _)| n == name) {
-                Some((_, sum)) => *sum += count,
-                None => list.push((name, *count)),
-            }
+    add_named(&mut mine.lost, &theirs.lost);
+    add_named(&mut mine.notes, &theirs.notes);
+}
+
+/// Adds counts up by name.
+pub(crate) fn add_named<N: PartialEq + Clone>(mine: &mut Vec<(N, u64)>, theirs: &[(N, u64)]) {
+    for (name, count) in theirs {
+        match mine.iter_mut().find(|(n, _)| n == name) {
+            Some((_, sum)) => *sum += count,
+            None => mine.push((name.clone(), *count)),
         }
     }
 }

@@ -379,11 +379,13 @@ impl Dispatcher {
 
     fn close(mut self) -> Report {
         let (asides, copies) = self.outlets.asides();
+        let counted = self.gate.as_mut().map(|gate| gate.all_counts());
         let mut report = Report {
             rings: self.outlets.counters(),
             asides,
             copies,
-            function: self.gate.as_mut().map(|gate| gate.all_counts()),
+            function: counted.as_ref().map(|(counts, _)| *counts),
+            own: counted.map(|(_, own)| own).unwrap_or_default(),
             violations: self.outlets.violations(),
             errors: self.errors,
             ..Report::default()

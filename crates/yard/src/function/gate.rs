@@ -105,12 +105,13 @@ impl Gate {
         (FunctionCounts { flows_shunted, shunts_evicted, ..seat.counts }, more)
     }
 
-    /// What was counted of all seats together.
-    pub(crate) fn all_counts(&mut self) -> FunctionCounts {
+    /// What was counted of all seats together, and what their functions count themselves.
+    pub(crate) fn all_counts(&mut self) -> (FunctionCounts, Vec<(String, u64)>) {
         let (flows_shunted, shunts_evicted) = self.shunts.counts();
         let mut sum = FunctionCounts::default();
         self.seats.iter().for_each(|seat| sum.add(&seat.counts));
-        FunctionCounts { flows_shunted, shunts_evicted, ..sum }
+        let own = self.seats.iter_mut().filter_map(Seat::function).flat_map(|function| function.counters()).collect();
+        (FunctionCounts { flows_shunted, shunts_evicted, ..sum }, own)
     }
 
     /// Calls the functions' ticks if it is time.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Function, FunctionCounts, FunctionError, Letter, Mailbox, Surroundings};
+use crate::counters::add_named;
 
 /// How long a dispatcher may take to come to a batch boundary: it sleeps for 50 ms at most.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -93,12 +94,7 @@ impl Functions {
             let waiting: Vec<_> = self.mailboxes.iter().map(ask).collect();
             for (counts, own) in waiting.iter().filter_map(wait) {
                 status.counts.add(&counts);
-                for (name, n) in own {
-                    match status.own.iter_mut().find(|(known, _)| *known == name) {
-                        Some((_, sum)) => *sum += n,
-                        None => status.own.push((name, n)),
-                    }
-                }
+                add_named(&mut status.own, &own);
             }
             status
         };

@@ -1,5 +1,7 @@
 //! What a steering function says of a packet.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Where a packet goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verdict {
@@ -30,7 +32,7 @@ pub enum Verdict {
 /// ```text
 /// 0 kind u8 | 1 zero u8 | 2 ring u16 | 4 value u32 (hash, or milliseconds) | 8 slice u32 | 12 pull u16 | 14 zero u16
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct RawVerdict {
     /// Which verdict: [`RawVerdict::BUILT_IN`] and so on.
