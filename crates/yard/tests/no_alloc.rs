@@ -190,6 +190,40 @@ fn a_capture() {
 }
 
 #[test]
+fn functions_groups_and_every_verdict() {
+    use flowyard::Group;
+    use flowyard::function::{Packet, Verdict, closure};
+    let function = closure(|packet: &mut Packet<'_>| {
+        packet.mark(1);
+        packet.annotate(&[1u64; 4]);
+        packet.slice(200);
+        match packet.hash() % 16 {
+            0 => Verdict::Drop,
+            1 => Verdict::Shunt { milliseconds: 1 },
+            2 => Verdict::EveryRing,
+            3 => Verdict::Hash(7),
+            4 => Verdict::Ring(1),
+            _ => Verdict::BuiltIn,
+        }
+    });
+    let of_group =
+        closure(|packet: &mut Packet<'_>| if packet.len() > 500 { Verdict::Ring(0) } else { Verdict::BuiltIn });
+    let group = Group { function: Some(of_group), ..Group::new("second", 1) };
+    for groups in [vec![], vec![group]] {
+        let window = Arc::new(Window::default());
+        let inner = prepare(&spec(&format!("gen:mix?packets={PACKETS}")), 1).expect("a good port").remove(0);
+        let config = YardConfig { function: Some(function.clone()), groups, ..roomy() };
+        let opened = Yard::open_over(&config, Box::new(Watched { inner, window: window.clone() })).expect("memory");
+        let (report, _) = run_with(opened, sleep);
+        assert!(report.sums_agree() && report.buffers_missing == 0 && report.aside() > 1000, "{report:?}");
+        let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        assert!(read(&window.from) > 0);
+        let (allocated, sleeps) = (read(&window.to) - read(&window.from), read(&window.sleeps));
+        assert!(allocated <= 2 * sleeps, "{allocated} allocations, {sleeps} sleeps");
+    }
+}
+
+#[test]
 fn full_rings_and_backlogs() {
     let config = YardConfig { rings: 2, ring_slots: 8, ..YardConfig::default() };
     let (dispatcher, sleeps, consumers) = measure(&format!("gen:mix?packets={PACKETS}"), &config, spin);
