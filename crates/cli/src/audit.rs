@@ -223,9 +223,10 @@ fn cannot_write(path: &std::path::Path, error: &std::io::Error) -> miette::Repor
 /// Whether both are one file, by whatever names.
 fn is_same_file(page: &Path, source: &str) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let source = spec(source).ok().filter(|spec| spec.kind == Kind::Pcap);
+    let source = spec(source).ok().filter(|spec| spec.kind == Kind::Pcap).map(|spec| spec.what);
+    let source = source.map(|what| if what == "-" { "/dev/stdin".into() } else { what });
     let file = |path: &Path| std::fs::metadata(path).ok().filter(|found| found.is_file()).map(|f| (f.dev(), f.ino()));
-    file(page).is_some_and(|page| source.is_some_and(|source| file(Path::new(&source.what)) == Some(page)))
+    file(page).is_some_and(|page| source.is_some_and(|source| file(Path::new(&source)) == Some(page)))
 }
 
 /// What has no kind of port in front is a capture.

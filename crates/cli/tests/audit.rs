@@ -128,6 +128,13 @@ fn the_page_never_takes_the_place_of_the_capture() {
         assert!(errors(&output).contains("is the capture itself"), "{}", errors(&output));
         assert!(std::fs::read(&file).expect("still there") == before, "{source} {page}");
     }
+    let output = Command::new(PROGRAM)
+        .args(["audit", "-", "--html", &file])
+        .stdin(std::fs::File::open(&file).expect("the capture"))
+        .output()
+        .expect("the program runs");
+    assert!(errors(&output).contains("is the capture itself"), "{}", errors(&output));
+    assert!(std::fs::read(&file).expect("still there") == before);
 }
 
 fn escaped(text: &str) -> String {

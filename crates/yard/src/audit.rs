@@ -493,6 +493,7 @@ fn kind(dissection: &Dissection, look: &Look, sight: Option<&Sight>, bytes: &[u8
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     type Packet = Vec<u8>;
 
@@ -689,6 +690,43 @@ mod tests {
         let findings = audit.finish();
         assert_eq!((findings.conversations, findings.beyond, findings.packets), (3, 3, 8));
         assert_eq!((findings.single, findings.rings[0].packets), (1, 8));
+    }
+
+    proptest! {
+        /// Whatever the frames are and wherever they came to, the figures hold together.
+        #[test]
+        fn figures_hold_together_whatever_is_seen(
+            frames in prop::collection::vec(
+                (0u16..6, 0u16..3, prop::sample::select(vec![0u16, 0x2000, 1, 0x2001]), 0usize..4,
+                 any::<(prop::sample::Index, u8)>(), 0u16..5, any::<u64>()),
+                0..60,
+            ),
+            queues in 1u16..300,
+        ) {
+            let mut audit = Audit::new(Card::new(ToeplitzKey::microsoft(), queues), 4, &Policy::default());
+            let mut bytes = 0;
+            for (n, id, word, shape, (at, value), ring, time_ns) in &frames {
+                let ip = piece(*n, *id, *word);
+                let (link, mut frame) = match shape {
+                    0 => (LinkType::RAW, ip),
+                    1 => (LinkType::ETHERNET, ethernet(0x0800, &ip)),
+                    2 => (LinkType::ETHERNET, ethernet(0x0800, &ipv4(B, A, 4, *word, &ip))),
+                    _ => (LinkType::ETHERNET, ethernet(0x8864, &[&[0x11, 0, 0, 7, 0, 30, 0, 0x21][..], &ip].concat())),
+                };
+                let at = at.index(frame.len());
+                frame[at] = *value;
+                bytes += if *ring < 4 { frame.len() as u64 } else { 0 };
+                audit.see(&Frame::new(&frame, link), frame.len() as u64, *time_ns, *ring);
+            }
+            let findings = audit.finish();
+            let known = frames.iter().filter(|frame| frame.5 < 4).count() as u64;
+            prop_assert_eq!((findings.packets, findings.bytes), (known, bytes));
+            prop_assert_eq!(findings.queues.iter().map(|l| l.packets).sum::<u64>(), frames.len() as u64);
+            prop_assert_eq!(findings.causes.iter().sum::<u64>(), findings.split_by_card);
+            prop_assert!(findings.split_by_card.max(findings.split).max(findings.split_by_symmetric) <= findings.several());
+            prop_assert!(findings.orphans + findings.without_ip + findings.conversations <= frames.len() as u64);
+            prop_assert!(findings.examples.iter().all(|e| e.queues.len() > 1 && e.packets > 1));
+        }
     }
 
     #[test]
