@@ -20,6 +20,8 @@ pub use packet::PacketSink;
 pub use port::{Arrival, Opener, Outgoing, Port, PortCounters, PortInfo, Progress, Received, Sink};
 pub use rss::{HashedFields, Rss, RssError, RssFields, RssTransform};
 pub use spec::{KINDS, Kind, PortSpec};
+#[doc(hidden)]
+pub use sys::thread_usage;
 
 /// Looks a port up and splits it into at most `parts` openers, one a dispatcher. Touches nothing.
 ///

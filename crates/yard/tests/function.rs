@@ -315,21 +315,32 @@ fn a_function_that_fails_takes_nothing_with_it_and_is_switched_off() {
 }
 
 #[test]
-fn a_call_over_its_time_is_counted_and_what_it_said_holds() {
+fn a_call_over_its_time_goes_by_the_built_in_policy_and_is_counted() {
     let limits = Limits { budget: Duration::from_millis(2), failures: u32::MAX };
     let mut calls = 0;
-    let slow = whole(limits, move |batch| {
+    let counts = assert_built_in_but(whole(limits, move |batch| {
         calls += 1;
-        if calls % 50 == 1 {
+        let late = calls % 50 == 1;
+        if late {
             std::thread::sleep(Duration::from_millis(8));
         }
-        batch.each(|packet| packet.decide(Verdict::Ring(1)));
+        batch.each(|packet| packet.decide(if late { Verdict::Ring(1) } else { Verdict::BuiltIn }));
         Ok(())
-    });
-    let (report, seen) = run(&with(slow), &["gen:mix?packets=20000"]);
+    }));
+    // One that was disturbed from outside is excused: how many are on time is not ours to say.
+    assert!(counts.failed(Failure::OverBudget) >= 64 && counts.switched_off == 0, "{counts:?}");
+}
+
+/// As [`assert_built_in`], but for the few packets of calls that were excused.
+fn assert_built_in_but(function: Function) -> flowyard::function::FunctionCounts {
+    let ports = ["gen:mix?packets=20000"];
+    let (_, plain) = run(&YardConfig { rings: 4, ..YardConfig::default() }, &ports);
+    let (report, seen) = run(&with(function), &ports);
     assert_lossless(&report, &seen, 20_000);
-    let counts = report.function.expect("counted");
-    assert!(counts.failed(Failure::OverBudget) >= 5 && seen[1].packets == 20_000, "{counts:?}");
+    let moved: i64 =
+        (0..4).filter(|ring| *ring != 1).map(|ring| plain[ring].packets as i64 - seen[ring].packets as i64).sum();
+    assert!((0..200).contains(&moved), "at most the first late call was excused: {moved} went to ring 1");
+    report.function.expect("counted")
 }
 
 fn versioned(version: u64, wrong: bool) -> Function {

@@ -6,15 +6,16 @@
 pub enum Failure {
     /// It named a ring that there is not. Its packet goes by the built-in policy.
     BadRing,
-    /// A verdict of no known kind, or a chance to shunt what has no conversation. As above.
+    /// A verdict of no known kind, or one that is not a group's to give. As above.
     BadVerdict,
     /// A slice or pull that the packet has no bytes for: ignored, the verdict holds.
     BadEdit,
     /// It sent to the host's stack, to which this yard has no way. By the built-in policy.
     NoHost,
-    /// A call took longer than the budget; what it said holds. Counted once a call.
+    /// A call took longer than the budget, by its own doing: its batch goes by the built-in policy. So with
+    /// the next four.
     OverBudget,
-    /// A call panicked: its batch goes by the built-in policy. So with the next three.
+    /// A call panicked.
     Panicked,
     /// The process that the function runs in died, or did not answer in time.
     Crashed,
@@ -61,7 +62,7 @@ pub struct FunctionCounts {
     pub packets: u64,
     /// Packets that went by the built-in policy although it was asked, because it said so or failed.
     pub built_in: u64,
-    /// Failures by kind, in packets ([`Failure::OverBudget`] in calls).
+    /// Failures by kind, in packets.
     pub failures: [u64; Failure::ALL.len()],
     /// Flows shunted.
     pub flows_shunted: u64,

@@ -121,6 +121,7 @@ impl Gate {
         }
         self.ticked = Instant::now();
         for seat in self.seats.iter_mut().filter(|seat| seat.is_taken()) {
+            seat.look_at_usage();
             let ticked = seat.function().map(|function| catch_unwind(AssertUnwindSafe(|| function.tick())));
             if matches!(ticked, Some(Err(_))) {
                 seat.fail(Failure::Panicked);

@@ -29,9 +29,10 @@
 //!
 //! # When it fails
 //! A call that panics, that the function itself reports as failed, or that took longer than the
-//! [budget](Limits::budget), is counted by kind ([`Failure`]); so is a verdict that cannot be. The
-//! packets go by the built-in policy (after a call over the budget, as the function said). After
-//! [`Limits::failures`] failed calls in a row the function is switched off until it is replaced.
+//! [budget](Limits::budget) by its own doing, is counted by kind ([`Failure`]); so is a verdict that cannot be. The
+//! packets go by the built-in policy. After [`Limits::failures`] failed rounds of calls in a row the function is
+//! switched off until it is replaced. A native plug-in that crashes takes its process with it, and code
+//! of any kind but WebAssembly that does not return holds its dispatcher up: see [`isolated`].
 
 mod batch;
 mod chain;

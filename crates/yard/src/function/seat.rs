@@ -3,8 +3,10 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use flowyard_mem::{Region, Tag};
+use flowyard_port::thread_usage;
 use flowyard_steer::Table;
 
 use super::batch::{Item, Scratch};
@@ -23,7 +25,15 @@ pub(crate) struct Seat {
     clock: quanta::Clock,
     /// The budget in units of the clock.
     budget: u64,
+    /// What the thread had used when it was last looked at: about ten times a second, and before each call
+    /// while `watched`.
+    usage: (u64, u64, u64),
+    /// Calls for which it is looked at, because one took long and it is not clear whose fault that was.
+    watched: u32,
 }
+
+/// Calls that are watched after one that took long.
+const WATCHED: u32 = 1000;
 
 /// What a call needs beside the packets.
 pub(super) struct Sight<'a> {
@@ -47,6 +57,8 @@ impl Seat {
             failed_in_row: 0,
             clock: quanta::Clock::new(),
             budget: u64::MAX,
+            usage: (0, 0, u64::MAX),
+            watched: 0,
         }
     }
 
@@ -78,7 +90,26 @@ impl Seat {
         self.function.as_mut()
     }
 
-    /// Counts a failure that is one packet's, or one call's.
+    /// Notes what the thread has used so far: now and then, between batches, in the thread that calls.
+    pub(super) fn look_at_usage(&mut self) {
+        self.usage = thread_usage();
+    }
+
+    /// Whether a call that took too long took that long by its own doing: not because the thread had to make
+    /// room for others.
+    #[cold]
+    fn own_doing(&mut self) -> bool {
+        let (cpu_ns, voluntary, involuntary) = thread_usage();
+        let before = std::mem::replace(&mut self.usage, (cpu_ns, voluntary, involuntary));
+        let undisturbed = involuntary == before.2;
+        // Since before this call, not since some time ago:
+        let exact = self.watched > 0;
+        self.watched = WATCHED;
+        let busy = Duration::from_nanos(cpu_ns - before.0) > self.limits.budget;
+        undisturbed || exact && (busy || voluntary > before.1)
+    }
+
+    /// Counts a failure that is one packet's.
     #[cold]
     pub(super) fn fail(&mut self, failure: Failure) {
         self.failed = true;
@@ -138,17 +169,19 @@ impl Seat {
             copied,
             group: sight.group,
         };
+        let watching = self.watched > 0;
+        if watching {
+            self.usage = thread_usage();
+        }
         let began = self.clock.raw();
         let said = catch_unwind(AssertUnwindSafe(|| function.steer(&mut batch)));
         let took = self.clock.raw().saturating_sub(began);
-        if took > self.budget {
-            self.fail(Failure::OverBudget);
-        }
         let failure = match said {
-            Ok(Ok(())) => None,
             Ok(Err(failure)) => Some(failure),
             Err(_) => Some(Failure::Panicked),
+            Ok(Ok(())) => (took > self.budget && self.own_doing()).then_some(Failure::OverBudget),
         };
+        self.watched -= u32::from(watching);
         if let Some(failure) = failure {
             self.failed = true;
             self.counts.failures[failure as usize] += range.len() as u64;
