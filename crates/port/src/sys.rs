@@ -159,12 +159,12 @@ pub(crate) fn accept_packets(fd: impl AsFd) -> io::Result<()> {
 }
 
 /// TUNSETIFF (linux/if_tun.h): makes `file`, an open /dev/net/tun, the TAP device of this name without
-/// packet information; made if there is none.
-pub(crate) fn become_tap(file: &impl AsRawFd, name: &str) -> std::io::Result<()> {
+/// packet information; made if there is none, and set up.
+pub(crate) fn become_tap(file: &impl AsRawFd, name: &str) -> io::Result<()> {
     // SAFETY: ifreq is plain data for which all zeros is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if name.len() >= request.ifr_name.len() {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "a name of an interface has at most 15 bytes"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a name of an interface has at most 15 bytes"));
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
@@ -172,7 +172,24 @@ pub(crate) fn become_tap(file: &impl AsRawFd, name: &str) -> std::io::Result<()>
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes an ifreq, which `request` is and which outlives the call.
     let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as libc::Ioctl, &raw mut request) };
-    if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // A device that is down takes no packets.
+    request.ifr_ifru.ifru_flags = 0;
+    let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: SIOCGIFFLAGS writes the flags of the interface that the ifreq names.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFFLAGS as libc::Ioctl, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call before wrote the flags, as a short.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads name and flags of an ifreq.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// What the calling thread used so far: processor time in ns, and how often it gave its processor up of its

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use crate::sys;
 
-/// Opens the TAP device `name`, and makes it if there is none: then it lives as long as the file. What is
+/// Opens the TAP device `name`, and makes it if there is none: then it lives as long as the file. Sets it up. What is
 /// written, one Ethernet frame a call, arrives at the host's network stack as if from a network. Never
 /// blocks.
 ///
