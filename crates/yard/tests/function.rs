@@ -47,7 +47,7 @@ fn a_ring_or_a_hash_is_where_it_goes_and_the_mark_and_annotation_go_along() {
         let mark = u64::from(packet.hash()) << 8 | 7;
         packet.mark(mark);
         assert!(packet.annotate(&mark) && !packet.annotate(&[0u64; 9]), "64 bytes");
-        if packet.hash() % 2 == 0 { Verdict::Ring(3) } else { Verdict::Hash(packet.hash().rotate_left(9)) }
+        if packet.hash().is_multiple_of(2) { Verdict::Ring(3) } else { Verdict::Hash(packet.hash().rotate_left(9)) }
     });
     let opened = Yard::open(&with(by_ring), &specs(&["gen:mix?packets=20000"])).expect("it opens");
     let (report, seen) = run_with(opened, |mut reader| {
@@ -509,7 +509,7 @@ fn every_group_sees_every_packet_in_the_same_buffers() {
     assert_eq!(sum(5..8) + aside(&report, Aside::GroupVerdict), 20_000);
     assert_eq!(report.copies, 40_000);
     assert_eq!(seen[..4].iter().map(|s| s.2).sum::<u64>(), seen[4].2, "whole packets");
-    assert!(seen[5].1.get(&6).is_none() && seen[6].1.get(&6).is_none() && seen[7].1[&6] > 1000);
+    assert!(!seen[5].1.contains_key(&6) && !seen[6].1.contains_key(&6) && seen[7].1[&6] > 1000);
     assert!(aside(&report, Aside::GroupVerdict) > 1000);
 }
 
