@@ -43,8 +43,9 @@
  *
  * TRUST. A plug-in runs inside the yard's process with all of its rights. One that crashes, writes where it
  * must not, throws an exception or unwinds out of a function takes the process with it; one that does not
- * return holds the dispatcher up for good. A call of `steer` that takes longer than the function's budget
- * (10 ms unless set otherwise) is counted; 100 failed calls in a row switch the function off.
+ * return holds the dispatcher up for good. After a call of `steer` that takes longer than the function's budget
+ * (10 ms unless set otherwise) the batch goes by the built-in policy and is counted; 100 failed calls in a row
+ * switch the function off.
  *
  * BYTE ORDER. Numbers are in the order of the machine. Packet bytes are as on the wire.
  */
@@ -110,7 +111,8 @@ extern "C" {
 #define FLOWYARD_FRAGMENT_FIRST 0x01u /*   its first fragment */
 #define FLOWYARD_FRAGMENT_LATER 0x02u /*   a later one: no layer-4 header */
 #define FLOWYARD_INNER_IPV6 0x08u     /* the innermost IP header is IPv6 */
-#define FLOWYARD_ICMP_ERROR 0x10u     /* an ICMP error that quotes a packet */
+#define FLOWYARD_ICMP_ERROR 0x10u     /* an ICMP error; the IP header that it quotes is at inner_l4 + … */
+#define FLOWYARD_ICMP_QUOTE 8u        /*   … so many bytes */
 
 /* flowyard_tag.tunnel_kind, and what tunnel_id is then */
 #define FLOWYARD_TUNNEL_NONE 0u
@@ -173,7 +175,10 @@ FLOWYARD_STATIC_ASSERT(offsetof(struct flowyard_tag, link) == 62, "tag: link");
  * One packet of a batch. Valid until `steer` returns, as is all that it points to.
  */
 struct flowyard_packet {
-    /* Its first segment as received: the whole packet unless it is larger than a buffer. Not to be written. */
+    /*
+     * Its first segment as received: the whole packet unless it is larger than a buffer. Never NULL; not to be
+     * written. Offsets of the tag may lie behind it: compare with bytes_len.
+     */
     const uint8_t *bytes;
     /*
      * Its annotation, flowyard_host.annotation_bytes long and aligned to 64, to write; it holds what an

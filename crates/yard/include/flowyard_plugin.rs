@@ -57,6 +57,7 @@ pub mod kind {
     pub const FRAGMENT_LATER: u8 = 0x02;
     pub const INNER_IPV6: u8 = 0x08;
     pub const ICMP_ERROR: u8 = 0x10;
+    pub const ICMP_QUOTE: u8 = 8;
 }
 
 /// [`Tag::tunnel_kind`].

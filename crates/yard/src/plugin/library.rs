@@ -10,6 +10,7 @@
 //! the library is loaded, for debuggers and backtraces, which read the file by that path.
 #![allow(unsafe_code)]
 
+use std::error::Error;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -49,7 +50,11 @@ impl Library {
         let copy = file::sealed(&path.file_name().unwrap_or_default().to_string_lossy(), &bytes)?;
         drop(bytes);
         let alias = alias(&copy);
-        let words = |e: libloading::Error| e.to_string().replace(&alias, &path.display().to_string());
+        // The source is what the loader itself says.
+        let words = |e: libloading::Error| {
+            let said = e.source().map_or_else(|| e.to_string(), ToString::to_string);
+            said.replace(&alias, &path.display().to_string())
+        };
         // SAFETY: runs the library's constructors, code that the caller vouches for (`super::load` says so). The file
         // is whole (file::read) and can be changed by nobody (file::sealed).
         let loaded = unsafe { Loaded::open(Some(&alias), RTLD_NOW | RTLD_LOCAL) }
