@@ -343,6 +343,12 @@ impl Hash {
         memory.store(self.count, count, Ordering::Relaxed);
     }
 
+    /// The sum of all notes.
+    #[cfg(test)]
+    pub(crate) fn notes(&self, memory: &Words) -> u64 {
+        (0..self.buckets).map(|bucket| u64::from(self.note(memory, self.at(bucket)))).sum()
+    }
+
     fn key(&self, memory: &Words, bucket: u32, slot: usize, key: &mut [u64]) {
         let key_at = self.key_at(self.at(bucket), slot);
         for (n, word) in key.iter_mut().enumerate() {

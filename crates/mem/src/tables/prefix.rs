@@ -357,4 +357,9 @@ impl Prefixes {
             self.use_level(memory, level, count > 0);
         }
     }
+
+    #[cfg(test)]
+    pub(crate) fn leads_nowhere(&self, memory: &Words) -> bool {
+        self.levels(memory) == 0 && self.nodes.notes(memory) + self.values.notes(memory) == 0
+    }
 }

@@ -314,6 +314,7 @@ mod tests {
                 assert!(table.remove(key).expect("removes"));
             }
             assert!(table.is_empty());
+            assert!(leads_nowhere(&table), "something is left after {stores} stores");
             for (key, _) in fill {
                 assert_eq!(table.get(&key[..shape.key_bytes()], &mut value), Lookup::Absent, "after {stores} stores");
             }
@@ -321,6 +322,15 @@ mod tests {
                 assert!(outcomes[0] > 0 && outcomes[1] > 1, "{outcomes:?}");
                 return;
             }
+        }
+    }
+
+    /// Whether look-ups in an empty table read a bucket, and of prefixes not even that.
+    fn leads_nowhere(table: &Table) -> bool {
+        match table.body() {
+            Body::Hash(hash) => hash.notes(table.memory()) == 0,
+            Body::Array(_) => true,
+            Body::Lpm(prefixes) => prefixes.leads_nowhere(table.memory()),
         }
     }
 
