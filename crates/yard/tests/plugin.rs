@@ -436,6 +436,8 @@ fn an_instance_that_cannot_be_had_is_refused_in_the_plug_ins_own_words() {
         assert!(said.contains(words) && said.contains("probe.so"), "{config}: {said}");
     }
     assert!(refused_to_open(load(&path, "a\0b")).contains("has a byte 0 in it"));
+    let chain = Chain::function(vec![load(&path, ""), load(&path, "check-fails")]);
+    assert!(refused_to_open(chain).contains("probe: it would not work"));
     let Some(stateless) = build(&dir, "empty.c", "empty.so", &[]) else { return };
     assert!(refused_to_open(load(&stateless, "x")).contains("takes no configuration"));
     // A running yard keeps what it has.
@@ -836,41 +838,4 @@ fn a_plug_in_in_rust_takes_a_private_tunnel_off() {
         of(1).map(|(_, r)| r) != of(2).map(|(_, r)| r)
     };
     assert!((0..50).filter(|n| apart(*n)).count() > 20, "the same addresses of two customers are two conversations");
-}
-
-/// What a call costs, for whoever asks: `cargo test --release -p flowyard --test plugin -- --ignored --nocapture cost`.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_a_plug_in_that_does_nothing() {
-    let dir = folder();
-    let Some(path) = build(&dir, "empty.c", "empty.so", &["-O2"]) else { return };
-    let one = |function: Option<Function>| {
-        let config = YardConfig { rings: 1, function, pin: false, ..YardConfig::default() };
-        let (yard, mut readers) =
-            Yard::open(&config, &specs(&["gen:plain?packets=6000000&size=64"])).expect("it opens");
-        let mut reader = readers.remove(0);
-        let consumer = std::thread::spawn(move || {
-            while reader.wait(None) != Wait::Ended {
-                while reader.next().is_some() {}
-            }
-        });
-        let began = std::time::Instant::now();
-        let report = join(yard.start().expect("threads start"));
-        consumer.join().expect("no panic");
-        began.elapsed().as_nanos() as f64 / report.received() as f64
-    };
-    let rust = closure(|_: &mut Packet<'_>| Verdict::BuiltIn);
-    let kinds: [(&str, Option<Function>); 3] =
-        [("none", None), ("closure", Some(rust)), ("plug-in", Some(load(&path, "")))];
-    let mut laps: HashMap<&str, Vec<f64>> = HashMap::new();
-    for _ in 0..7 {
-        for (name, function) in &kinds {
-            laps.entry(name).or_default().push(one(function.clone()));
-        }
-    }
-    for (name, _) in &kinds {
-        let laps = laps.get_mut(name).expect("measured");
-        laps.sort_by(f64::total_cmp);
-        println!("{name}: median {:.1} ns a packet, {:.1} to {:.1}", laps[3], laps[0], laps[6]);
-    }
 }

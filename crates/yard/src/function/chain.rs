@@ -32,6 +32,10 @@ impl Steer for Chain {
         self.links.iter_mut().try_for_each(|(_, link)| link.steer(batch))
     }
 
+    fn check(&mut self) -> Result<(), String> {
+        self.links.iter_mut().try_for_each(|(name, link)| link.check().map_err(|why| format!("{name}: {why}")))
+    }
+
     fn tick(&mut self) {
         self.links.iter_mut().for_each(|(_, link)| link.tick());
     }
@@ -47,12 +51,13 @@ impl Steer for Chain {
         link.control(rest.strip_prefix(b" ").unwrap_or(rest))
     }
 
-    /// Each link adopts the old one of its name.
+    /// Each link adopts the old one of its name; of several with one name, each the one in its order.
     fn adopt(&mut self, old: &mut dyn Steer) {
         let Some(old) = old.as_any().and_then(|old| old.downcast_mut::<Chain>()) else { return };
+        let mut left: Vec<_> = old.links.iter_mut().collect();
         for (name, link) in &mut self.links {
-            if let Some((_, old)) = old.links.iter_mut().find(|(n, _)| n == name) {
-                link.adopt(old.as_mut());
+            if let Some(at) = left.iter().position(|(n, _)| n == name) {
+                link.adopt(left.remove(at).1.as_mut());
             }
         }
     }
@@ -67,5 +72,53 @@ impl Steer for Chain {
             link.counters().into_iter().map(move |(counter, n)| (format!("{name}: {counter}"), n)).collect::<Vec<_>>()
         };
         self.links.iter().flat_map(of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::any::Any;
+
+    /// Has something that only one can have.
+    struct Keeper(u64);
+
+    impl Steer for Keeper {
+        fn steer(&mut self, _: &mut Batch<'_>) -> Result<(), Failure> {
+            Ok(())
+        }
+        fn check(&mut self) -> Result<(), String> {
+            if self.0 == 13 { Err("unlucky".into()) } else { Ok(()) }
+        }
+        fn adopt(&mut self, old: &mut dyn Steer) {
+            let old = old.as_any().and_then(|old| old.downcast_mut::<Keeper>()).expect("a keeper");
+            self.0 = std::mem::take(&mut old.0);
+        }
+        fn as_any(&mut self) -> Option<&mut dyn Any> {
+            Some(self)
+        }
+        fn counters(&self) -> Vec<(String, u64)> {
+            vec![("has".into(), self.0)]
+        }
+    }
+
+    fn chain(links: &[(&str, u64)]) -> Chain {
+        let link = |(name, has): &(&str, u64)| ((*name).to_owned(), Box::new(Keeper(*has)) as Box<dyn Steer>);
+        Chain { links: links.iter().map(link).collect() }
+    }
+
+    #[test]
+    fn links_of_one_name_adopt_in_their_order() {
+        let mut old = chain(&[("a", 1), ("b", 2), ("a", 3)]);
+        let mut new = chain(&[("b", 0), ("a", 0), ("a", 0), ("a", 9)]);
+        new.adopt(&mut old);
+        let has: Vec<u64> = new.counters().into_iter().map(|(_, has)| has).collect();
+        assert_eq!(has, [2, 1, 3, 9]);
+    }
+
+    #[test]
+    fn a_chain_is_as_good_as_each_of_its_links() {
+        assert_eq!(chain(&[("a", 1), ("b", 2)]).check(), Ok(()));
+        assert_eq!(chain(&[("a", 1), ("b", 13)]).check(), Err("b: unlucky".into()));
     }
 }
