@@ -38,6 +38,28 @@ impl Spread {
 
 /// Prints what came of the rounds, for each distance that cores were at.
 pub fn print(title: &str, item: &str, outcome: &Outcome, ratios: &[Ratio]) {
+    print_each(title, item, outcome, |rounds| {
+        if !ratios.is_empty() {
+            print_ratios(outcome, rounds, ratios);
+        }
+    });
+}
+
+/// As [`print`], with what each contender costs over contender `base`, compared within rounds.
+pub fn print_over(title: &str, item: &str, outcome: &Outcome, base: usize) {
+    print_each(title, item, outcome, |rounds| {
+        println!("\n| over {} | ns per {item} | 10–90 % | rounds |\n|---|---|---|---|", outcome.names[base]);
+        for (at, name) in outcome.names.iter().enumerate().filter(|(at, _)| *at != base) {
+            let over = rounds.iter().filter_map(|round| Some(round.figures[at]? - round.figures[base]?));
+            match Spread::of(over.collect()) {
+                Some(s) => println!("| {name} | **{:+.1}** | {:+.1}–{:+.1} | {} |", s.median, s.low, s.high, s.count),
+                None => println!("| {name} | disturbed | | 0 |"),
+            }
+        }
+    });
+}
+
+fn print_each(title: &str, item: &str, outcome: &Outcome, compare: impl Fn(&[&Round])) {
     for distance in [Distance::One, Distance::Near, Distance::Far] {
         let rounds: Vec<&Round> = outcome.rounds.iter().filter(|round| round.distance == distance).collect();
         if rounds.is_empty() {
@@ -48,9 +70,7 @@ pub fn print(title: &str, item: &str, outcome: &Outcome, ratios: &[Ratio]) {
             let Spread { low, median, high, .. } = probe;
             println!("\nFrom one core to the other: {median:.0} ns ({low:.0}–{high:.0}).");
         }
-        if !ratios.is_empty() {
-            print_ratios(outcome, &rounds, ratios);
-        }
+        compare(&rounds);
         print_times(item, outcome, &rounds);
     }
 }

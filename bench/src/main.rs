@@ -5,6 +5,7 @@
 
 mod figures;
 mod flow;
+mod function;
 mod label;
 mod laps;
 mod machine;
@@ -46,6 +47,8 @@ enum What {
     Slots,
     /// From sorting to looking and back, beside etherparse and rtrb.
     Pipeline,
+    /// What a function of the user's costs, by kind.
+    Function,
     /// Instructions a packet, by valgrind.
     Steps,
     /// One part of `steps`, for running under valgrind.
@@ -82,6 +85,9 @@ fn main() {
     }
     if wanted(|w| matches!(w, What::Pipeline)) {
         pipeline::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Function)) {
+        function::run(&setting);
     }
     if wanted(|w| matches!(w, What::Steps)) {
         steps::run();

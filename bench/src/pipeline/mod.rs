@@ -8,7 +8,7 @@
 pub mod bare;
 mod boxed;
 mod port;
-mod shipped;
+pub mod shipped;
 
 use std::sync::Arc;
 

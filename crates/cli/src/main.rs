@@ -1,6 +1,8 @@
 //! The `flowyard` program: verbs that say what they do.
 
 mod audit;
+mod control;
+mod ctl;
 mod gen_cmd;
 mod inspect;
 mod json;
@@ -9,6 +11,8 @@ mod options;
 mod output;
 mod run;
 mod split;
+mod steering;
+mod table;
 
 use std::process::ExitCode;
 
@@ -40,6 +44,8 @@ enum Verb {
     Audit(audit::Audit),
     /// Generate traffic into a capture or an interface
     Gen(gen_cmd::Gen),
+    /// Speak with a running yard: status, reload, requests to the function, tables
+    Ctl(ctl::Ctl),
 }
 
 /// How a verb that could be started ended.
@@ -52,6 +58,9 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == steering::CHILD) {
+        return steering::child();
+    }
     let program = Program::parse();
     let outcome = match program.verb {
         Verb::Run(run) => run.run(),
@@ -59,6 +68,7 @@ fn main() -> ExitCode {
         Verb::Split(split) => split.run(),
         Verb::Audit(audit) => audit.run(),
         Verb::Gen(gen_cmd) => gen_cmd.run(),
+        Verb::Ctl(ctl) => ctl.run(),
     };
     match outcome {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

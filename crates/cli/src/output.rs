@@ -74,6 +74,12 @@ pub fn is_broken_pipe(error: &Report) -> bool {
     error.is::<ReaderGone>()
 }
 
+/// Writes text to standard output; whoever stopped reading misses the rest.
+pub fn print(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 /// Says something on standard error, as this program.
 pub fn say(what: impl std::fmt::Display) {
     eprintln!("flowyard: {what}");

@@ -9,14 +9,17 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
+use flowyard::function::{Failure, FunctionStatus};
 use flowyard::mem::Wait;
 use flowyard::port::capture::{CaptureWriter, FileFormat, Interface};
 use flowyard::port::{Outgoing, PortInfo, PortSpec};
 use flowyard::steer::FlowHash;
-use flowyard::{Drop, Findings, Report, RingReader, Running, Witness, Yard, YardConfig};
+use flowyard::{Aside, Drop, Findings, Report, RingReader, Running, Witness, Yard, YardConfig};
 use miette::{IntoDiagnostic, Result, miette};
 
+use crate::control::{self, Control};
 use crate::options::Sorting;
+use crate::steering::Steering;
 use crate::{Outcome, output};
 
 /// Run the yard: packets from ports to rings, and a table of what came.
@@ -48,6 +51,8 @@ pub struct Run {
     quiet: bool,
     #[command(flatten)]
     sorting: Sorting,
+    #[command(flatten)]
+    steering: Steering,
     #[command(flatten)]
     memory: Memory,
 }
@@ -108,8 +113,15 @@ impl Run {
         let specs: Vec<PortSpec> = names.iter().map(|n| n.parse()).collect::<Result<_, _>>().into_diagnostic()?;
         let live = specs.iter().any(|s| matches!(s.kind, flowyard::port::Kind::Xdp | flowyard::port::Kind::Packet));
         let hash = self.sorting.hash(live)?;
+        let (first_group, rings, groups) = self.steering.groups(self.sorting.rings)?;
+        let tables = self.steering.make_tables()?;
+        let names: Vec<(String, u16)> =
+            std::iter::once((first_group, rings)).chain(groups.iter().map(|g| (g.name.clone(), g.rings))).collect();
         let config = YardConfig {
-            rings: self.sorting.rings,
+            rings,
+            groups,
+            function: self.steering.function(&tables)?,
+            host: self.steering.host.clone(),
             weights: self.sorting.weights.clone(),
             ring_slots: self.memory.ring_slots,
             annotation_bytes: self.memory.annotation,
@@ -126,17 +138,55 @@ impl Run {
         }
         let (yard, readers) = Yard::open(&config, &specs).into_diagnostic()?;
         let infos = yard.ports().to_vec();
-        self.announce(&yard, &hash);
-        let consumers = self.consumers(readers, verify, &config.policy)?;
+        self.announce(&yard, &hash, &config, &names);
+        let consumers = self.consumers(readers, verify, &config.policy, &names)?;
         let started = Instant::now();
         let running = yard.start().into_diagnostic()?;
         stop_on_signals(&running)?;
-        self.watch(&running, started);
+        let control = Arc::new(control::Yard {
+            functions: running.functions().clone(),
+            live: running.live().to_vec(),
+            ports: infos.iter().map(|info| info.name.clone()).collect(),
+            groups: names.clone(),
+            maker: {
+                let (steering, tables) = (self.steering.clone(), tables.clone());
+                Box::new(move || steering.function(&tables))
+            },
+            tables,
+        });
+        let socket = match &self.steering.control {
+            Some(path) => {
+                let path = path.clone().unwrap_or_else(control::default_path);
+                let socket = Control::start(&path, control.clone()).inspect_err(|_| running.stop())?;
+                if !self.quiet {
+                    eprintln!("control socket: {}", path.display());
+                }
+                Some(socket)
+            }
+            None => None,
+        };
+        self.watch(&running, started, &control)?;
         let report = running.join();
+        drop(socket);
         let time = started.elapsed();
         let (witnesses, errors) = join(consumers);
-        let outcome =
-            Figures { report, findings: Witness::compare(&witnesses), time, verify, seed: seed(&hash), infos };
+        let mut findings = Vec::new();
+        let mut left = witnesses.as_slice();
+        for (_, rings) in &names {
+            let (group, rest) = left.split_at((*rings).into());
+            findings.push(Witness::compare(group));
+            left = rest;
+        }
+        let outcome = Figures {
+            report,
+            findings,
+            groups: names,
+            function: config.function.as_ref().map(|f| f.name().to_owned()),
+            time,
+            verify,
+            seed: seed(&hash),
+            infos,
+        };
         for error in outcome.report.errors.iter().chain(&errors) {
             output::say(error);
         }
@@ -153,14 +203,23 @@ impl Run {
         Ok(if errors.is_empty() && outcome.agrees() { Outcome::Good } else { Outcome::Partial })
     }
 
-    fn announce(&self, yard: &Yard, hash: &FlowHash) {
+    fn announce(&self, yard: &Yard, hash: &FlowHash, config: &YardConfig, groups: &[(String, u16)]) {
         if self.quiet || self.json {
             return;
         }
         for info in yard.ports() {
             eprintln!("{}: {}", info.name, info.mode);
         }
-        eprintln!("{}; {} rings of {} slots{}", yard.region(), self.sorting.rings, self.memory.ring_slots, seed(hash));
+        let rings = match groups {
+            [(_, rings)] => format!("{rings} rings"),
+            groups => {
+                groups.iter().map(|(name, rings)| format!("{rings} rings for {name}")).collect::<Vec<_>>().join(", ")
+            }
+        };
+        eprintln!("{}; {rings} of {} slots{}", yard.region(), self.memory.ring_slots, seed(hash));
+        if let Some(function) = &config.function {
+            eprintln!("function: {}", function.name());
+        }
     }
 
     fn consumers(
@@ -168,25 +227,30 @@ impl Run {
         readers: Vec<RingReader>,
         verify: bool,
         policy: &flowyard::steer::Policy,
+        groups: &[(String, u16)],
     ) -> Result<Vec<Consumer>> {
         let width = (readers.len() - 1).to_string().len().max(2);
-        let queues = self.sorting.rings;
         let mut consumers = Vec::new();
-        for reader in readers {
+        let of_groups = groups.iter().flat_map(|(name, rings)| (0..*rings).map(move |_| (name.as_str(), *rings)));
+        for (reader, (group, rings)) in readers.into_iter().zip(of_groups) {
             let ring = reader.ring();
+            let dash = if group.is_empty() { "" } else { "-" };
             let writer = match &self.output {
-                Some(dir) => Some(RingFile::create(&dir.join(format!("ring-{ring:0width$}.pcapng")))?),
+                Some(dir) => Some(RingFile::create(&dir.join(format!("{group}{dash}ring-{ring:0width$}.pcapng")))?),
                 None => None,
             };
-            let witness = Witness::new(queues).with_policy(policy);
+            let witness = Witness::new(rings).with_policy(policy);
             let body = move || consume(reader, witness, verify, writer);
             consumers.push(std::thread::Builder::new().name(format!("ring-{ring}")).spawn(body).into_diagnostic()?);
         }
         Ok(consumers)
     }
 
-    /// Shows progress until the yard has ended; ends it when its time is over.
-    fn watch(&self, running: &Running, started: Instant) {
+    /// Shows progress until the yard has ended; ends it when its time is over, and reloads on SIGHUP.
+    fn watch(&self, running: &Running, started: Instant, control: &control::Yard) -> Result<()> {
+        let hangup = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, hangup.clone()).into_diagnostic()?;
+        let mut complaints = Complaints::default();
         let bar = output::progress(None);
         if !self.quiet {
             bar.set_style(
@@ -199,6 +263,17 @@ impl Run {
             std::thread::sleep(Duration::from_millis(10));
             if self.time.is_some_and(|t| started.elapsed() >= t) {
                 running.stop();
+            }
+            if hangup.swap(false, Ordering::Relaxed) {
+                match control.reload() {
+                    Ok(name) => bar.suspend(|| eprintln!("function replaced: {name}")),
+                    Err(error) => bar.suspend(|| output::say(format!("not replaced: {}", output::chain(&error)))),
+                }
+            }
+            if self.steering.is_there() && complaints.due() {
+                if let Some(line) = complaints.new(&running.functions().status()) {
+                    bar.suspend(|| output::say(line));
+                }
             }
             if self.quiet || shown.elapsed() < Duration::from_millis(500) {
                 continue;
@@ -213,6 +288,43 @@ impl Run {
             (before, shown) = (received, Instant::now());
         }
         bar.finish_and_clear();
+        Ok(())
+    }
+}
+
+/// What the functions did wrong since it was last said: at most a line a second.
+#[derive(Default)]
+struct Complaints {
+    last: Option<Instant>,
+    said: Vec<u64>,
+}
+
+impl Complaints {
+    fn due(&mut self) -> bool {
+        let due = self.last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1));
+        if due {
+            self.last = Some(Instant::now());
+        }
+        due
+    }
+
+    fn new(&mut self, functions: &[FunctionStatus]) -> Option<String> {
+        let now: Vec<u64> =
+            functions.iter().flat_map(|f| f.counts.failures.into_iter().chain([f.counts.switched_off])).collect();
+        self.said.resize(now.len(), 0);
+        let each = Failure::ALL.len() + 1;
+        let more: Vec<String> = now
+            .iter()
+            .zip(&self.said)
+            .enumerate()
+            .filter(|(_, (now, said))| now > said)
+            .map(|(at, (now, said))| match Failure::ALL.get(at % each) {
+                Some(failure) => format!("{} {}", failure.name(), output::count(now - said)),
+                None => "switched off, because it kept failing (reload to try again)".into(),
+            })
+            .collect();
+        self.said = now;
+        (!more.is_empty()).then(|| format!("the function fails: {}", more.join(", ")))
     }
 }
 
@@ -323,7 +435,11 @@ fn seed(hash: &FlowHash) -> String {
 /// Everything that is said at the end.
 struct Figures {
     report: Report,
-    findings: Findings,
+    /// One a group.
+    findings: Vec<Findings>,
+    groups: Vec<(String, u16)>,
+    /// Its name, if there is one.
+    function: Option<String>,
     time: Duration,
     verify: bool,
     seed: String,
@@ -332,24 +448,35 @@ struct Figures {
 
 impl Figures {
     /// Whether nothing went wrong: sums agree, what was delivered was seen, nothing was split, no port
-    /// failed.
+    /// failed. Where a function of the user's decides, it may split.
     fn agrees(&self) -> bool {
-        self.report.sums_agree() && self.all_seen() && self.report.errors.is_empty() && self.findings.split == 0
+        let whole = self.split() == 0 || self.report.function.is_some();
+        self.report.sums_agree() && self.all_seen() && self.report.errors.is_empty() && whole
     }
 
     fn all_seen(&self) -> bool {
-        let seen: u64 = self.findings.rings.iter().map(|r| r.0).sum();
-        seen == self.report.delivered()
+        self.rings().map(|(_, _, seen)| seen.0).sum::<u64>() == self.report.delivered()
+    }
+
+    fn split(&self) -> u64 {
+        self.findings.iter().map(|f| f.split).sum()
+    }
+
+    /// Group, number within it, and what its consumer saw, of every ring.
+    fn rings(&self) -> impl Iterator<Item = (&str, usize, (u64, u64, u64))> {
+        self.groups.iter().zip(&self.findings).flat_map(|(group, findings)| {
+            findings.rings.iter().enumerate().map(move |(ring, seen)| (group.0.as_str(), ring, *seen))
+        })
     }
 
     fn print(&self) {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         table.set_header(["ring", "packets", "bytes", "conversations", "dropped"]);
-        for (ring, (counters, seen)) in self.report.rings.iter().zip(&self.findings.rings).enumerate() {
+        for (counters, (group, ring, seen)) in self.report.rings.iter().zip(self.rings()) {
             let conversations = if self.verify { output::count(seen.2) } else { "-".into() };
             table.add_row([
-                ring.to_string(),
+                if group.is_empty() { ring.to_string() } else { format!("{group}/{ring}") },
                 output::count(counters.packets),
                 output::count(counters.bytes),
                 conversations,
@@ -364,19 +491,22 @@ impl Figures {
     }
 
     fn summary(&self) -> String {
-        let (r, f) = (&self.report, &self.findings);
+        let (r, f) = (&self.report, &self.findings[0]);
         let bytes: u64 = r.rings.iter().map(|c| c.bytes).sum();
         let agree = if r.sums_agree() && self.all_seen() {
             "the sums agree"
         } else {
             "THE SUMS DO NOT AGREE: please report this"
         };
-        let mut text = format!(
-            "\nreceived {} = delivered {} + dropped {}; {agree}\n",
-            output::count(r.received()),
-            output::count(r.delivered()),
-            output::count(r.dropped())
-        );
+        let mut text = format!("\nreceived {}", output::count(r.received()));
+        if r.copies > 0 {
+            let _ = write!(text, " + to more places {}", output::count(r.copies));
+        }
+        let _ = write!(text, " = delivered {} + dropped {}", output::count(r.delivered()), output::count(r.dropped()));
+        for why in Aside::ALL.into_iter().filter(|why| r.asides[*why as usize] > 0) {
+            let _ = write!(text, " + {} {}", why.name(), output::count(r.asides[why as usize]));
+        }
+        let _ = writeln!(text, "; {agree}");
         for why in Drop::ALL {
             let n: u64 = r.rings.iter().map(|c| c.dropped[why as usize]).sum();
             if n > 0 {
@@ -391,16 +521,40 @@ impl Figures {
         let (rate, bits) = (output::rate(r.delivered(), self.time), output::bit_rate(bytes, self.time));
         let _ = writeln!(text, "{rate}, {bits}, {:.2} s", self.time.as_secs_f64());
         if self.verify {
-            let queues = r.rings.len();
+            let queues = self.groups[0].1;
             let _ = write!(
                 text,
                 "split conversations: {} of {}; a card's own RSS ({queues} queues) would have split {}",
-                output::count(f.split),
+                output::count(self.split()),
                 output::count(f.conversations),
                 output::count(f.split_by_card)
             );
         } else {
             text.push_str("conversations not counted (--verify does)");
+        }
+        if let Some(counts) = &r.function {
+            let _ = write!(
+                text,
+                "\nfunction: {} packets shown, {} left to the built-in policy",
+                output::count(counts.packets),
+                output::count(counts.built_in)
+            );
+            for failure in Failure::ALL.into_iter().filter(|f| counts.failed(*f) > 0) {
+                let _ = write!(text, "\n  failed, {}: {}", failure.name(), output::count(counts.failed(failure)));
+            }
+            for (what, n) in [
+                ("flows shunted", counts.flows_shunted),
+                ("shunted flows that made room for others", counts.shunts_evicted),
+                ("replacements", counts.reloads),
+                ("switched off, because they kept failing", counts.switched_off),
+            ] {
+                if n > 0 {
+                    let _ = write!(text, "\n  {what}: {}", output::count(n));
+                }
+            }
+            for (name, n) in &r.own {
+                let _ = write!(text, "\n  {name}: {}", output::count(*n));
+            }
         }
         let s = r.sorter;
         if s.held > 0 {
@@ -427,19 +581,26 @@ impl Figures {
         let named = |list: &[(&'static str, u64)]| -> Value {
             list.iter().map(|(name, n)| ((*name).to_owned(), json!(n))).collect::<Map<_, _>>().into()
         };
-        let (r, f) = (&self.report, &self.findings);
-        let rings: Vec<Value> = r.rings.iter().zip(&f.rings).enumerate().map(|(ring, (counters, seen))| {
+        let (r, f) = (&self.report, &self.findings[0]);
+        let rings: Vec<Value> = r.rings.iter().zip(self.rings()).map(|(counters, (group, ring, seen))| {
+            let group = if group.is_empty() { Value::Null } else { group.into() };
             let drops: Map<_, _> = Drop::ALL.iter().map(|w| (w.name().to_owned(), json!(counters.dropped[*w as usize]))).collect();
-            json!({"ring": ring, "packets": counters.packets, "bytes": counters.bytes, "conversations": seen.2, "seen": seen.0, "dropped": drops})
+            json!({"group": group, "ring": ring, "packets": counters.packets, "bytes": counters.bytes, "conversations": seen.2, "seen": seen.0, "dropped": drops})
         }).collect();
         let ports: Vec<Value> = r.ports.iter().map(|(name, c)| {
             let mode = self.infos.iter().find(|i| i.name == *name).map_or("", |i| &i.mode);
             json!({"port": name, "mode": mode, "packets": c.packets, "bytes": c.bytes, "lost": named(&c.lost), "notes": named(&c.notes)})
         }).collect();
+        let asides: Map<_, _> =
+            Aside::ALL.iter().map(|a| (a.name().to_owned(), json!(r.asides[*a as usize]))).collect();
+        let function = r.function.map(|counts| {
+            control::function(&FunctionStatus { name: self.function.clone(), counts, own: r.own.clone() }, "")
+        });
         json!({
+            "asides": asides, "copies": r.copies, "function": function,
             "received": r.received(), "delivered": r.delivered(), "dropped": r.dropped(), "lost_before": r.lost_before(),
             "sums_agree": r.sums_agree() && self.all_seen(), "seconds": self.time.as_secs_f64(), "seed": self.seed.trim_start_matches(", seed "),
-            "verified": self.verify, "conversations": f.conversations, "split": f.split, "split_by_card": f.split_by_card,
+            "verified": self.verify, "conversations": f.conversations, "split": self.split(), "split_by_card": f.split_by_card,
             "without_ip": f.without_ip, "orphan_fragments": f.orphans,
             "fragments": {"held": r.sorter.held, "followed": r.sorter.followed, "expired": r.sorter.expired, "given_up": r.sorter.given_up},
             "violations": r.violations, "buffers_missing": r.buffers_missing, "rings": rings, "ports": ports, "errors": r.errors,

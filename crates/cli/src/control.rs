@@ -1,0 +1,313 @@
+//! The control socket of a running yard: HTTP with JSON over a Unix socket, so that curl will do.
+//!
+//! ```text
+//! GET  /status                what runs and what was counted
+//! POST /reload                read the function's files again and replace it between two batches
+//! POST /function              a request to the function, its answer of each dispatcher
+//! GET  /tables                the named tables
+//! GET  /tables/NAME           a table's entries as CSV; ?key=K for one value
+//! PUT  /tables/NAME?key=K     set one entry: the value in the body
+//! POST /tables/NAME           set entries: CSV in the body
+//! DELETE /tables/NAME?key=K   remove one entry; all of them without a key
+//! ```
+//!
+//! Who may connect is a matter of the socket's permissions: it is made for its owner alone.
+
+use std::io::{Cursor, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use flowyard::Live;
+use flowyard::function::{Failure, Function, FunctionStatus, Functions};
+use flowyard::tables::Tables;
+use miette::{Result, miette};
+use serde_json::{Value, json};
+use tiny_http::{Method, Request, Response, Server, StatusCode};
+
+/// Largest request body: a table of some ten million lines.
+const LONGEST: u64 = 1 << 30;
+
+/// Makes the function anew from its files.
+pub type Maker = dyn Fn() -> Result<Option<Function>> + Send + Sync;
+
+/// What the control socket speaks for.
+pub struct Yard {
+    pub functions: Arc<Functions>,
+    pub live: Vec<Arc<Live>>,
+    pub ports: Vec<String>,
+    pub groups: Vec<(String, u16)>,
+    pub tables: Tables,
+    pub maker: Box<Maker>,
+}
+
+impl Yard {
+    /// Reads the function's files again and replaces it.
+    pub fn reload(&self) -> Result<String> {
+        let function = (self.maker)()?;
+        let Some(function) = &function else {
+            return Err(miette!("this yard was started without --steer: there is nothing to read again"));
+        };
+        self.functions.reload(Some(function)).map_err(|e| miette!("{e}"))?;
+        Ok(function.name().to_owned())
+    }
+
+    fn status(&self) -> Value {
+        let sum = |f: fn(&Live) -> &std::sync::atomic::AtomicU64| -> u64 {
+            self.live.iter().map(|l| f(l).load(Ordering::Relaxed)).sum()
+        };
+        let names = std::iter::once("").chain(self.groups.iter().skip(1).map(|(name, _)| name.as_str()));
+        let functions: Vec<Value> =
+            self.functions.status().iter().zip(names).map(|(status, group)| function(status, group)).collect();
+        let groups: Vec<Value> =
+            self.groups.iter().map(|(name, rings)| json!({"group": name, "rings": rings})).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "ports": self.ports, "groups": groups,
+            "received": sum(|l| &l.received), "bytes": sum(|l| &l.bytes), "delivered": sum(|l| &l.delivered),
+            "dropped": sum(|l| &l.dropped), "aside": sum(|l| &l.aside), "functions": functions,
+            "tables": crate::table::list(&self.tables),
+        })
+    }
+}
+
+/// A function's state as JSON. `group` is empty for the yard's own.
+pub fn function(status: &FunctionStatus, group: &str) -> Value {
+    let c = &status.counts;
+    let failures =
+        Failure::ALL.iter().map(|f| (f.name().to_owned(), json!(c.failed(*f)))).collect::<serde_json::Map<_, _>>();
+    let own = status.own.iter().map(|(name, n)| json!({"name": name, "count": n})).collect::<Vec<_>>();
+    json!({
+        "function": status.name, "group": if group.is_empty() { Value::Null } else { group.into() },
+        "packets": c.packets, "built_in": c.built_in, "failures": failures, "flows_shunted": c.flows_shunted,
+        "shunts_evicted": c.shunts_evicted, "reloads": c.reloads, "switched_off": c.switched_off, "own": own,
+    })
+}
+
+/// Where the control socket is unless said otherwise: in /run for root, else in the user's runtime folder.
+pub fn default_path() -> PathBuf {
+    let root = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|_| !is_root());
+    match root {
+        Some(folder) => folder.join("flowyard.sock"),
+        None if is_root() => "/run/flowyard.sock".into(),
+        None => std::env::temp_dir().join(format!("flowyard-{}.sock", user())),
+    }
+}
+
+fn user() -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").map_or(0, |m| m.uid())
+}
+
+fn is_root() -> bool {
+    user() == 0
+}
+
+/// The control socket, served by a thread until dropped; then the socket is removed.
+pub struct Control {
+    server: Arc<Server>,
+    path: PathBuf,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    /// Makes the socket and starts to serve it.
+    pub fn start(path: &Path, yard: Arc<Yard>) -> Result<Control> {
+        let listener = listen(path)?;
+        let server =
+            Server::from_listener(listener, None).map_err(|e| miette!("cannot serve {}: {e}", path.display()))?;
+        let server = Arc::new(server);
+        let serving = server.clone();
+        let body = move || {
+            for request in serving.incoming_requests() {
+                answer(request, &yard);
+            }
+        };
+        let thread = std::thread::Builder::new().name("control".into()).spawn(body);
+        let thread = thread.map_err(|e| miette!("cannot start a thread for the control socket: {e}"))?;
+        Ok(Control { server, path: path.into(), thread: Some(thread) })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.server.unblock();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // a panic there was printed
+        }
+        let _ = std::fs::remove_file(&self.path); // somebody else may have done so
+    }
+}
+
+fn listen(path: &Path) -> Result<UnixListener> {
+    let cannot = |e: std::io::Error| {
+        miette!("cannot make the control socket {}: {e}; give --control another path", path.display())
+    };
+    if path.exists() {
+        if UnixStream::connect(path).is_ok() {
+            return Err(miette!("{} is another yard's control socket: give --control another path", path.display()));
+        }
+        use std::os::unix::fs::FileTypeExt;
+        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+        if !is_socket {
+            return Err(miette!("{} is there and is no socket: give --control another path", path.display()));
+        }
+        std::fs::remove_file(path).map_err(cannot)?; // left behind by one that was killed
+    }
+    // Bound under a name of its own in a folder that only we can enter would be tighter; the time between
+    // bind and chmod is covered by the umask-independent mode of the folder in /run and XDG_RUNTIME_DIR.
+    let listener = UnixListener::bind(path).map_err(cannot)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
+    Ok(listener)
+}
+
+type Answer = std::result::Result<(u16, &'static str, Vec<u8>), (u16, String)>;
+
+fn answer(mut request: Request, yard: &Yard) {
+    let answer = respond(&mut request, yard);
+    let (code, kind, body) = answer.unwrap_or_else(|(code, error)| {
+        (code, "application/json", format!("{}\n", json!({ "error": error })).into_bytes())
+    });
+    let header = tiny_http::Header::from_bytes("Content-Type", kind);
+    let mut response =
+        Response::new(StatusCode(code), Vec::new(), Cursor::new(body.as_slice()), Some(body.len()), None);
+    if let Ok(header) = header {
+        response.add_header(header);
+    }
+    let _ = request.respond(response); // who asked may be gone
+}
+
+fn respond(request: &mut Request, yard: &Yard) -> Answer {
+    let url = request.url().to_owned();
+    let (path, query) = url.split_once('?').unwrap_or((&url, ""));
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let json = |value: Value| Ok((200, "application/json", format!("{value:#}\n").into_bytes()));
+    let method = request.method().clone();
+    match (&method, parts.as_slice()) {
+        (Method::Get, ["status"]) => json(yard.status()),
+        (Method::Post, ["reload"]) => {
+            let name = yard.reload().map_err(|e| (409, e.to_string()))?;
+            json(json!({ "function": name }))
+        }
+        (Method::Post, ["function"]) => {
+            let body = body(request)?;
+            let answers = yard.functions.control(&body).map_err(|e| (409, e.to_string()))?;
+            let answers: Vec<Value> = answers
+                .into_iter()
+                .map(|answer| match answer {
+                    Ok(bytes) => json!({"answer": String::from_utf8_lossy(&bytes)}),
+                    Err(error) => json!({"error": error}),
+                })
+                .collect();
+            json(answers.into())
+        }
+        (Method::Get, ["tables"]) => json(crate::table::list(&yard.tables)),
+        (_, ["tables", name]) => {
+            let key = query.strip_prefix("key=").map(percent_decoded);
+            let body = if matches!(method, Method::Put | Method::Post) { body(request)? } else { Vec::new() };
+            crate::table::respond(&yard.tables, &method, name, key.as_deref(), &body)
+        }
+        (_, ["status" | "reload" | "function" | "tables"]) => Err((405, format!("{path} does not take {method}"))),
+        _ => Err((404, format!("there is no {path}: /status, /reload, /function, /tables"))),
+    }
+}
+
+fn body(request: &mut Request) -> std::result::Result<Vec<u8>, (u16, String)> {
+    let mut body = Vec::new();
+    let read = request.as_reader().take(LONGEST).read_to_end(&mut body);
+    read.map_err(|e| (400, format!("the request's body: {e}")))?;
+    Ok(body)
+}
+
+/// `%XX` of a URL.
+fn percent_decoded(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let hex = |b: Option<u8>| b.and_then(|b| (b as char).to_digit(16));
+        match byte {
+            b'%' => {
+                let mut ahead = bytes.clone();
+                match (hex(ahead.next()), hex(ahead.next())) {
+                    (Some(high), Some(low)) => {
+                        out.push((high * 16 + low) as u8);
+                        bytes = ahead;
+                    }
+                    _ => out.push(b'%'),
+                }
+            }
+            b'+' => out.push(b' '),
+            byte => out.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Characters of a value of a URL's query that need no escape.
+pub fn percent_encoded(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/,".contains(&b);
+    text.bytes().map(|b| if plain(b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+/// One request to a control socket: status code and body.
+pub fn ask(path: &Path, method: &str, url: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
+    use std::io::Write;
+    let cannot = |e: std::io::Error| {
+        miette!(
+            "cannot reach a yard at {}: {e}; start one with `flowyard run … --control`, or name its socket with --socket",
+            path.display()
+        )
+    };
+    let mut stream = UnixStream::connect(path).map_err(cannot)?;
+    stream.set_read_timeout(Some(Duration::from_secs(120))).map_err(cannot)?;
+    let head = format!(
+        "{method} {url} HTTP/1.1\r\nHost: flowyard\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).map_err(cannot)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(cannot)?;
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n");
+    let head = end.and_then(|end| std::str::from_utf8(&answer[..end]).ok());
+    let code = head.and_then(|head| head.split(' ').nth(1)).and_then(|code| code.parse().ok());
+    let (Some(end), Some(head), Some(code)) = (end, head, code) else {
+        return Err(miette!("{} answers, but not as a yard does", path.display()));
+    };
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = &answer[end + 4..];
+    Ok((code, if chunked { unchunked(body) } else { body.to_vec() }))
+}
+
+/// The body of a chunked answer (RFC 9112 section 7.1).
+fn unchunked(mut body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some(end) = body.windows(2).position(|w| w == b"\r\n") {
+        let size = std::str::from_utf8(&body[..end]).ok().and_then(|s| usize::from_str_radix(s.trim(), 16).ok());
+        let Some(chunk) = size.filter(|s| *s > 0).and_then(|s| body.get(end + 2..end + 2 + s)) else { break };
+        out.extend_from_slice(chunk);
+        body = body.get(end + 2 + chunk.len() + 2..).unwrap_or_default();
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_survive_the_url() {
+        for key in ["10.0.0.0/8", "a b+c%", "2001:db8::1", "hex:00ff", "ключ"] {
+            assert_eq!(percent_decoded(&percent_encoded(key)), key);
+        }
+        assert_eq!(percent_decoded("%zz%4"), "%zz%4");
+    }
+
+    #[test]
+    fn chunks_are_put_together() {
+        assert_eq!(unchunked(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"), b"abcde");
+        assert_eq!(unchunked(b"ff\r\nabc"), b"");
+    }
+}

@@ -1,0 +1,93 @@
+//! `flowyard ctl`: speak with a running yard.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use miette::{IntoDiagnostic, Result, miette};
+
+use crate::Outcome;
+use crate::control::{ask, default_path, percent_encoded};
+
+/// Speak with a running yard through its control socket.
+#[derive(Debug, Args)]
+pub struct Ctl {
+    /// The yard's control socket [default: where `flowyard run --control` makes it]
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// What runs and what was counted, as JSON
+    Status,
+    /// Read the function's files again and replace it between two batches: no packet is lost
+    Reload,
+    /// Put a request to the function and print its answer, one for each dispatcher
+    Function {
+        /// The request, as the function understands it
+        #[arg(required = true)]
+        request: Vec<String>,
+    },
+    /// The named tables that functions look things up in
+    #[command(subcommand)]
+    Table(Table),
+}
+
+#[derive(Debug, Subcommand)]
+enum Table {
+    /// All tables, as JSON
+    List,
+    /// One value
+    Get { table: String, key: String },
+    /// Set one entry
+    Set { table: String, key: String, value: String },
+    /// Remove one entry
+    Remove { table: String, key: String },
+    /// Remove all entries
+    Clear { table: String },
+    /// All entries, as CSV
+    Dump { table: String },
+    /// Set many entries, from CSV with the columns key,value (- is standard input)
+    Load { table: String, file: PathBuf },
+}
+
+impl Ctl {
+    /// Does it.
+    pub fn run(self) -> Result<Outcome> {
+        let socket = self.socket.unwrap_or_else(default_path);
+        let named = |table: &str| format!("/tables/{}", percent_encoded(table));
+        let keyed = |table: &str, key: &str| format!("{}?key={}", named(table), percent_encoded(key));
+        let (method, url, body) = match self.verb {
+            Verb::Status => ("GET", "/status".into(), Vec::new()),
+            Verb::Reload => ("POST", "/reload".into(), Vec::new()),
+            Verb::Function { request } => ("POST", "/function".into(), request.join(" ").into_bytes()),
+            Verb::Table(Table::List) => ("GET", "/tables".into(), Vec::new()),
+            Verb::Table(Table::Get { table, key }) => ("GET", keyed(&table, &key), Vec::new()),
+            Verb::Table(Table::Set { table, key, value }) => ("PUT", keyed(&table, &key), value.into_bytes()),
+            Verb::Table(Table::Remove { table, key }) => ("DELETE", keyed(&table, &key), Vec::new()),
+            Verb::Table(Table::Clear { table }) => ("DELETE", named(&table), Vec::new()),
+            Verb::Table(Table::Dump { table }) => ("GET", named(&table), Vec::new()),
+            Verb::Table(Table::Load { table, file }) => {
+                let bytes = if file.as_os_str() == "-" {
+                    let mut bytes = Vec::new();
+                    std::io::Read::read_to_end(&mut std::io::stdin(), &mut bytes).into_diagnostic()?;
+                    bytes
+                } else {
+                    std::fs::read(&file).map_err(|e| miette!("cannot read {}: {e}", file.display()))?
+                };
+                ("POST", named(&table), bytes)
+            }
+        };
+        let (code, answer) = ask(&socket, method, &url, &body)?;
+        let text = String::from_utf8_lossy(&answer);
+        if code == 200 {
+            crate::output::print(&text);
+            return Ok(Outcome::Good);
+        }
+        let error =
+            serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|v| v["error"].as_str().map(str::to_owned));
+        Err(miette!("{}", error.unwrap_or_else(|| format!("the yard answers {code}: {text}"))))
+    }
+}
