@@ -185,17 +185,29 @@ impl<T> Sorter<T> {
     pub fn give_up_oldest(&mut self, emit: &mut impl FnMut(T, &Decision, Route)) -> bool {
         let Some(oldest) = self.remove(0) else { return false };
         self.counts.given_up += 1;
-        emit(oldest.item, &oldest.fallback, Route::Fallback);
+        let now_ns = oldest.since_ns;
+        self.fall_back(oldest, now_ns, emit);
         true
+    }
+
+    /// Sends a packet by addresses. First fragments that it carries go where it goes, and so do those that
+    /// wait for them.
+    fn fall_back(&mut self, held: Held<T>, now_ns: u64, emit: &mut impl FnMut(T, &Decision, Route)) {
+        emit(held.item, &held.fallback, Route::Fallback);
+        for datagram in held.carried.iter().flatten() {
+            self.memory.learn(datagram, held.fallback.hash, now_ns);
+        }
+        self.release(held.carried, now_ns, emit);
     }
 
     /// Sends those by addresses that have waited longer than [`HOLD_NS`] at `now_ns`. Called by
     /// itself at every packet; a live source that falls silent calls it with the time of day.
     pub fn expire(&mut self, now_ns: u64, emit: &mut impl FnMut(T, &Decision, Route)) {
-        while self.held.front().is_some_and(|h| now_ns.saturating_sub(h.since_ns) > HOLD_NS) {
+        // Of a time that is far ahead as well: nobody waits behind it for a clock that was set back.
+        while self.held.front().is_some_and(|h| now_ns.abs_diff(h.since_ns) > HOLD_NS) {
             let Some(held) = self.remove(0) else { break };
             self.counts.expired += 1;
-            emit(held.item, &held.fallback, Route::Fallback);
+            self.fall_back(held, now_ns, emit);
         }
     }
 
@@ -344,6 +356,38 @@ mod tests {
             sorter.sort(&Frame::new(bytes, LinkType::RAW), *time, n as u32, |_, _, _| released += 1);
         }
         assert_eq!((sorter.waiting(), released), (HOLD_PACKETS, 10));
+    }
+
+    /// A packet whose time is far ahead of all others does not keep those behind it.
+    #[test]
+    fn nobody_waits_behind_a_clock_that_was_set_back() {
+        let mut sorter = sorter();
+        let mut packets = vec![(fragment(1, 8, false), u64::MAX / 2)];
+        packets.extend((0..50).map(|n| (fragment(2 + n, 8, false), u64::from(n) * 2 * HOLD_NS)));
+        run(&mut sorter, &packets);
+        assert_eq!((sorter.counts().expired, sorter.counts().given_up), (50, 1));
+    }
+
+    /// The first piece of a tunnel's datagram carries a later fragment whose own first is lost.
+    #[test]
+    fn what_carries_a_lost_fragment_stays_whole() {
+        let outer = |offset: u16, more, payload: &[u8]| {
+            let mut packet = fragment(9, offset, more);
+            packet.truncate(20);
+            (packet[3], packet[9], packet[15]) = (20 + payload.len() as u8, 4, 7);
+            packet.extend(payload);
+            packet
+        };
+        let inner = fragment(7, 8, false);
+        let packets = [
+            (outer(0, true, &inner[..24]), 0),
+            (outer(24, false, &inner[24..]), 1),
+            (fragment(3, 0, true), HOLD_NS + 1),
+        ];
+        let mut sorter = sorter();
+        let out = run(&mut sorter, &packets);
+        assert_eq!(out[..2], [(0, out[0].1, Route::Fallback), (1, out[0].1, Route::Held)]);
+        assert_eq!(sorter.counts(), SorterCounts { held: 2, followed: 1, expired: 1, given_up: 0 });
     }
 
     #[test]

@@ -200,8 +200,7 @@ impl Yard {
             let pipes = pipes(&mut ledger, config, &mut ends)?;
             let host = config.host.as_deref().map(host).transpose()?;
             let outlets = Outlets::new(&region, ledger, pipes, groups.clone(), host, &config.hash);
-            let mut dispatcher =
-                Dispatcher::new(region.clone(), share, sources, outlets, common.clone(), stop.clone());
+            let mut dispatcher = Dispatcher::new(region.clone(), share, sources, outlets, common.clone(), stop.clone());
             for (seat, instance, limits) in instances.next().into_iter().flatten() {
                 dispatcher.seat(seat, Some(instance), limits);
             }
