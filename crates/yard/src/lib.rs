@@ -37,6 +37,9 @@ mod policy_file;
 mod reader;
 mod sorter;
 mod stage;
+pub mod table_csv;
+pub mod table_text;
+pub mod tables;
 mod witness;
 mod yard;
 
