@@ -10,8 +10,9 @@
 //! instance keeps its library loaded until it is closed, so old and new versions work side by side
 //! while the dispatchers change over one by one.
 //!
-//! A call costs a few nanoseconds, and filling in what it is shown two or three a packet; nothing is
-//! allocated. The price is trust: a plug-in has all rights of the process, and one that crashes ends it.
+//! One that does nothing costs 6 to 11 ns a packet in batches of 32 or 64, by how warm the packets are, most of it
+//! for filling in what it is shown (a closure 1 to 2); nothing is allocated. The price is trust: a plug-in has all
+//! rights of the process, and one that crashes ends it.
 //!
 //! ```no_run
 //! use flowyard::{Yard, YardConfig, plugin};
