@@ -86,12 +86,13 @@ fn looks_up() -> Function {
 fn matching(count: u16) -> Function {
     let rule = |n| format!("[[rule]]\nvlan = {}\nport = {}\nverdict = \"drop\"\n", 4000 + n % 90, 60_000 + n);
     let text: String = (0..count).map(rule).collect();
-    rules::parse(&text).expect("good rules")
+    rules::parse(&text).expect("good rules").function()
 }
 
 fn filtering() -> Function {
     rules::parse("[[rule]]\nfilter = \"tcp port 64999 and host 192.0.2.77\"\nverdict = \"drop\"\n")
         .unwrap_or_else(|e| panic!("{e}"))
+        .function()
 }
 
 const PLUGIN: &str = r#"

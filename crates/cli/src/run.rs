@@ -270,10 +270,11 @@ impl Run {
                     Err(error) => bar.suspend(|| output::say(format!("not replaced: {}", output::chain(&error)))),
                 }
             }
-            if self.steering.is_there() && complaints.due() {
-                if let Some(line) = complaints.new(&running.functions().status()) {
-                    bar.suspend(|| output::say(line));
-                }
+            if self.steering.is_there()
+                && complaints.due()
+                && let Some(line) = complaints.line(&running.functions().status())
+            {
+                bar.suspend(|| output::say(line));
             }
             if self.quiet || shown.elapsed() < Duration::from_millis(500) {
                 continue;
@@ -308,7 +309,8 @@ impl Complaints {
         due
     }
 
-    fn new(&mut self, functions: &[FunctionStatus]) -> Option<String> {
+    /// A line about what is new, if anything is.
+    fn line(&mut self, functions: &[FunctionStatus]) -> Option<String> {
         let now: Vec<u64> =
             functions.iter().flat_map(|f| f.counts.failures.into_iter().chain([f.counts.switched_off])).collect();
         self.said.resize(now.len(), 0);
