@@ -357,13 +357,13 @@ fn no_look_up_of_a_prefix_is_torn() {
     readers_beside_a_writer(&table, &keys, &steady, &asked);
 }
 
-/// Two halves are set before the whole is removed, and the whole before the halves are: at every
-/// moment something covers the address, and no look-up may say otherwise.
+/// Four quarters are set before the whole is removed, and the whole before the quarters are: at every
+/// moment something covers the address, and no look-up may say otherwise. They lie in different nodes.
 #[test]
 fn an_address_that_is_always_covered_is_always_found() {
     let table = table(Kind::Lpm, 4, 8, 10);
     let stop = AtomicBool::new(false);
-    let (whole, halves) = ([10, 1, 0, 0, 16], [[10, 1, 0, 0, 17], [10, 1, 128, 0, 17]]);
+    let (whole, quarters) = ([10, 1, 0, 0, 16], [0, 64, 128, 192].map(|third| [10, 1, third, 0, 18]));
     table.set(&whole, &[1; 8]).expect("fits");
     std::thread::scope(|scope| {
         let stopping = Stop(&stop);
@@ -382,10 +382,10 @@ fn an_address_that_is_always_covered_is_always_found() {
         let start = Instant::now();
         let mut writer = table.writer().expect("lock");
         while start.elapsed() < Duration::from_millis(700) {
-            halves.iter().for_each(|half| writer.set(half, &[2; 8]).expect("fits"));
+            quarters.iter().for_each(|quarter| writer.set(quarter, &[2; 8]).expect("fits"));
             writer.remove(&whole).expect("removes");
             writer.set(&whole, &[1; 8]).expect("fits");
-            halves.iter().for_each(|half| assert!(writer.remove(half).expect("removes")));
+            quarters.iter().for_each(|quarter| assert!(writer.remove(quarter).expect("removes")));
         }
         drop(stopping);
         let (found, busy) = reading.join().expect("no panic");
