@@ -51,7 +51,7 @@ impl Seen {
     pub fn see(&mut self, packet: &Packet<'_>) {
         let tag = packet.tag();
         assert_eq!((packet.slot().hash, packet.slot().total as usize), (tag.hash, packet.len()));
-        assert_eq!(packet.len(), packet.segments().map(<[u8]>::len).sum());
+        assert_eq!(packet.len(), packet.segments().map(<[u8]>::len).sum::<usize>());
         self.packets += 1;
         self.bytes += packet.len() as u64;
         self.tags.push(tag);
