@@ -59,7 +59,7 @@
 //! # Trust
 //! The header is checked once, on attaching, and used from the copy. Nothing that others write later
 //! is used as an address or a bound, so a hostile writer can make values wrong and look-ups `Busy` or
-//! slow (1 ms at worst), but no reader panic, hang, or read elsewhere. Who may write is trusted with the contents;
+//! slow (milliseconds at worst), but no reader panic, hang, or read elsewhere. Who may write is trusted with the contents;
 //! who may not gets a descriptor of [`Table::grant`] that cannot write or lock.
 //!
 //! # Orderings

@@ -225,11 +225,6 @@ impl Prefixes {
         Lookup::Absent
     }
 
-    /// Fetches what a look-up of `bits` reads first.
-    pub(crate) fn prefetch_all(&self, memory: &Words, bits: u128) {
-        self.prefetch(memory, self.levels(memory), bits, &mut [0; AHEAD]);
-    }
-
     /// Fetches the nodes of the longest groups of `levels`, and gives their hashes and how many.
     #[inline]
     fn prefetch(&self, memory: &Words, mut levels: u64, bits: u128, hashes: &mut [u64; AHEAD]) -> usize {

@@ -199,8 +199,9 @@ impl Table {
     /// Looks `key` up, and copies its value into `value`: as much as fits; what `value` is longer keeps its
     /// bytes. A key of another size than the table's is absent.
     ///
-    /// Takes no lock, allocates nothing, makes no system call. With a million entries of 4 and 8
-    /// bytes some 20 ns if the lines are in cache, 100 ns if not.
+    /// Takes no lock, allocates nothing, makes no system call. Measured with a million entries on a busy virtual
+    /// machine (EPYC, 4 KiB pages), from and out of cache: hash 17 and 100 ns, array 50 ns, IPv4 prefixes of a
+    /// backbone's lengths 240 and 450 ns.
     #[inline]
     pub fn get(&self, key: &[u8], value: &mut [u8]) -> Lookup {
         let Inner { memory, body, shape, .. } = &*self.inner;
@@ -224,8 +225,8 @@ impl Table {
     /// Looks keys up that lie side by side in `keys`, and copies their values side by side into `values`.
     /// Answers for as many as all three slices have room, and returns how many were found.
     ///
-    /// Fetches the lines of 32 keys together: twice as fast as one by one, or more, where lines
-    /// are not in cache.
+    /// Fetches the lines of 32 keys together. Measured 1.1 to 1.3 times as fast as one by one in a hash of a
+    /// million entries; prefixes are no faster.
     pub fn get_batch(&self, keys: &[u8], values: &mut [u8], found: &mut [Lookup]) -> usize {
         let Inner { memory, body, shape, .. } = &*self.inner;
         let (key_bytes, value_bytes) = (shape.key_bytes(), shape.value_bytes());
@@ -239,7 +240,8 @@ impl Table {
                         hash.prefetch(memory, hash.hash(&words[..shape.key_words()]));
                     }
                     Body::Array(array) => array.prefetch(memory, index(key)),
-                    Body::Lpm(prefixes) => prefixes.prefetch_all(memory, Prefix::bits_of(key)),
+                    // Each look-up fetches its nodes together as it is.
+                    Body::Lpm(_) => {}
                 }
             }
             let pairs = keys.chunks_exact(key_bytes).zip(values.chunks_exact_mut(value_bytes));

@@ -39,7 +39,6 @@ impl Words {
     /// Maps `fd`, of which whole words are used.
     pub(crate) fn of(fd: &OwnedFd, writable: bool) -> Result<Words, MemError> {
         let map = Mapping::of(fd, "table", writable)?;
-        collapse(&map);
         Ok(Words {
             words: map.base().cast(),
             count: map.len() / 8,
@@ -71,15 +70,6 @@ impl Words {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = at;
     }
-}
-
-/// Asks the kernel to put the mapping on 2 MiB pages now, where it has them: look-ups at random places
-/// then spare a page walk. (The pages are there already, so the usual advice would come too late.)
-fn collapse(map: &Mapping) {
-    map.advise_huge();
-    // SAFETY: the range is exactly this mapping; the advice changes no contents. A hint, so its
-    // failure does not matter.
-    unsafe { libc::madvise(map.base().as_ptr().cast(), map.len(), libc::MADV_COLLAPSE) };
 }
 
 impl Memory for Words {
