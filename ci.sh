@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
-packages=(clang llvm libbpf-dev iproute2 ethtool tcpdump tshark bpftool iperf3)
+packages=(clang llvm libbpf-dev iproute2 ethtool tcpdump tshark bpftool iperf3 libpcap0.8)
 missing=()
 for package in "${packages[@]}"; do
 	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -35,6 +35,7 @@ mod outlets;
 pub mod plugin;
 mod policy_file;
 mod reader;
+pub mod rules;
 mod sorter;
 mod stage;
 pub mod table_csv;
