@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flowyard::Live;
 use flowyard::function::{Failure, Function, FunctionStatus, Functions};
@@ -31,6 +31,9 @@ use tiny_http::{Method, Request, Response, Server, StatusCode};
 
 /// Largest request body: a table of some ten million lines.
 const LONGEST: u64 = 1 << 30;
+
+/// How long the end waits for a request that is being answered.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Makes the function anew from its files.
 pub type Maker = dyn Fn() -> Result<Option<Function>> + Send + Sync;
@@ -43,11 +46,14 @@ pub struct Yard {
     pub groups: Vec<(String, u16)>,
     pub tables: Tables,
     pub maker: Box<Maker>,
+    /// Held from reading the files to the last replacement: what was read last is what runs last.
+    pub reloading: std::sync::Mutex<()>,
 }
 
 impl Yard {
     /// Reads the function's files again and replaces it.
     pub fn reload(&self) -> Result<String> {
+        let _one = self.reloading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let function = (self.maker)()?;
         let Some(function) = &function else {
             return Err(miette!("this yard was started without --steer: there is nothing to read again"));
@@ -135,7 +141,13 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         self.server.unblock();
-        if let Some(thread) = self.thread.take() {
+        let patience = Instant::now() + PATIENCE;
+        let Some(thread) = self.thread.take() else { return };
+        // Whoever sends half a request, or does not read the answer, keeps the thread and not the program.
+        while !thread.is_finished() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() {
             let _ = thread.join(); // a panic there was printed
         }
         let _ = std::fs::remove_file(&self.path); // somebody else may have done so
@@ -207,6 +219,12 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
         (Method::Get, ["tables"]) => json(crate::table::list(&yard.tables)),
         (_, ["tables", name]) => {
             let key = query.strip_prefix("key=").map(percent_decoded);
+            if key.is_none() && !query.is_empty() {
+                return Err((
+                    400,
+                    format!("the query {query:?} means nothing: write ?key=KEY, or nothing for all entries"),
+                ));
+            }
             let body = if matches!(method, Method::Put | Method::Post) { body(request)? } else { Vec::new() };
             crate::table::respond(&yard.tables, &method, name, key.as_deref(), &body)
         }

@@ -148,6 +148,7 @@ impl Run {
             live: running.live().to_vec(),
             ports: infos.iter().map(|info| info.name.clone()).collect(),
             groups: names.clone(),
+            reloading: std::sync::Mutex::default(),
             maker: {
                 let (steering, tables) = (self.steering.clone(), tables.clone());
                 Box::new(move || steering.function(&tables))
@@ -249,7 +250,9 @@ impl Run {
     /// Shows progress until the yard has ended; ends it when its time is over, and reloads on SIGHUP.
     fn watch(&self, running: &Running, started: Instant, control: &control::Yard) -> Result<()> {
         let hangup = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(signal_hook::consts::SIGHUP, hangup.clone()).into_diagnostic()?;
+        if self.steering.is_there() {
+            signal_hook::flag::register(signal_hook::consts::SIGHUP, hangup.clone()).into_diagnostic()?;
+        }
         let mut complaints = Complaints::default();
         let bar = output::progress(None);
         if !self.quiet {
@@ -382,7 +385,10 @@ fn join(consumers: Vec<Consumer>) -> (Vec<Witness>, Vec<String>) {
                 witnesses.push(witness);
                 errors.extend(error);
             }
-            Err(_) => errors.push("a consumer thread panicked: please report this as a bug".into()),
+            Err(_) => {
+                witnesses.push(Witness::new(1)); // one a ring
+                errors.push("a consumer thread panicked: please report this as a bug".into());
+            }
         }
     }
     (witnesses, errors)

@@ -42,7 +42,7 @@ pub struct Steering {
     #[arg(long = "table-file", value_name = "TABLE=FILE", value_parser = table_file)]
     table_files: Vec<(String, PathBuf)>,
     /// Make a control socket for `flowyard ctl` [default path: /run/flowyard.sock, or in XDG_RUNTIME_DIR]
-    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
     pub control: Option<Option<PathBuf>>,
 }
 
@@ -58,13 +58,18 @@ pub struct Spec {
 enum Kind {
     Rules,
     Plugin,
+    Wasm,
 }
 
 impl FromStr for Spec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Spec, String> {
-        let forms = "rules:FILE.toml, plugin:FILE.so or plugin:FILE.so?config=FILE";
+        let forms = if cfg!(feature = "wasm") {
+            "rules:FILE.toml, plugin:FILE.so or wasm:FILE.wasm, the last two with ?config=FILE if need be"
+        } else {
+            "rules:FILE.toml, plugin:FILE.so or plugin:FILE.so?config=FILE"
+        };
         let (kind, rest) = text.split_once(':').ok_or(format!("write {forms}"))?;
         let (file, config) = match rest.split_once("?config=") {
             Some((file, config)) => (file, Some(config.into())),
@@ -74,6 +79,8 @@ impl FromStr for Spec {
             "rules" if config.is_some() => return Err("rules take no config: all is in the file".into()),
             "rules" => Kind::Rules,
             "plugin" => Kind::Plugin,
+            "wasm" if cfg!(feature = "wasm") => Kind::Wasm,
+            "wasm" => return Err("this program was built without WebAssembly: build it with --features wasm".into()),
             other => return Err(format!("there is no kind of function {other:?}: write {forms}")),
         };
         if file.is_empty() {
@@ -112,11 +119,11 @@ impl Steering {
                 failures: self.failures.unwrap_or(Limits::default().failures),
             };
             let function = if self.isolate && spec.kind == Kind::Plugin {
-                spec.isolated(tables, limits)
+                spec.isolated(tables, limits) // with limits of its own: its process is held to the budget
             } else {
-                spec.load(tables)
+                spec.load(tables).map(|function| function.with_limits(limits))
             };
-            functions.push(function.map_err(|e| miette!("{e}"))?.with_limits(limits));
+            functions.push(function.map_err(|e| miette!("{e}"))?);
         }
         Ok(match functions.len() {
             0 => None,
@@ -161,7 +168,19 @@ impl Spec {
                 let tables = tables.clone();
                 plugin::load(&self.file, &self.config()?, move |name| tables.get(name))
             }
+            Kind::Wasm => self.load_wasm(tables),
         }
+    }
+
+    #[cfg(feature = "wasm")]
+    fn load_wasm(&self, tables: &Tables) -> Result<Function, FunctionError> {
+        let tables = tables.clone();
+        flowyard_wasm::load(&self.file, &self.config()?, move |name: &str| tables.get(name))
+    }
+
+    #[cfg(not(feature = "wasm"))]
+    fn load_wasm(&self, _: &Tables) -> Result<Function, FunctionError> {
+        Err(FunctionError::new("wasm", "this program was built without WebAssembly"))
     }
 
     fn config(&self) -> Result<String, FunctionError> {

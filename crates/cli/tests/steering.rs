@@ -93,7 +93,7 @@ impl Yard {
     fn start(dir: &Path, args: &[&str]) -> Yard {
         let socket = dir.join("control.sock");
         let mut command = Command::new(PROGRAM);
-        command.args(["run", "--json", "--control"]).arg(&socket).args(args);
+        command.args(["run", "--json", &format!("--control={}", socket.display())]).args(args);
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         let yard = Yard { child, socket };
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -236,7 +236,8 @@ fn a_function_that_crashes_or_hangs_takes_nothing_with_it_when_isolated() {
 #[test]
 fn isolated_functions_write_annotations_answer_and_fail_to_load_in_words() {
     let dir = tempfile::tempdir().expect("a directory");
-    let body = "if (p[i].annotation) memset(p[i].annotation, 7, 64); v[i].kind = FLOWYARD_HASH; v[i].value = p[i].hash * 3;";
+    let body =
+        "if (p[i].annotation) memset(p[i].annotation, 7, 64); v[i].kind = FLOWYARD_HASH; v[i].value = p[i].hash * 3;";
     let Some(spec) = plugin(dir.path(), "good", "", body) else { return };
     let yard = Yard::start(dir.path(), &["gen:mix", "--steer", &spec, "--isolate"]);
     let asked = yard.ctl(&["function", "seen"]);
@@ -306,8 +307,8 @@ fn what_cannot_be_is_refused_with_the_way_out() {
         (&["--table", "t:tree:key=1"], "t:tree"),
         (&["--table-file", "t=/nowhere.csv"], "t"),
         (&["--isolate"], "--steer"),
-        (&["--control", "/nowhere/at/all.sock"], "/nowhere/at/all.sock"),
-        (&["--control", "/etc/hostname"], "no socket"),
+        (&["--control=/nowhere/at/all.sock"], "/nowhere/at/all.sock"),
+        (&["--control=/etc/hostname"], "no socket"),
     ] {
         let output = flowyard(&[&["run", "gen:mix?packets=10", "-q"], args].concat());
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", errors(&output));
@@ -315,4 +316,23 @@ fn what_cannot_be_is_refused_with_the_way_out() {
     }
     let nobody = flowyard(&["ctl", "--socket", "/nowhere.sock", "status"]);
     assert!(nobody.status.code() == Some(2) && errors(&nobody).contains("--control"), "{}", errors(&nobody));
+}
+
+#[test]
+fn who_sends_half_a_request_holds_up_no_end() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().expect("a directory");
+    let yard = Yard::start(dir.path(), &["gen:mix"]);
+    let mut half = std::os::unix::net::UnixStream::connect(&yard.socket).expect("connected");
+    half.write_all(b"POST /tables/x HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nkey,").expect("sent");
+    std::thread::sleep(Duration::from_millis(300)); // it is read
+    let pid = yard.child.id();
+    let (tell, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(yard.end()));
+    let ended = heard.recv_timeout(Duration::from_secs(30));
+    if ended.is_err() {
+        let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+    }
+    let (figures, ..) = ended.expect("it ends while half a request waits");
+    assert_eq!(figures["sums_agree"], true);
 }

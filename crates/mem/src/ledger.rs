@@ -52,7 +52,8 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 #[must_use = "a claim that is not let go of keeps its buffer for ever"]
 pub struct Shared {
     index: u32,
-    region: u32,
+    /// The ledger that counts it: another one of the same region knows nothing of its holders.
+    ledger: u64,
 }
 
 impl Shared {
@@ -71,45 +72,57 @@ impl Ledger {
     pub fn share(&mut self, buffer: Buffer) -> Shared {
         assert_eq!(buffer.region, self.region.id(), "a ledger keeps buffers of its own region");
         self.holders[buffer.index as usize] = 1;
-        Shared { index: buffer.index, region: buffer.region }
+        Shared { index: buffer.index, ledger: self.id }
     }
 
     /// One more claim on the same buffer, for another place that waits to send it.
     ///
     /// # Panics
-    /// If the claim is another region's.
+    /// If the claim is another ledger's, or there are 65,535 already.
     #[inline]
     pub fn claim(&mut self, shared: &Shared) -> Shared {
-        assert_eq!(shared.region, self.region.id(), "a ledger keeps buffers of its own region");
-        self.holders[shared.index as usize] += 1;
-        Shared { index: shared.index, region: shared.region }
+        self.one_more(shared);
+        Shared { index: shared.index, ledger: self.id }
+    }
+
+    /// Counts one more holder. Claims can be lost, so that any number of them can be made: the count never
+    /// wraps, for then a buffer would come home while somebody reads it.
+    #[inline]
+    fn one_more(&mut self, shared: &Shared) {
+        let holders = self.holders_of(shared);
+        *holders = holders.checked_add(1).expect("a buffer has at most 65,535 holders");
+    }
+
+    #[inline]
+    fn holders_of(&mut self, shared: &Shared) -> &mut u16 {
+        assert_eq!(shared.ledger, self.id, "a claim is used with its own ledger");
+        &mut self.holders[shared.index as usize]
     }
 
     /// Gives a claim up. Answers the buffer if nobody else holds it.
     ///
     /// # Panics
-    /// If the claim is another region's.
+    /// If the claim is another ledger's.
     #[inline]
     pub fn let_go(&mut self, shared: Shared) -> Option<Buffer> {
-        assert_eq!(shared.region, self.region.id(), "a ledger keeps buffers of its own region");
-        let holders = &mut self.holders[shared.index as usize];
+        let holders = self.holders_of(&shared);
         *holders -= 1;
-        (*holders == 0).then_some(Buffer { index: shared.index, region: shared.region })
+        let last = *holders == 0;
+        last.then(|| Buffer { index: shared.index, region: self.region.id() })
     }
 
     /// Notes that the pipe holds a shared buffer too. Answers false, and notes nothing, if it does already.
     #[inline]
     pub(crate) fn send_shared(&mut self, account: Account, shared: &Shared) -> bool {
         let pipe = self.own(account);
-        assert_eq!(shared.region, self.region.id(), "a ledger keeps buffers of its own region");
-        let held = &mut self.pipes[pipe];
-        let (word, bit) = (&mut held.bits[shared.index as usize / 64], 1u64 << (shared.index % 64));
-        if *word & bit != 0 {
+        let (word, bit) = (shared.index as usize / 64, 1u64 << (shared.index % 64));
+        if self.pipes[pipe].bits[word] & bit != 0 {
             return false;
         }
-        *word |= bit;
+        self.one_more(shared);
+        let held = &mut self.pipes[pipe];
+        held.bits[word] |= bit;
         held.count += 1;
-        self.holders[shared.index as usize] += 1;
         true
     }
 
@@ -312,5 +325,28 @@ mod tests {
         let (mut pipe, _end) = one.open_pipe(2).expect("pipe");
         two.open_pipe(2).expect("pipe");
         let _ = pipe.send(&mut two, stock.take().expect("free"), crate::Slot::default());
+    }
+
+    /// Two ledgers may keep buffers of one region (a yard has one a dispatcher): what one shared is nothing to
+    /// the other, which would otherwise hand out the token of a buffer that a consumer reads.
+    #[test]
+    #[should_panic(expected = "its own ledger")]
+    fn a_claim_is_not_taken_for_another_ledgers() {
+        let (region, mut stock) = Region::create("two", Geometry::new(2048, 0, 4).expect("geometry")).expect("region");
+        let (mut one, mut two) = (Ledger::new(&region), Ledger::new(&region));
+        let shared = one.share(stock.take().expect("free"));
+        let more = two.claim(&shared);
+        let _ = two.let_go(more);
+    }
+
+    #[test]
+    #[should_panic(expected = "65,535 holders")]
+    fn lost_claims_do_not_make_the_count_wrap() {
+        let (region, mut stock) = Region::create("lost", Geometry::new(2048, 0, 4).expect("geometry")).expect("region");
+        let mut ledger = Ledger::new(&region);
+        let shared = ledger.share(stock.take().expect("free"));
+        for _ in 0..=u16::MAX {
+            let _ = ledger.claim(&shared);
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use common::*;
 use flowyard::function::{Chain, Failure, Packet, Verdict, closure};
-use flowyard::mem::{Wait, flags};
+use flowyard::mem::{Grant, Wait, flags};
 use flowyard::port::traffic::MixOptions;
 use flowyard::{Aside, Group, RingReader, Yard, YardConfig};
 use guests::*;
@@ -187,6 +187,29 @@ fn annotations_of_any_size_go_in_and_out() {
         });
         assert!(report.sums_agree() && report.delivered() == 2000, "{report:?}");
     }
+}
+
+#[test]
+fn where_a_foreign_process_may_write_it_works_on_copies_of_copies() {
+    let text =
+        each(&format!("{SUM} (i64.store (i32.load offset=84 (local.get $p)) (i64.load offset=24 (local.get $p)))"));
+    let (yard, readers) = Yard::open(&with(guest(&text)), &specs(&["gen:mix?packets=5000"])).expect("it opens");
+    let _foreign = yard.region().grant(Grant::Write).expect("not sealed yet");
+    let (report, seen) = run_with((yard, readers), |mut reader| {
+        let mut packets = 0;
+        while reader.wait(None) != Wait::Ended {
+            while let Some(packet) = reader.next() {
+                let bytes = &packet.data()[..packet.len().min(192)];
+                let sum = bytes.iter().fold(0u32, |n, b| n.wrapping_mul(31).wrapping_add((*b).into()));
+                let user = packet.tag().user;
+                assert_eq!((user as u32, packet.annotation::<u64>().expect("64 bytes")), (sum, user));
+                packets += 1;
+            }
+        }
+        packets
+    });
+    assert_eq!((seen.iter().sum::<u64>(), report.delivered()), (5000, 5000));
+    assert_eq!(report.function.expect("counted").failures, [0; 9]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use flowyard_steer::{Decision, Frame, LinkType, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::counters::{Drop, Live, Report};
-use crate::function::{Common, Gate, Letter, Limits, Mailbox, Steer, Way};
+use crate::function::{Common, Gate, Letter, Limits, Mailbox, Steer, Way, close};
 use crate::outlets::{Outlets, Parcel, Segment};
 use crate::sorter::{Route, Sorter};
 
@@ -149,7 +149,11 @@ impl Dispatcher {
     fn answer(&mut self, letter: Letter) {
         // Who asked may have given up waiting: nothing to be done about it.
         match letter {
-            Letter::Replace { seat, new, limits, old } => drop(old.send(self.seat(seat, new, limits))),
+            Letter::Replace { seat, new, limits, old } => {
+                if let Err(unheard) = old.send(self.seat(seat, new, limits)) {
+                    close(unheard.0);
+                }
+            }
             Letter::Control { seat, request, reply } => {
                 let answer = match &mut self.gate {
                     Some(gate) => gate.control(seat, &request),

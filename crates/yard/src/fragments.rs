@@ -22,14 +22,16 @@ pub struct SharedFragments {
     /// If deferred: first fragments learned (with a hash) and later ones recalled (without) since the last
     /// [`SharedFragments::publish`], which others do not know of yet.
     pending: Option<Vec<(Datagram, Option<u32>, u64)>>,
+    /// Judges the pieces of what is deferred, as the shared tables will.
+    private: Option<Box<FragmentTable>>,
 }
 
-/// Most that is deferred at a time; what is beyond is learned at once.
+/// Most that is deferred at a time; when it is reached, all of it is published at once, in its order.
 const MOST_PENDING: usize = 8192;
 
 impl Clone for SharedFragments {
     fn clone(&self) -> Self {
-        SharedFragments { inner: self.inner.clone(), own: 0, pending: None }
+        SharedFragments { inner: self.inner.clone(), own: 0, pending: None, private: None }
     }
 }
 
@@ -44,7 +46,7 @@ impl Default for SharedFragments {
     fn default() -> Self {
         let shard = || Mutex::new(FragmentTable::new(CAPACITY / SHARDS, FragmentTable::AGE_NS));
         let inner = Inner { shards: std::array::from_fn(|_| shard()), learned: AtomicU64::new(0) };
-        SharedFragments { inner: Arc::new(inner), own: 0, pending: None }
+        SharedFragments { inner: Arc::new(inner), own: 0, pending: None, private: None }
     }
 }
 
@@ -61,6 +63,7 @@ impl SharedFragments {
     /// that must note where the user's function sent a first fragment before others follow it.
     pub(crate) fn defer(&mut self) {
         self.pending.get_or_insert_with(|| Vec::with_capacity(MOST_PENDING));
+        self.private.get_or_insert_with(|| Box::new(FragmentTable::new(MOST_PENDING, FragmentTable::AGE_NS)));
     }
 
     /// Lets others know what was learned.
@@ -83,6 +86,14 @@ impl SharedFragments {
         self.pending = Some(pending);
     }
 
+    /// Defers a piece, if this clone defers.
+    fn put_off(&mut self, datagram: &Datagram, hash: Option<u32>, now_ns: u64) -> bool {
+        if self.pending.as_ref().is_some_and(|pending| pending.len() >= MOST_PENDING) {
+            self.publish_all();
+        }
+        self.pending.as_mut().map(|pending| pending.push((*datagram, hash, now_ns))).is_some()
+    }
+
     /// The hash of the newest first fragment of `datagram` that is deferred.
     fn deferred(&self, datagram: &Datagram) -> Option<u32> {
         let learned = self.pending.iter().flatten().rev().find(|(d, hash, _)| hash.is_some() && d == datagram);
@@ -97,8 +108,10 @@ impl SharedFragments {
 
 impl FragmentMemory for SharedFragments {
     fn learn(&mut self, datagram: &Datagram, hash: u32, now_ns: u64) {
-        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.len() < MOST_PENDING) {
-            pending.push((*datagram, Some(hash), now_ns));
+        if self.put_off(datagram, Some(hash), now_ns) {
+            if let Some(private) = &mut self.private {
+                private.learn(datagram, hash, now_ns);
+            }
             return;
         }
         self.shard(datagram).learn(datagram, hash, now_ns);
@@ -107,11 +120,11 @@ impl FragmentMemory for SharedFragments {
     }
 
     fn recall(&mut self, datagram: &Datagram, now_ns: u64) -> Option<u32> {
-        if let Some(hash) = self.deferred(datagram) {
-            if let Some(pending) = self.pending.as_mut().filter(|pending| pending.len() < MOST_PENDING) {
-                pending.push((*datagram, None, now_ns));
-            }
-            return Some(hash);
+        if self.deferred(datagram).is_some() {
+            // It may be another datagram's piece, that uses the identifier again.
+            let hash = self.private.as_mut().and_then(|private| private.recall(datagram, now_ns));
+            self.put_off(datagram, None, now_ns);
+            return hash;
         }
         self.shard(datagram).recall(datagram, now_ns)
     }
@@ -145,5 +158,18 @@ mod tests {
         assert_eq!((elsewhere.learned_elsewhere(), here.learned_elsewhere()), (1, 0));
         here.learn(&first(1), 12, 3);
         assert_eq!((here.recall(&first(1), 3), elsewhere.recall(&first(1), 3)), (Some(12), Some(11)), "the newest");
+    }
+
+    #[test]
+    fn too_much_to_defer_is_published_in_its_order() {
+        let mut here = SharedFragments::default();
+        let mut elsewhere = here.clone();
+        here.defer();
+        for hash in 0..=MOST_PENDING as u32 {
+            here.learn(&first(1), hash, 0);
+        }
+        assert_eq!(here.recall(&first(1), 1), Some(MOST_PENDING as u32));
+        here.publish();
+        assert_eq!(elsewhere.recall(&first(1), 1), Some(MOST_PENDING as u32), "the newest");
     }
 }

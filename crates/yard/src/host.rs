@@ -23,6 +23,11 @@ impl Host {
         Host { tap, whole: Vec::with_capacity(LONGEST) }
     }
 
+    /// Another way to the same device, for another dispatcher.
+    pub(crate) fn try_clone(&self) -> std::io::Result<Host> {
+        self.tap.try_clone().map(Host::new)
+    }
+
     /// Hands a packet on. Answers false if the device took none of it.
     pub(crate) fn take(&mut self, region: &Region, parcel: &Parcel) -> bool {
         self.whole.clear();

@@ -207,8 +207,8 @@ impl Outlets {
             outlet.counters.bytes += u64::from(slot.total);
             let Parcel { first, rest, .. } = parcel;
             fill(&mut outlet.pipe, &mut self.ledger, first.buffer, slot);
-            if !rest.is_empty() {
-                self.fill_rest(ring, slot, rest);
+            if rest.capacity() > 0 {
+                self.fill_rest(ring, slot, rest); // an emptied list is kept as well
             }
         } else {
             self.queue(ring, slot, parcel, stock);
@@ -367,7 +367,8 @@ impl Outlets {
         self.keep_list(rest);
     }
 
-    /// Takes home what consumers returned. Answers how many buffers came.
+    /// Takes home what consumers returned. Answers how many returns there were, whether or not others still hold
+    /// the buffers.
     pub(crate) fn reclaim(&mut self, stock: &mut Stock) -> usize {
         let mut home = 0;
         for outlet in &mut self.outlets {
@@ -378,7 +379,7 @@ impl Outlets {
                         stock.put(buffer);
                         home += 1;
                     }
-                    Returned::Held => {}
+                    Returned::Held => home += 1,
                     Returned::Violation => outlet.violations += 1,
                 }
                 // Transmission is not a verdict that this yard offers: the packet is freed, and said.

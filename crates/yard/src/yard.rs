@@ -185,6 +185,8 @@ impl Yard {
         let shares = parts.len();
         let common = Common::new(groups.len());
         let mut instances = instances(config, shares)?.into_iter();
+        // Opened once: a TAP device of one queue is one descriptor's, which all dispatchers write to.
+        let host = config.host.as_deref().map(host).transpose()?;
         for (at, openers) in parts.into_iter().enumerate() {
             let mut share = take_share(&mut stock, shares - at);
             let mut sources = Vec::new();
@@ -198,7 +200,9 @@ impl Yard {
             }
             let mut ledger = Ledger::new(&region);
             let pipes = pipes(&mut ledger, config, &mut ends)?;
-            let host = config.host.as_deref().map(host).transpose()?;
+            let host = host.as_ref().map(Host::try_clone).transpose();
+            let name = || config.host.clone().unwrap_or_default();
+            let host = host.map_err(|error| YardError::Host { name: name(), error })?;
             let outlets = Outlets::new(&region, ledger, pipes, groups.clone(), host, &config.hash);
             let mut dispatcher = Dispatcher::new(region.clone(), share, sources, outlets, common.clone(), stop.clone());
             for (seat, instance, limits) in instances.next().into_iter().flatten() {

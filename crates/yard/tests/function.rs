@@ -525,3 +525,51 @@ fn a_slow_group_costs_the_others_nothing() {
     assert_eq!(report.rings[2].packets + report.rings[2].dropped_total(), 20_000);
     assert!(dropped(&report, flowyard::Drop::ConsumerGone) > 10_000);
 }
+
+/// A function that panics wherever it is called but for packets.
+struct Trap;
+
+impl Steer for Trap {
+    fn steer(&mut self, _: &mut Batch<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+    fn tick(&mut self) {
+        panic!("over a tick");
+    }
+    fn counters(&self) -> Vec<(String, u64)> {
+        panic!("over its counters");
+    }
+}
+
+impl Drop for Trap {
+    fn drop(&mut self) {
+        panic!("over its end");
+    }
+}
+
+#[test]
+fn a_panic_between_batches_ends_no_dispatcher_and_counts_as_a_failed_round() {
+    let trap = || {
+        let limits = Limits { failures: 3, ..Limits::default() };
+        Function::new("trap", |_| Ok(Box::new(Trap))).with_limits(limits)
+    };
+    let (yard, readers) = Yard::open(&with(trap()), &specs(&["gen:mix?seconds=1"])).expect("it opens");
+    let consumers: Vec<_> = readers
+        .into_iter()
+        .map(|mut reader| {
+            std::thread::spawn(move || {
+                while reader.wait(None) != Wait::Ended {
+                    while reader.next().is_some() {}
+                }
+            })
+        })
+        .collect();
+    let running = yard.start().expect("it starts");
+    assert_eq!(running.functions().status().len(), 1);
+    running.functions().reload(Some(&trap())).expect("it is replaced");
+    let report = running.join();
+    consumers.into_iter().for_each(|consumer| consumer.join().expect("no panic"));
+    assert!(report.errors.is_empty() && report.sums_agree() && report.buffers_missing == 0, "{report:?}");
+    let counts = report.function.expect("counted");
+    assert!(counts.failed(Failure::Panicked) >= 3 && report.received() > 0, "{counts:?}");
+}

@@ -12,10 +12,10 @@ impl Chain {
     /// A function that makes a chain of what `functions` make.
     pub fn function(functions: Vec<Function>) -> Function {
         let name = functions.iter().map(Function::name).collect::<Vec<_>>().join(" → ");
-        let limits = functions
-            .iter()
-            .map(|f| f.limits)
-            .reduce(|a, b| super::Limits { budget: a.budget + b.budget, failures: a.failures.min(b.failures) });
+        let limits = functions.iter().map(|f| f.limits).reduce(|a, b| super::Limits {
+            budget: a.budget.saturating_add(b.budget),
+            failures: a.failures.min(b.failures),
+        });
         let make = move |surroundings: &Surroundings| -> Result<Box<dyn Steer>, FunctionError> {
             let link = |f: &Function| Ok((f.name().to_owned(), f.instance(surroundings)?));
             let links = functions.iter().map(link).collect::<Result<_, FunctionError>>()?;
@@ -79,6 +79,7 @@ impl Steer for Chain {
 mod tests {
     use super::*;
     use std::any::Any;
+    use std::time::Duration;
 
     /// Has something that only one can have.
     struct Keeper(u64);
@@ -114,6 +115,16 @@ mod tests {
         new.adopt(&mut old);
         let has: Vec<u64> = new.counters().into_iter().map(|(_, has)| has).collect();
         assert_eq!(has, [2, 1, 3, 9]);
+    }
+
+    #[test]
+    fn a_link_that_may_take_for_ever_makes_a_chain_that_may() {
+        let of = |budget| {
+            let limits = crate::function::Limits { budget, failures: 5 };
+            Function::new("a", |_| Ok(Box::new(Keeper(1)))).with_limits(limits)
+        };
+        let chain = Chain::function(vec![of(Duration::MAX), of(Duration::from_millis(10))]);
+        assert_eq!(chain.limits.budget, Duration::MAX);
     }
 
     #[test]

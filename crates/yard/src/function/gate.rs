@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use flowyard_mem::{Region, Stock, Tag, flags};
-use flowyard_steer::Decision;
+use flowyard_steer::{Decision, FragmentTable};
 
 use super::batch::{COPY_BYTES, Item, Scratch};
 use super::seat::{Seat, Sight};
@@ -55,6 +55,8 @@ pub(crate) struct Gate {
     /// The yard's function, then one a group.
     seats: Vec<Seat>,
     ticked: Instant,
+    /// When a first fragment was last sent by a function: its later ones follow even when that is gone.
+    sent_at: Option<Instant>,
 }
 
 impl Gate {
@@ -69,12 +71,16 @@ impl Gate {
             shunts: common.shunts.clone(),
             seats: common.sent.iter().map(|sent| Seat::new(room, sent.clone())).collect(),
             ticked: Instant::now(),
+            sent_at: None,
         }
     }
 
-    /// Whether packets need not pass here: no function, and no flow shunted by an earlier one.
+    /// Whether packets need not pass here: no function, and nothing left of an earlier one's doing (flows that
+    /// it shunted, datagrams whose first fragments it sent).
     pub(crate) fn is_open(&self) -> bool {
-        self.shunts.counts().0 == 0 && !self.seats.iter().any(Seat::is_taken)
+        !self.seats.iter().any(Seat::is_taken)
+            && self.shunts.counts().0 == 0
+            && self.sent_at.is_none_or(|at| at.elapsed().as_nanos() as u64 > FragmentTable::AGE_NS)
     }
 
     /// Puts another function on a seat (0 the yard's, then one a group), and answers the old one.
@@ -101,7 +107,7 @@ impl Gate {
     pub(crate) fn counts(&mut self, seat: usize) -> (FunctionCounts, Vec<(String, u64)>) {
         let (flows_shunted, shunts_evicted) = self.shunts.counts();
         let Some(seat) = self.seats.get_mut(seat) else { return Default::default() };
-        let more = seat.function().map(|f| f.counters()).unwrap_or_default();
+        let more = seat.own_counts();
         (FunctionCounts { flows_shunted, shunts_evicted, ..seat.counts }, more)
     }
 
@@ -110,7 +116,7 @@ impl Gate {
         let (flows_shunted, shunts_evicted) = self.shunts.counts();
         let mut sum = FunctionCounts::default();
         self.seats.iter().for_each(|seat| sum.add(&seat.counts));
-        let own = self.seats.iter_mut().filter_map(Seat::function).flat_map(|function| function.counters()).collect();
+        let own = self.seats.iter_mut().flat_map(Seat::own_counts).collect();
         (FunctionCounts { flows_shunted, shunts_evicted, ..sum }, own)
     }
 
@@ -124,7 +130,7 @@ impl Gate {
             seat.look_at_usage();
             let ticked = seat.function().map(|function| catch_unwind(AssertUnwindSafe(|| function.tick())));
             if matches!(ticked, Some(Err(_))) {
-                seat.fail(Failure::Panicked);
+                seat.fail_round(Failure::Panicked);
             }
         }
     }
@@ -255,6 +261,9 @@ impl Gate {
             }
             if found.has_first_fragments() {
                 seat.sent.remember(found, bytes, seat.verdicts[at], now_ns);
+                if verdict != Verdict::BuiltIn {
+                    self.sent_at = Some(Instant::now());
+                }
             }
         }
         verdict

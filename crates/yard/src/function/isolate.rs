@@ -13,6 +13,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -36,6 +37,9 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 const MOST_DEATHS: u32 = 10;
 /// Buffers in the child: as large as the largest of any region.
 const BUFFER_BYTES: usize = 4096;
+
+/// Longest request, answer or reason: the packets of the dispatcher wait while it is read.
+const LONGEST_TEXT: usize = 1 << 20;
 
 /// What the parent says first. Then come the configuration's bytes.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -129,7 +133,8 @@ impl Start {
         let (stream, theirs) = UnixStream::pair().map_err(|e| format!("cannot make a socket pair: {e}"))?;
         let theirs = OwnedFd::from(theirs);
         let mut command = (self.command)();
-        let process = command.stdin(Stdio::from(theirs)).spawn();
+        // A group of its own: Ctrl-C is the yard's to hear, whose last batches the child still sees.
+        let process = command.stdin(Stdio::from(theirs)).process_group(0).spawn();
         let process = process.map_err(|e| format!("cannot start {:?} for it: {e}", command.get_program()))?;
         drop(command); // and with it our copy of the child's end
         let mut running = Running { process, stream, since: Instant::now() };
@@ -147,6 +152,7 @@ impl Start {
 impl Running {
     fn greet(&mut self, start: &Start) -> io::Result<()> {
         self.stream.set_read_timeout(Some(START_PATIENCE))?;
+        self.stream.set_write_timeout(Some(START_PATIENCE))?;
         let s = &start.surroundings;
         let hello = Hello {
             magic: MAGIC,
@@ -243,7 +249,7 @@ impl Isolated {
         let back = &mut self.back[..4 + batch.len() * each];
         let State::Running(running) = &mut self.state else { return Ok(()) };
         running.stream.write_all(&self.out)?;
-        running.stream.read_exact(back)?;
+        read_within(&mut running.stream, back, self.start.patience)?;
         if back[..4] != 0u32.to_le_bytes() {
             return Err(io::Error::other("refused"));
         }
@@ -285,6 +291,9 @@ impl Steer for Isolated {
     }
 
     fn control(&mut self, request: &[u8]) -> Result<Vec<u8>, String> {
+        if request.len() > LONGEST_TEXT {
+            return Err(format!("a request has at most {LONGEST_TEXT} bytes, this one has {}", request.len()));
+        }
         let Some(running) = self.child() else { return Err("its process is being started again".into()) };
         let mut ask = || -> io::Result<(u8, String)> {
             running.stream.write_all(Message { kind: 1, count: request.len() as u32 }.as_bytes())?;
@@ -313,15 +322,40 @@ impl Steer for Isolated {
     }
 }
 
+/// Reads all of `to`. The stream's own timeout is for each read: a child that answers in drops has no more
+/// time than one that does at once.
+fn read_within(stream: &mut UnixStream, to: &mut [u8], patience: Duration) -> io::Result<()> {
+    let began = Instant::now();
+    let mut at = 0;
+    while at < to.len() {
+        match stream.read(&mut to[at..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(len) => at += len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if at < to.len() && began.elapsed() > patience {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(())
+}
+
 fn read_text(stream: &mut UnixStream) -> io::Result<String> {
     let mut len = [0; 4];
     stream.read_exact(&mut len)?;
-    let mut text = vec![0; u32::from_le_bytes(len).min(1 << 24) as usize];
+    let len = u32::from_le_bytes(len) as usize;
+    if len > LONGEST_TEXT {
+        // Reading on would take its rest for the answer to the next batch.
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut text = vec![0; len];
     stream.read_exact(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn write_text(stream: &mut UnixStream, text: &[u8]) -> io::Result<()> {
+    let text = &text[..text.len().min(LONGEST_TEXT)];
     stream.write_all(&(text.len() as u32).to_le_bytes())?;
     stream.write_all(text)
 }

@@ -76,6 +76,11 @@ impl Mailbox {
 
     /// Throws away what nobody will read any more.
     pub(crate) fn close(&self) {
-        *self.letters.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for letter in letters.into_iter().flatten() {
+            if let Letter::Replace { new, .. } = letter {
+                super::close(new);
+            }
+        }
     }
 }

@@ -60,6 +60,7 @@ pub use isolate::{isolated, serve};
 pub use mailbox::FunctionError;
 pub(crate) use mailbox::{Letter, Mailbox};
 pub use running::{FunctionStatus, Functions};
+pub(crate) use seat::close;
 pub(crate) use sent::Sent;
 pub(crate) use shunt::Shunts;
 pub use verdict::{RawVerdict, Verdict};

@@ -1,6 +1,6 @@
 //! The functions of a running yard: replaced, asked and counted from outside, between batches.
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,12 +54,30 @@ impl Functions {
             waiting.push(answer);
         }
         // A dispatcher whose ports have ended is past its last batch: only if all are is it too late.
-        let changed = waiting.into_iter().filter(|answer| wait(answer).is_some()).count();
-        if changed == 0 {
+        let (mut changed, mut late) = (0, 0);
+        for answer in &waiting {
+            match answer.recv_timeout(PATIENCE) {
+                Ok(old) => {
+                    super::close(old);
+                    changed += 1;
+                }
+                Err(RecvTimeoutError::Timeout) => late += 1,
+                Err(RecvTimeoutError::Disconnected) => {}
+            }
+        }
+        if changed + late == 0 {
             return Err(FunctionError::new(name, "the yard has ended: nothing was replaced"));
         }
         if let Some(first) = names.first_mut() {
             *first = function.map(|f| f.name().to_owned());
+        }
+        if late > 0 {
+            let why = format!(
+                "{late} of {} dispatchers did not come to the end of a batch in 10 s, because the old function holds them up; \
+                 each changes over when it does",
+                self.mailboxes.len()
+            );
+            return Err(FunctionError::new(name, why));
         }
         Ok(())
     }

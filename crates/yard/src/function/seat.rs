@@ -32,6 +32,17 @@ pub(crate) struct Seat {
     watched: u32,
 }
 
+/// Closes a function that is not used any more: where that panics, nothing else does.
+pub(crate) fn close(function: Option<Box<dyn Steer>>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(function)));
+}
+
+impl std::ops::Drop for Seat {
+    fn drop(&mut self) {
+        close(self.function.take());
+    }
+}
+
 /// Calls that are watched after one that took long.
 const WATCHED: u32 = 1000;
 
@@ -71,6 +82,9 @@ impl Seat {
     /// Puts a function here, and answers the one before. Between batches only.
     pub(super) fn replace(&mut self, new: Option<Box<dyn Steer>>, limits: Limits) -> Option<Box<dyn Steer>> {
         let mut old = std::mem::replace(&mut self.function, new);
+        if self.function.is_some() {
+            self.sent.prepare();
+        }
         self.counts.switched_off = 0;
         (self.off, self.failed, self.failed_in_row) = (false, false, 0);
         self.limits = limits;
@@ -88,6 +102,15 @@ impl Seat {
 
     pub(super) fn function(&mut self) -> Option<&mut Box<dyn Steer>> {
         self.function.as_mut()
+    }
+
+    /// What the function counts itself; nothing if it panics over the question.
+    pub(super) fn own_counts(&mut self) -> Vec<(String, u64)> {
+        let Some(function) = &self.function else { return Vec::new() };
+        catch_unwind(AssertUnwindSafe(|| function.counters())).unwrap_or_else(|_| {
+            self.fail(Failure::Panicked);
+            Vec::new()
+        })
     }
 
     /// Notes what the thread has used so far: now and then, between batches, in the thread that calls.
@@ -114,6 +137,13 @@ impl Seat {
     pub(super) fn fail(&mut self, failure: Failure) {
         self.failed = true;
         self.counts.failures[failure as usize] += 1;
+    }
+
+    /// Counts a call between batches that failed: a round of its own.
+    #[cold]
+    pub(super) fn fail_round(&mut self, failure: Failure) {
+        self.fail(failure);
+        self.hold_to_limits();
     }
 
     /// Asks the function about all of `items`, in batches; its verdicts are in `verdicts` afterwards. Where
@@ -208,7 +238,7 @@ impl Seat {
     /// Switches the function off if it has failed too often in a row. Called after each round of calls.
     pub(super) fn hold_to_limits(&mut self) {
         self.failed_in_row = if std::mem::take(&mut self.failed) { self.failed_in_row.saturating_add(1) } else { 0 };
-        if self.failed_in_row >= self.limits.failures && self.is_taken() {
+        if self.failed_in_row >= self.limits.failures.max(1) && self.is_taken() {
             self.off = true;
             self.counts.switched_off = 1;
         }

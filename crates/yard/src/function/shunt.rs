@@ -4,8 +4,8 @@
 //! queues. Sets of four; a full set gives up the flow that would have ended first. Two words an entry, read
 //! and written as relaxed and acquire/release atomics: a reader that meets a writer sees no shunt, for
 //! that packet. A look-up is one cache line, and nothing at all while no flow is shunted. A flow is known
-//! by its conversation's hash and 64 bits of a second, randomly keyed one (SipHash): two flows that share
-//! both would share their fate, one pair in 2^96.
+//! by its conversation's hash (its set, and 20 bits) and 64 bits of a second, randomly keyed one (SipHash): two
+//! flows that share both would share their fate, one pair in 2^96 or nearly so.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -15,8 +15,11 @@ use flowyard_steer::{Conversation, Dissection};
 
 const SETS: usize = 1 << 14;
 const WAYS: usize = 4;
-/// Unit of the time of ending: 2^20 ns, about a millisecond. 32 bits of it last 52 days; compared around.
+/// Unit of the time of ending: 2^20 ns, about a millisecond. 44 bits of it hold any time: what has ended does not
+/// begin again when a counter has gone half round.
 const TICK_SHIFT: u32 = 20;
+/// Bits of the time of ending; above them are 20 bits of the hash.
+const END_BITS: u32 = 44;
 
 #[derive(Default)]
 #[repr(align(64))]
@@ -24,7 +27,7 @@ struct Set([Entry; WAYS]);
 
 #[derive(Default)]
 struct Entry {
-    /// Hash of the conversation above, time of ending below; 0 is none.
+    /// 20 bits of the conversation's hash above, time of ending below; 0 is none.
     head: AtomicU64,
     fingerprint: AtomicU64,
 }
@@ -43,13 +46,18 @@ struct Inner {
     evicted: AtomicU64,
 }
 
-fn tick(now_ns: u64) -> u32 {
-    (now_ns >> TICK_SHIFT) as u32
+fn tick(now_ns: u64) -> u64 {
+    now_ns >> TICK_SHIFT
 }
 
-/// Whether `end` is still ahead of `now`.
-fn ahead(end: u32, now: u32) -> bool {
-    end.wrapping_sub(now) as i32 > 0
+/// The time of ending in a head.
+fn end(head: u64) -> u64 {
+    head & ((1 << END_BITS) - 1)
+}
+
+/// Whether a head is one of this hash.
+fn is_of(head: u64, hash: u32) -> bool {
+    head != 0 && head >> END_BITS == u64::from(hash) & 0xf_ffff
 }
 
 impl Default for Shunts {
@@ -72,23 +80,24 @@ impl Shunts {
     /// Shunts the conversation of a packet until `milliseconds` after `now_ns`.
     pub(crate) fn add(&self, hash: u32, conversation: &Conversation, now_ns: u64, milliseconds: u32) {
         let now = tick(now_ns);
-        let for_ticks = ((u64::from(milliseconds) * 1_000_000) >> TICK_SHIFT).clamp(1, i32::MAX as u64);
-        let end = now.wrapping_add(for_ticks as u32);
+        let for_ticks = ((u64::from(milliseconds) * 1_000_000) >> TICK_SHIFT).max(1);
+        let until = (now + for_ticks).min((1 << END_BITS) - 1);
         let (set, fingerprint) = (self.set(hash), self.fingerprint(conversation));
+        // How much longer it is there: nothing for one that is free, has ended, or is this flow's own.
         let left = |entry: &Entry| {
             let head = entry.head.load(Ordering::Relaxed); // a choice among entries: any value will do
-            let known = (head >> 32) as u32 == hash && entry.fingerprint.load(Ordering::Relaxed) == fingerprint;
-            if known || head == 0 { i32::MIN } else { (head as u32).wrapping_sub(now) as i32 }
+            let known = is_of(head, hash) && entry.fingerprint.load(Ordering::Relaxed) == fingerprint;
+            if known { (0, 0) } else { (1, end(head).saturating_sub(now)) }
         };
         let Some(entry) = set.iter().min_by_key(|entry| left(entry)) else { return };
-        if left(entry) > 0 {
+        if left(entry).1 > 0 {
             self.inner.evicted.fetch_add(1, Ordering::Relaxed); // a figure
         }
         entry.head.store(0, Ordering::Relaxed);
         // Release: who sees the new fingerprint (Acquire in `covers`) sees that the old head is gone.
         entry.fingerprint.store(fingerprint, Ordering::Release);
         // Release: pairs with the Acquire in `covers`, so that the fingerprint is the one of this head.
-        entry.head.store(u64::from(hash) << 32 | u64::from(end), Ordering::Release);
+        entry.head.store((u64::from(hash) & 0xf_ffff) << END_BITS | until, Ordering::Release);
         self.inner.shunted.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -103,9 +112,8 @@ impl Shunts {
         let now = tick(now_ns);
         self.set(hash).iter().any(|entry| {
             let head = entry.head.load(Ordering::Acquire); // pairs with the Release in `add`
-            (head >> 32) as u32 == hash
-                && head != 0
-                && ahead(head as u32, now)
+            is_of(head, hash)
+                && end(head) > now
                 && entry.fingerprint.load(Ordering::Acquire) == self.fingerprint(&dissection.conversation(bytes))
         })
     }
@@ -149,6 +157,17 @@ mod tests {
         assert!(!covers(&shunts, 6, &a, 1_050_000_000));
         assert!(!covers(&shunts, 5, &a, 1_102_000_000), "its time is over");
         assert_eq!(shunts.counts(), (1, 0));
+    }
+
+    #[test]
+    fn what_has_ended_does_not_begin_again_weeks_later() {
+        let (shunts, flow, day_ns) = (Shunts::default(), packet(1, 2), 86_400_000_000_000);
+        add(&shunts, 5, &packet(1, 3), u64::MAX - 1, u32::MAX);
+        add(&shunts, 5, &flow, 0, 1000);
+        assert!(covers(&shunts, 5, &flow, 500_000_000));
+        for days in [1, 25, 27, 40, 60, 400] {
+            assert!(!covers(&shunts, 5, &flow, days * day_ns), "{days} days");
+        }
     }
 
     #[test]
