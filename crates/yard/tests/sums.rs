@@ -140,7 +140,7 @@ fn stalled(reader: RingReader, go_on: &AtomicBool) -> Seen {
 #[test]
 fn a_stalled_consumer_loses_only_its_own_packets() {
     // Enough to spare for the other rings, too little for all that the stalled one does not take.
-    let config = YardConfig { ring_slots: 64, buffers: Some(1000), ..rings(4) };
+    let config = YardConfig { ring_slots: 64, buffers: Some(1600), ..rings(4) };
     let opened = Yard::open_over(&config, Impatient::over("gen:mix?packets=10000&rate=10000")).expect("memory");
     let go_on = AtomicBool::new(false);
     let (yard, readers) = opened;
@@ -162,7 +162,7 @@ fn a_stalled_consumer_loses_only_its_own_packets() {
     assert_whole(&report, &seen);
     assert_eq!(report.received(), 10_000);
     let full: Vec<u64> = report.rings.iter().map(|r| r.dropped[Drop::RingFull as usize]).collect();
-    assert!(full[2] > 1000 && full[2] == report.dropped(), "{full:?}");
+    assert!(full[2] > 500 && full[2] == report.dropped(), "{full:?}");
 }
 
 #[test]
