@@ -45,7 +45,7 @@ pub fn print(title: &str, item: &str, outcome: &Outcome, ratios: &[Ratio]) {
     });
 }
 
-/// As [`print`], with what each contender costs over contender `base`, compared within rounds.
+/// As [`print()`], with what each contender costs over contender `base`, compared within rounds.
 pub fn print_over(title: &str, item: &str, outcome: &Outcome, base: usize) {
     print_each(title, item, outcome, |rounds| {
         println!("\n| over {} | ns per {item} | 10–90 % | rounds |\n|---|---|---|---|", outcome.names[base]);
