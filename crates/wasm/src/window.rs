@@ -78,62 +78,92 @@ impl Window {
 
     /// Lays a batch out. `None` if the window is not there, which cannot be: memory never shrinks.
     pub(crate) fn put(&self, memory: &mut [u8], batch: &mut Batch<'_>) -> Option<()> {
-        let count = batch.len();
         let area = memory.get_mut(self.at as usize..)?;
         let (records, area) = area.split_at_mut_checked(RECORDS_BYTES)?;
-        let records = <[Record]>::mut_from_bytes(records).ok()?;
+        let records = <[Record]>::mut_from_bytes(records).ok()?.get_mut(..batch.len())?;
         let (annotations, bytes) = area.split_at_mut_checked(BATCH * self.annotation_bytes)?;
         let annotations_at = self.at + RECORDS_BYTES as u32;
         let bytes_at = annotations_at + annotations.len() as u32;
-        for (at, record) in records.iter_mut().enumerate().take(count) {
-            let verdict = batch.verdicts()[at];
+        for (at, record) in records.iter_mut().enumerate() {
+            record.verdict = batch.verdicts()[at];
             let mut packet = batch.packet(at);
-            let tag = Tag { hash: packet.hash(), ring: packet.ring(), ..*packet.tag() };
-            let mut annotation_len = 0;
-            if self.annotation_bytes > 0 {
-                let annotation = packet.annotation();
-                annotation_len = annotation.len().min(self.annotation_bytes);
-                let to = annotations.get_mut(at * self.annotation_bytes..)?;
-                to.get_mut(..annotation_len)?.copy_from_slice(&annotation[..annotation_len]);
-            }
+            // The tag in one piece, then what of it is not yet right.
+            record.tag = *packet.tag();
+            (record.tag.hash, record.tag.ring) = (packet.hash(), packet.ring());
             let packet = packet.bytes();
-            let len = packet.len().min(self.packet_bytes);
-            bytes.get_mut(at * self.stride..)?.get_mut(..len)?.copy_from_slice(&packet[..len]);
-            *record = Record {
-                tag,
-                verdict,
-                bytes: bytes_at + (at * self.stride) as u32,
-                annotation: annotations_at + (at * self.annotation_bytes) as u32,
-                bytes_len: len as u16,
-                annotation_len: annotation_len as u16,
-                segment_len: packet.len() as u16,
-                zero: 0,
-            };
+            let shown = packet.len().min(self.packet_bytes);
+            copy(bytes.get_mut(at * self.stride..)?.get_mut(..shown)?, packet);
+            record.bytes = bytes_at + (at * self.stride) as u32;
+            record.annotation = annotations_at + (at * self.annotation_bytes) as u32;
+            (record.bytes_len, record.segment_len) = (shown as u16, packet.len() as u16);
+            (record.annotation_len, record.zero) = (0, 0);
+        }
+        if self.annotation_bytes > 0 {
+            for (at, (record, to)) in
+                records.iter_mut().zip(annotations.chunks_exact_mut(self.annotation_bytes)).enumerate()
+            {
+                let mut packet = batch.packet(at);
+                let annotation = packet.annotation();
+                let len = annotation.len().min(to.len());
+                copy(&mut to[..len], annotation);
+                record.annotation_len = len as u16;
+            }
         }
         Some(())
     }
 
     /// Takes over what the guest made of it. `None` as for [`Window::put`].
     pub(crate) fn take(&self, memory: &[u8], batch: &mut Batch<'_>) -> Option<()> {
-        let count = batch.len();
         let area = memory.get(self.at as usize..)?;
         let (records, annotations) = area.split_at_checked(RECORDS_BYTES)?;
-        let records = <[Record]>::ref_from_bytes(records).ok()?;
-        for (at, record) in records.iter().enumerate().take(count) {
+        let records = <[Record]>::ref_from_bytes(records).ok()?.get(..batch.len())?;
+        for (at, record) in records.iter().enumerate() {
             batch.verdicts()[at] = record.verdict;
             let mut packet = batch.packet(at);
             packet.tag_mut().as_mut_bytes()[CORRECTED].copy_from_slice(&record.tag.as_bytes()[CORRECTED]);
-            if self.annotation_bytes > 0 {
+        }
+        if self.annotation_bytes > 0 {
+            for (at, from) in annotations.chunks_exact(self.annotation_bytes).enumerate().take(batch.len()) {
+                let mut packet = batch.packet(at);
                 let to = packet.annotation();
-                let len = to.len().min(self.annotation_bytes);
-                let from = annotations.get(at * self.annotation_bytes..)?.get(..len)?;
-                // Most functions write few: lines that are as they were stay clean.
-                if to[..len] != *from {
-                    to[..len].copy_from_slice(from);
-                }
+                let len = to.len().min(from.len());
+                update(&mut to[..len], from);
             }
         }
         Some(())
+    }
+}
+
+/// Fills `to` from the front of `from`, which is as long or longer: line by line, since there are few.
+#[inline]
+fn copy(to: &mut [u8], from: &[u8]) {
+    let (lines, rest) = to.as_chunks_mut::<LINE>();
+    let mut left = from;
+    for line in lines {
+        let Some((next, after)) = left.split_first_chunk() else { return };
+        *line = *next;
+        left = after;
+    }
+    if !rest.is_empty() {
+        rest.copy_from_slice(&left[..rest.len()]);
+    }
+}
+
+/// As [`copy`], but lines that are as they were stay clean: most functions write few.
+#[inline]
+fn update(to: &mut [u8], from: &[u8]) {
+    let (lines, rest) = to.as_chunks_mut::<LINE>();
+    let mut left = from;
+    for line in lines {
+        let Some((next, after)) = left.split_first_chunk::<LINE>() else { return };
+        // Word by word, without a call for so few.
+        if line.iter().zip(next).fold(0, |found, (a, b)| found | (a ^ b)) != 0 {
+            *line = *next;
+        }
+        left = after;
+    }
+    if !rest.is_empty() {
+        rest.copy_from_slice(&left[..rest.len()]);
     }
 }
 
