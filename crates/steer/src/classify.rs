@@ -4,6 +4,7 @@ use crate::conversation::Conversation;
 use crate::dissection::{Dissection, Family, Ports};
 use crate::fragment::Datagram;
 use crate::fragment_table::FragmentMemory;
+use crate::quick::quick;
 use crate::walk::dissect_into;
 use crate::{FlowHash, Frame, NonIp, Observer, Policy, Table};
 
@@ -99,6 +100,13 @@ impl Classifier {
             return;
         };
         let dissection = &mut decision.dissection;
+        if O::QUIET && quick(frame, &self.policy, dissection) {
+            if let Some(conversation) = Conversation::of_level(&dissection.flow, frame.bytes, 0) {
+                decision.hash = self.hash.hash(&conversation);
+                decision.ring = self.table.ring(decision.hash);
+            }
+            return;
+        }
         dissect_into(frame, &self.policy, observer, dissection);
         if dissection.awaits {
             let dissection = *dissection;

@@ -46,6 +46,7 @@ mod key_id;
 mod layer;
 mod observer;
 mod policy;
+mod quick;
 mod stop;
 mod table;
 mod toeplitz;

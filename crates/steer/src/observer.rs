@@ -8,6 +8,9 @@ use crate::{Id, Layer};
 /// Every method does nothing by default, and `()` is the observer that does nothing: with it the
 /// calls compile to nothing.
 pub trait Observer {
+    /// Whether it listens to nothing: then dissection may take a shorter way to the same end.
+    const QUIET: bool = false;
+
     /// A header of `len` bytes at `offset` bytes from the start of the frame. A header that ended
     /// dissection is reported too, with the length that was understood (possibly 0).
     #[inline(always)]
@@ -28,9 +31,13 @@ pub trait Observer {
     }
 }
 
-impl Observer for () {}
+impl Observer for () {
+    const QUIET: bool = true;
+}
 
 impl<O: Observer> Observer for &mut O {
+    const QUIET: bool = O::QUIET;
+
     #[inline(always)]
     fn layer(&mut self, layer: Layer, offset: usize, len: usize) {
         (**self).layer(layer, offset, len);

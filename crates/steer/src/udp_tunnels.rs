@@ -21,12 +21,21 @@ struct Entry {
 ///
 /// A port is looked up as destination first, then as source where the protocol answers from it.
 /// The header behind the port must verify before it is believed. A look-up reads one bit of a
-/// filter, and the list only if that bit is set.
+/// filter for each port, and the list only if one is set.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UdpTunnels {
     filter: [u64; 16],
     entries: [Entry; UdpTunnels::CAPACITY],
     len: usize,
+    /// Where the entry of a port is, plus 1: at its place here, or the next that is taken.
+    index: [u8; INDEX],
+}
+
+/// Places of the index, a power of two: at most half are taken, so a search ends soon.
+const INDEX: usize = 2 * UdpTunnels::CAPACITY;
+
+const fn place_of(port: u16) -> usize {
+    (port.wrapping_mul(0x9e37) >> 10) as usize & (INDEX - 1)
 }
 
 /// What a look-up says.
@@ -45,6 +54,7 @@ impl UdpTunnels {
         filter: [0; 16],
         entries: [Entry { port: 0, tunnel: None, answers: false, by_addresses: false }; UdpTunnels::CAPACITY],
         len: 0,
+        index: [0; INDEX],
     };
 
     /// Registers `layer` behind `port`; with `answers`, behind the same source port too. A port
@@ -81,6 +91,11 @@ impl UdpTunnels {
             self.len += 1;
             self.entries[index] = Entry { port, tunnel: None, answers: false, by_addresses: false };
             self.filter[(port as usize >> 6) & 15] |= 1 << (port & 63);
+            let mut place = place_of(port);
+            while self.index[place] != 0 {
+                place = (place + 1) & (INDEX - 1);
+            }
+            self.index[place] = self.len as u8;
         }
         Some(index)
     }
@@ -121,16 +136,23 @@ impl UdpTunnels {
     /// The layer that is registered for a datagram between these ports.
     #[inline]
     pub fn find(&self, source: u16, destination: u16) -> Option<Layer> {
-        self.special(source, destination)?.tunnel
+        let by_destination = self.entry(destination).and_then(|entry| entry.tunnel);
+        by_destination.or_else(|| self.entry(source).filter(|entry| entry.answers)?.tunnel)
     }
 
     /// What there is to know about a datagram between these ports.
     #[inline(always)]
     pub(crate) fn special(&self, source: u16, destination: u16) -> Option<Special> {
-        if !self.maybe(source) && !self.maybe(destination) {
+        if !self.may_be_special(source, destination) {
             return None;
         }
         Some(self.search(source, destination))
+    }
+
+    /// Whether there may be something to know: a look at the filter alone.
+    #[inline(always)]
+    pub(crate) fn may_be_special(&self, source: u16, destination: u16) -> bool {
+        self.maybe(source) | self.maybe(destination)
     }
 
     #[inline(always)]
@@ -138,18 +160,23 @@ impl UdpTunnels {
         self.filter[(port as usize >> 6) & 15] >> (port & 63) & 1 != 0
     }
 
-    fn search(&self, source: u16, destination: u16) -> Special {
-        let (mut by_destination, mut by_source, mut by_addresses) = (None, None, false);
-        for entry in self.known() {
-            if entry.port == destination {
-                by_destination = entry.tunnel;
-                by_addresses |= entry.by_addresses;
+    #[inline]
+    fn entry(&self, port: u16) -> Option<&Entry> {
+        let mut place = place_of(port);
+        loop {
+            let entry = self.entries.get(usize::from(*self.index.get(place)?).checked_sub(1)?)?;
+            if entry.port == port {
+                return Some(entry);
             }
-            if entry.port == source {
-                by_source = entry.tunnel.filter(|_| entry.answers);
-                by_addresses |= entry.by_addresses;
-            }
+            place = (place + 1) & (INDEX - 1);
         }
+    }
+
+    fn search(&self, source: u16, destination: u16) -> Special {
+        let (to, from) = (self.entry(destination), self.entry(source));
+        let by_destination = to.and_then(|entry| entry.tunnel);
+        let by_source = from.filter(|entry| entry.answers).and_then(|entry| entry.tunnel);
+        let by_addresses = [to, from].into_iter().flatten().any(|entry| entry.by_addresses);
         let tunnel = by_destination.or(by_source);
         let peers = match tunnel {
             _ if by_addresses => Peers::Always,

@@ -6,6 +6,7 @@
 
 use crate::dissection::{Dissection, Family, Fragment, Level, Peers, Ports, TunnelKind};
 use crate::policy::Fragments;
+use crate::quick::quick;
 use crate::{Frame, Id, KeyId, Layer, LinkType, Observer, Policy, Stop, hash, wire};
 
 /// What a step says: the next protocol, or why there is none.
@@ -52,12 +53,14 @@ pub(crate) struct Walk<'a, 'w, O> {
 #[inline]
 pub fn dissect<O: Observer>(frame: &Frame<'_>, policy: &Policy, observer: &mut O) -> Dissection {
     let mut found = Dissection::new(frame);
-    dissect_into(frame, policy, observer, &mut found);
+    if !O::QUIET || !quick(frame, policy, &mut found) {
+        dissect_into(frame, policy, observer, &mut found);
+    }
     found
 }
 
 /// As [`dissect`], into a fresh [`Dissection::new`], so that nothing is copied afterwards.
-#[inline]
+#[inline(never)]
 pub(crate) fn dissect_into<O: Observer>(frame: &Frame<'_>, policy: &Policy, observer: &mut O, found: &mut Dissection) {
     let rest = frame.bytes.get(..MAX_LEN).unwrap_or(frame.bytes);
     let headers_left = policy.max_depth;

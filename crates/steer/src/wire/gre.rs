@@ -7,13 +7,13 @@ use crate::walk::{Step, Walk};
 use crate::{Id, KeyId, Layer, Observer, Stop};
 
 /// Flags and version at 0, protocol at 2.
-const LEN: usize = 4;
-const CHECKSUM: u16 = 0x8000;
-const ROUTING: u16 = 0x4000;
-const KEY: u16 = 0x2000;
-const SEQUENCE: u16 = 0x1000;
+pub(crate) const LEN: usize = 4;
+pub(crate) const CHECKSUM: u16 = 0x8000;
+pub(crate) const ROUTING: u16 = 0x4000;
+pub(crate) const KEY: u16 = 0x2000;
+pub(crate) const SEQUENCE: u16 = 0x1000;
 const ACKNOWLEDGMENT: u16 = 0x0080;
-const VERSION: u16 = 0x0007;
+pub(crate) const VERSION: u16 = 0x0007;
 /// MikroTik's Ethernet over IP: length, and tunnel with the least significant byte first, in place
 /// of the key.
 const PROTOCOL_EOIP: u16 = 0x6400;

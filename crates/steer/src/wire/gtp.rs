@@ -7,21 +7,21 @@ use crate::walk::{Step, Walk};
 use crate::{Id, KeyId, Layer, Observer, Stop};
 
 /// Flags at 0, message type at 1, length at 2, tunnel endpoint at 4.
-const LEN: usize = 8;
+pub(crate) const LEN: usize = 8;
 /// Version, high three bits of the flags.
-const VERSION_1: u8 = 1;
+pub(crate) const VERSION_1: u8 = 1;
 const VERSION_2: u8 = 2;
 /// The port of the control planes.
 pub(crate) const PORT_CONTROL: u16 = 2123;
 /// Protocol type: GTP, not GTP′.
-const NOT_PRIME: u8 = 0x10;
+pub(crate) const NOT_PRIME: u8 = 0x10;
 /// Any of: extension header, sequence number, N-PDU number.
-const OPTIONS: u8 = 0x07;
-const EXTENSION: u8 = 0x04;
+pub(crate) const OPTIONS: u8 = 0x07;
+pub(crate) const EXTENSION: u8 = 0x04;
 /// Sequence number, N-PDU number, type of the first extension header.
-const OPTIONS_LEN: usize = 4;
+pub(crate) const OPTIONS_LEN: usize = 4;
 /// T-PDU: a user packet.
-const MESSAGE_USER: u8 = 255;
+pub(crate) const MESSAGE_USER: u8 = 255;
 /// Extension headers are few: more than this is damage.
 const MAX_EXTENSIONS: usize = 8;
 
@@ -62,7 +62,7 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
 /// The length of the extension headers (section 5.2.1): length in units of 4 bytes first, next type
 /// last.
 #[inline]
-fn extensions_len(mut kind: u8, rest: &[u8]) -> Result<usize, Stop> {
+pub(crate) fn extensions_len(mut kind: u8, rest: &[u8]) -> Result<usize, Stop> {
     let mut end = 0;
     for _ in 0..MAX_EXTENSIONS {
         if kind == 0 {

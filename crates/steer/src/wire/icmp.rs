@@ -13,10 +13,15 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     match kind {
         // Unreachable, source quench, redirect, time exceeded, parameter problem.
         3 | 4 | 5 | 11 | 12 => error(Layer::Ip, walk),
-        // Echo, timestamp, information, mask.
-        0 | 8 | 13..=18 => query(walk),
+        kind if is_query(kind) => query(walk),
         _ => Err(Stop::Icmp),
     }
+}
+
+/// Echo, timestamp, information, mask: queries and their answers.
+#[inline(always)]
+pub(crate) fn is_query(kind: u8) -> bool {
+    matches!(kind, 0 | 8 | 13..=18)
 }
 
 /// A query or its answer: the identifier tells exchanges apart.

@@ -11,10 +11,15 @@ pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
     match kind {
         // Unreachable, packet too big, time exceeded, parameter problem.
         1..=4 => error(Layer::Ipv6, walk),
-        // Echo.
-        128 | 129 => query(walk),
+        kind if is_query(kind) => query(walk),
         _ => Err(Stop::Icmp),
     }
+}
+
+/// Echo and its answer.
+#[inline(always)]
+pub(crate) fn is_query(kind: u8) -> bool {
+    matches!(kind, 128 | 129)
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use crate::walk::{Step, Walk};
 use crate::{Id, KeyId, Layer, Observer, Stop};
 
 /// Label (20 bits), traffic class (3), bottom of stack (1), time to live (8).
-const LEN: usize = 4;
-const BOTTOM: u32 = 0x100;
+pub(crate) const LEN: usize = 4;
+pub(crate) const BOTTOM: u32 = 0x100;
 /// Generic associated channel label (RFC 5586 section 4).
-const LABEL_GAL: u32 = 13;
+pub(crate) const LABEL_GAL: u32 = 13;
 /// Where Ethernet has its type: a pseudo-wire is believed if this is a known one.
 const TYPE_AT: usize = 12;
 

@@ -5,9 +5,9 @@ use crate::walk::{Step, Walk};
 use crate::{Id, Layer, Observer, Stop};
 
 /// Version and type at 0, code at 1, session at 2, length at 4.
-const LEN: usize = 6;
-const VERSION_AND_TYPE: u8 = 0x11;
-const CODE_SESSION: u8 = 0;
+pub(crate) const LEN: usize = 6;
+pub(crate) const VERSION_AND_TYPE: u8 = 0x11;
+pub(crate) const CODE_SESSION: u8 = 0;
 
 #[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {

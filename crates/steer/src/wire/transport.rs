@@ -7,8 +7,8 @@ use crate::{Layer, Observer, Stop};
 /// Source port at 0, destination port at 2.
 pub(crate) const PORTS_LEN: usize = 4;
 /// TCP data offset, high nibble, in units of 4 bytes.
-const TCP_OFFSET: usize = 12;
-const TCP_MIN_LEN: usize = 20;
+pub(crate) const TCP_OFFSET: usize = 12;
+pub(crate) const TCP_MIN_LEN: usize = 20;
 const SCTP_LEN: usize = 12;
 const UDP_LITE_LEN: usize = 8;
 const DCCP_OFFSET: usize = 4;

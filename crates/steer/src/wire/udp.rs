@@ -6,7 +6,7 @@ use crate::walk::{Step, Walk};
 use crate::{Layer, Observer, Stop};
 
 /// Source port at 0, destination port at 2, length at 4.
-const LEN: usize = 8;
+pub(crate) const LEN: usize = 8;
 
 #[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {

@@ -5,7 +5,7 @@ use crate::Observer;
 use crate::walk::{Step, Walk};
 
 /// Tag control information at 0, type or length at 2.
-const LEN: usize = 4;
+pub(crate) const LEN: usize = 4;
 
 #[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {

@@ -5,13 +5,13 @@ use crate::walk::{Step, Walk};
 use crate::{Id, Layer, Observer, Stop};
 
 /// Flags at 0, group policy at 2, network at 4, reserved at 7.
-const LEN: usize = 8;
+pub(crate) const LEN: usize = 8;
 /// The network identifier is valid.
-const VALID: u8 = 0x08;
+pub(crate) const VALID: u8 = 0x08;
 /// The generic protocol extension, on the port of plain VXLAN.
 const PROTOCOL: u8 = 0x04;
 /// Flags that the group policy extension defines.
-const GROUP: u8 = 0x80;
+pub(crate) const GROUP: u8 = 0x80;
 
 #[inline(always)]
 pub(crate) fn step<O: Observer>(walk: &mut Walk<'_, '_, O>) -> Step {
