@@ -32,7 +32,7 @@ pub fn run(setting: &Setting) {
     };
     let folder = std::env::temp_dir().join(format!("flowyard-bench-{}", std::process::id()));
     let mut functions: Vec<(&'static str, Function)> = vec![
-        ("closure, says nothing", closure(|_: &mut Packet<'_>| Verdict::BuiltIn)),
+        ("closure, says nothing", silent()),
         ("closure, a ring by the hash", closure(|p: &mut Packet<'_>| Verdict::Ring((p.hash() >> 30) as u16))),
         ("closure, marks and annotates", closure(annotates)),
         ("closure, one of 1M entries looked up", looks_up()),
@@ -52,6 +52,11 @@ pub fn run(setting: &Setting) {
     let outcome = rounds::run(setting, true, &mut packets, renew, &contenders);
     figures::print_over(title, "packet", &outcome, 0);
     let _ = std::fs::remove_dir_all(folder);
+}
+
+/// A closure that leaves everything as it is.
+pub fn silent() -> Function {
+    closure(|_: &mut Packet<'_>| Verdict::BuiltIn)
 }
 
 fn annotates(packet: &mut Packet<'_>) -> Verdict {
@@ -101,7 +106,7 @@ static int steer(void *state, const struct flowyard_packet *p, struct flowyard_v
 {
     (void)state;
     for (size_t i = 0; i < n; i++)
-        if (p[i].hash == 12345)
+        if (p[i].tag->hash == 12345)
             v[i].kind = FLOWYARD_RING;
     return 0;
 }
@@ -112,7 +117,7 @@ FLOWYARD_PLUGIN_EXPORT const struct flowyard_plugin *flowyard_plugin(void) { ret
 "#;
 
 /// Builds the plug-in; `None`, and a word about it, without a C compiler.
-fn native(folder: &Path) -> Option<Function> {
+pub fn native(folder: &Path) -> Option<Function> {
     let header = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/yard/include");
     std::fs::create_dir_all(folder).ok()?;
     let (source, object) = (folder.join("nothing.c"), folder.join("nothing.so"));

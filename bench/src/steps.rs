@@ -5,16 +5,19 @@
 
 use std::hint::black_box;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use flowyard::function::Function;
 use flowyard::mem::{Consumer, Geometry, Ledger, Region, Returned, Slot, notify};
 use flowyard::port::traffic::Carrier;
 use flowyard::steer::{Conversation, FIXED_SEED, FragmentTable, Frame, LinkType, Observer, default_hash, dissect};
 use flowyard_mem::bench_support::ring;
 
 use crate::flow::{Looking, Sorting};
+use crate::function;
 use crate::packets::{NO_TUNNELS, Packets, is_ordinary};
 use crate::peers;
-use crate::pipeline::bare;
+use crate::pipeline::{bare, shipped};
 use crate::steer::classifier;
 
 /// Packets of a pass.
@@ -23,7 +26,7 @@ const COUNT: usize = 8192;
 /// What can be counted: name, and what one pass does.
 type Part = (&'static str, &'static str, fn(usize) -> u64);
 
-const PARTS: [Part; 19] = [
+const PARTS: [Part; 22] = [
     ("nothing", "the loop over packets", |n| over(&[], n, |bytes| u64::from(bytes[0]))),
     ("steer", "steer, all carriers mixed", |n| steer(&[], n)),
     ("dissect", "of that, dissection", |n| over(&[], n, dissect_only())),
@@ -43,6 +46,9 @@ const PARTS: [Part; 19] = [
     ("ring", "ring of 16 bytes, in and out", rings),
     ("pipe", "pipe: ledger, slot out, consumer, slot back", pipes),
     ("pipeline", "all of it: steer, tag, pipe, consumer", pipeline),
+    ("yard", "the yard as shipped, its waiting included", |n| yard(n, None)),
+    ("function", "the same with a closure that says nothing", |n| yard(n, Some(function::silent()))),
+    ("plug-in", "the same with a plug-in that says nothing", |n| yard(n, function::native(&std::env::temp_dir()))),
 ];
 
 /// Runs part `name` for `passes`, for valgrind to count.
@@ -214,4 +220,12 @@ fn pipeline(passes: usize) -> u64 {
         }
     }
     seen as u64
+}
+
+/// The waiting of both threads counts as well, which are one after the other under valgrind: for profiles, rather
+/// than as a figure.
+fn yard(passes: usize, function: Option<Function>) -> u64 {
+    let packets = Arc::new(Packets::make(passes * COUNT, &[], is_ordinary));
+    shipped::measure_with(&packets, 0, function);
+    packets.len() as u64
 }

@@ -70,10 +70,8 @@ fuzz_target!(|input: &[u8]| {
     assert!(watch.end <= bytes.len());
     assert!(found.payload_offset() <= found.payload_end() && found.payload_end() <= bytes.len());
     assert!(found.depth() <= policy.max_depth);
-    let conversation = found.conversation(bytes);
     assert_eq!(dissect(&frame, &policy, &mut ()), found, "the quick way and the walk agree");
-    let again = dissect(&frame, &policy, &mut ());
-    assert_eq!(again.conversation(bytes), conversation);
+    let _ = found.conversation(bytes);
     // Offsets of one frame used on another are nonsense, but harmless.
     let half = &bytes[..bytes.len() / 2];
     let _ = (found.flow(half), found.quoted(half), found.awaited(half), found.conversation(half));

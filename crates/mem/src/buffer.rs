@@ -14,7 +14,15 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// A token of no buffer, to leave in the place of one that was taken out: no region is numbered 0, so whoever is
+    /// given it refuses it.
+    #[inline]
+    pub const fn none() -> Buffer {
+        Buffer { index: u32::MAX, region: 0 }
+    }
+
     /// Index of the buffer in its region: what slots carry.
+    #[inline]
     pub fn index(&self) -> u32 {
         self.index
     }
@@ -39,6 +47,7 @@ impl Stock {
     }
 
     /// Takes a free buffer, or says that none is left.
+    #[inline]
     pub fn take(&mut self) -> Option<Buffer> {
         self.free.pop().map(|index| Buffer { index, region: self.region })
     }
@@ -47,12 +56,14 @@ impl Stock {
     ///
     /// # Panics
     /// If the buffer is another region's: our own mistake, never a peer's.
+    #[inline]
     pub fn put(&mut self, buffer: Buffer) {
         assert_eq!(buffer.region, self.region, "a buffer goes back to its own region's stock");
         self.free.push(buffer.index);
     }
 
     /// Free buffers now.
+    #[inline]
     pub fn len(&self) -> usize {
         self.free.len()
     }

@@ -53,8 +53,11 @@ pub struct Consumer {
     region: Region,
     rings: ConsumerRings,
     wakeup: Wakeup,
-    /// Slots of the packet last taken that are not yet returned.
-    current: Vec<Slot>,
+    /// First slot of the packet last taken, if it is not yet returned.
+    current: Slot,
+    has_current: bool,
+    /// Its further slots: none for a packet in one buffer.
+    further: Vec<Slot>,
     /// Slots taken since the ring out was last released.
     unreleased: u32,
     malformed: u64,
@@ -98,7 +101,9 @@ impl Consumer {
             region,
             rings,
             wakeup,
-            current: Vec::with_capacity(64),
+            current: Slot::default(),
+            has_current: false,
+            further: Vec::with_capacity(64),
             unreleased: 0,
             malformed: 0,
             yard_gone: false,
@@ -148,13 +153,18 @@ impl Consumer {
                 self.give_back(slot);
                 continue;
             }
-            self.current.push(slot);
+            if self.has_current {
+                self.further.push(slot);
+            } else {
+                (self.current, self.has_current) = (slot, true);
+            }
             if slot.flags & slot_flags::MORE == 0 {
                 return true;
             }
         }
     }
 
+    #[inline]
     fn give_back(&mut self, slot: Slot) {
         // The yard keeps the ring back larger than what it lets be out, so this fits; if it does not,
         // the peer broke the pipe and the buffer is its own loss.
@@ -171,7 +181,17 @@ impl Consumer {
 
     #[inline]
     fn give_back_current(&mut self) {
-        while let Some(slot) = self.current.pop() {
+        if std::mem::take(&mut self.has_current) {
+            self.give_back(self.current);
+            if !self.further.is_empty() {
+                self.give_back_further();
+            }
+        }
+    }
+
+    #[cold]
+    fn give_back_further(&mut self) {
+        while let Some(slot) = self.further.pop() {
             self.give_back(slot);
         }
     }
@@ -247,7 +267,10 @@ impl Consumer {
     /// Takes the packet just seen out of the automatic return: its slots are appended to `kept`, to be
     /// given back by [`Consumer::release`] later, in any order, or passed on to a later stage.
     pub fn keep(&mut self, kept: &mut Vec<Slot>) {
-        kept.append(&mut self.current);
+        if std::mem::take(&mut self.has_current) {
+            kept.push(self.current);
+            kept.append(&mut self.further);
+        }
     }
 
     /// Gives back a slot that was kept.
@@ -323,7 +346,7 @@ pub enum PacketError {
 
 impl Packet<'_> {
     fn first(&self) -> &Slot {
-        &self.consumer.current[0] // `fetch` answered true, so there is one
+        &self.consumer.current // `fetch` answered true, so there is one
     }
 
     /// The slot: hash, lengths, offsets, flags, time.
@@ -337,6 +360,11 @@ impl Packet<'_> {
         self.first().buffer
     }
 
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        std::iter::once(&self.consumer.current).chain(&self.consumer.further)
+    }
+
+    #[inline]
     fn bytes_of(&self, slot: &Slot) -> &[u8] {
         let Some(at) = self.consumer.region.span(slot.buffer, slot.offset.into(), slot.len.into()) else { return &[] };
         // SAFETY: the span lies in the mapping. The yard does not touch a buffer that this pipe holds
@@ -381,17 +409,17 @@ impl Packet<'_> {
 
     /// Whether the packet lies in several buffers.
     pub fn is_segmented(&self) -> bool {
-        self.consumer.current.len() > 1
+        !self.consumer.further.is_empty()
     }
 
     /// The segments, in order.
     pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
-        self.consumer.current.iter().map(|slot| self.bytes_of(slot))
+        self.slots().map(|slot| self.bytes_of(slot))
     }
 
     /// Bytes of the packet over all segments.
     pub fn len(&self) -> usize {
-        self.consumer.current.iter().map(|slot| usize::from(slot.len)).sum()
+        self.slots().map(|slot| usize::from(slot.len)).sum()
     }
 
     /// Whether it has no bytes.
@@ -455,7 +483,7 @@ impl Packet<'_> {
     /// [`PacketError::Headroom`] if there is not that much.
     pub fn push(&mut self, len: usize) -> Result<(), PacketError> {
         let free = self.headroom();
-        let slot = &mut self.consumer.current[0];
+        let slot = &mut self.consumer.current;
         let (Some(offset), Some(longer)) = (
             u16::try_from(len).ok().filter(|_| len <= free).and_then(|l| slot.offset.checked_sub(l)),
             u16::try_from(len).ok().and_then(|l| slot.len.checked_add(l)),
@@ -473,7 +501,7 @@ impl Packet<'_> {
     /// # Errors
     /// [`PacketError::Short`] if the first segment is shorter.
     pub fn pull(&mut self, len: usize) -> Result<(), PacketError> {
-        let slot = &mut self.consumer.current[0];
+        let slot = &mut self.consumer.current;
         if len > usize::from(slot.len) {
             return Err(PacketError::Short { wanted: len, len: slot.len.into() });
         }

@@ -1,9 +1,10 @@
 //! The ledger: who holds which buffer.
 //!
-//! One a dispatcher, private memory. Per pipe a bitmap of the buffers it holds, per buffer the number
-//! of pipes that do. It is reference count, validation and crash recovery in one: a slot returned by
-//! a pipe that does not hold the buffer is a violation and changes nothing; when a consumer dies its
-//! bitmap is walked and nothing leaks. A few ns a packet; no allocation after creation.
+//! One a dispatcher, private memory. Per buffer the pipe that holds it alone, as nearly all are held; for those
+//! that several hold, per pipe a bitmap, and per buffer how many there are. It is reference count, validation and
+//! crash recovery in one: a slot returned by a pipe that does not hold the buffer is a violation and changes
+//! nothing; when a consumer dies all buffers are looked through and nothing leaks. About a ns a packet; no
+//! allocation after creation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,9 +32,11 @@ pub enum Returned {
 pub struct Ledger {
     id: u64,
     region: Region,
-    /// By pipe: one bit a buffer, and how many are set.
+    /// By buffer: the number of the pipe that holds it alone, plus 1; 0 if none does.
+    sole: Vec<u32>,
+    /// By pipe: one bit for each buffer that others may hold too, and how many buffers it holds in all.
     pipes: Vec<Held>,
-    /// Pipes that hold each buffer.
+    /// Pipes and claims that hold each buffer that several may hold.
     holders: Vec<u16>,
 }
 
@@ -129,7 +132,8 @@ impl Ledger {
     /// A ledger of `region`, without pipes.
     pub fn new(region: &Region) -> Ledger {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed); // Relaxed: only uniqueness matters.
-        Ledger { id, region: region.clone(), pipes: Vec::new(), holders: vec![0; region.geometry().buffers as usize] }
+        let buffers = region.geometry().buffers as usize;
+        Ledger { id, region: region.clone(), sole: vec![0; buffers], pipes: Vec::new(), holders: vec![0; buffers] }
     }
 
     /// Makes a pipe whose buffers this ledger keeps: the yard's end and the consumer's. `slots` is the
@@ -161,10 +165,8 @@ impl Ledger {
     pub(crate) fn send(&mut self, account: Account, buffer: Buffer) -> u32 {
         let pipe = self.own(account);
         assert_eq!(buffer.region, self.region.id(), "a ledger keeps buffers of its own region");
-        let held = &mut self.pipes[pipe];
-        held.bits[buffer.index as usize / 64] |= 1 << (buffer.index % 64);
-        held.count += 1;
-        self.holders[buffer.index as usize] = 1;
+        self.sole[buffer.index as usize] = pipe as u32 + 1;
+        self.pipes[pipe].count += 1;
         buffer.index
     }
 
@@ -172,6 +174,18 @@ impl Ledger {
     #[inline]
     pub(crate) fn returned(&mut self, account: Account, index: u32) -> Returned {
         let pipe = self.own(account);
+        match self.sole.get_mut(index as usize) {
+            Some(sole) if *sole == pipe as u32 + 1 => {
+                *sole = 0;
+                self.pipes[pipe].count -= 1;
+                Returned::Free(Buffer { index, region: self.region.id() })
+            }
+            _ => self.returned_shared(pipe, index),
+        }
+    }
+
+    #[cold]
+    fn returned_shared(&mut self, pipe: usize, index: u32) -> Returned {
         let held = &mut self.pipes[pipe];
         let (Some(word), bit) = (held.bits.get_mut(index as usize / 64), 1u64 << (index % 64)) else {
             return Returned::Violation;
@@ -186,10 +200,17 @@ impl Ledger {
         if *holders == 0 { Returned::Free(Buffer { index, region: self.region.id() }) } else { Returned::Held }
     }
 
-    /// Takes back all that a dead pipe held; `free` gets the buffers that nobody else holds. Walks
-    /// the bitmap: microseconds for 2^16 buffers.
+    /// Takes back all that a dead pipe held; `free` gets the buffers that nobody else holds. Looks at every
+    /// buffer: tens of microseconds for 2^16.
     pub(crate) fn reclaim(&mut self, account: Account, mut free: impl FnMut(Buffer)) {
         let pipe = self.own(account);
+        for index in 0..self.sole.len() as u32 {
+            if self.sole[index as usize] == pipe as u32 + 1
+                && let Returned::Free(buffer) = self.returned(account, index)
+            {
+                free(buffer);
+            }
+        }
         for word in 0..self.pipes[pipe].bits.len() {
             let mut bits = self.pipes[pipe].bits[word];
             while bits != 0 {

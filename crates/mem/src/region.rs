@@ -108,6 +108,7 @@ pub struct Region {
     buffers: NonNull<u8>,
     geometry: Geometry,
     id: u32,
+    writable: bool,
 }
 
 // SAFETY: `buffers` points into the mapping that `inner` keeps alive; which bytes a thread may touch
@@ -118,7 +119,8 @@ unsafe impl Sync for Region {}
 
 #[derive(Debug)]
 struct Inner {
-    map: Mapping,
+    /// What `buffers` points into, kept as long as a clone lives.
+    _map: Mapping,
     fd: OwnedFd,
     name: u64,
     pages: Pages,
@@ -206,12 +208,20 @@ impl Region {
         // SAFETY: HEADER_BYTES is within the mapping: both callers made or checked `file_bytes`.
         let buffers = unsafe { map.base().add(HEADER_BYTES) };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed); // Relaxed: only uniqueness matters.
-        let inner =
-            Inner { map, fd, name, pages, foreign_writers: AtomicBool::new(false), sealing: Mutex::new(Sealing::Open) };
-        Region { inner: Arc::new(inner), buffers, geometry, id }
+        let writable = map.writable();
+        let inner = Inner {
+            _map: map,
+            fd,
+            name,
+            pages,
+            foreign_writers: AtomicBool::new(false),
+            sealing: Mutex::new(Sealing::Open),
+        };
+        Region { inner: Arc::new(inner), buffers, geometry, id, writable }
     }
 
     /// Sizes of the buffers.
+    #[inline]
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
@@ -269,6 +279,7 @@ impl Region {
     }
 
     /// Whether a foreign process may write to this region.
+    #[inline]
     pub fn foreign_writers(&self) -> bool {
         // Acquire: pairs with the Release in `grant`.
         self.inner.foreign_writers.load(Ordering::Acquire)
@@ -287,6 +298,7 @@ impl Region {
     }
 
     /// Pointer to `len` bytes at `offset` of buffer `index`, if they lie within it.
+    #[inline]
     pub(crate) fn span(&self, index: u32, offset: usize, len: usize) -> Option<NonNull<u8>> {
         let end = offset.checked_add(len)?;
         if index >= self.geometry.buffers || end > self.geometry.buffer_bytes {
@@ -298,12 +310,14 @@ impl Region {
     }
 
     /// Which region, among those of this process.
+    #[inline]
     pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
+    #[inline]
     fn owned(&self, buffer: &Buffer, offset: usize, len: usize) -> Option<NonNull<u8>> {
-        if buffer.region != self.id || !self.inner.map.writable() {
+        if buffer.region != self.id || !self.writable {
             return None;
         }
         self.span(buffer.index, offset, len)
@@ -312,6 +326,7 @@ impl Region {
     /// Copies `bytes` to `offset` of an owned buffer. Answers false, and writes nothing, if they do
     /// not fit.
     #[must_use]
+    #[inline]
     pub fn write(&self, buffer: &mut Buffer, offset: usize, bytes: &[u8]) -> bool {
         let Some(to) = self.owned(buffer, offset, bytes.len()) else { return false };
         // SAFETY: `to` is good for bytes.len() bytes (span), `&mut Buffer` is the only token of the
@@ -323,6 +338,7 @@ impl Region {
     /// The first `scratch.len()` of `len` bytes at `offset` of an owned buffer, or all of them
     /// where nobody can write them meanwhile: borrowed from the region when no foreign process may
     /// write, copied into `scratch` otherwise. Empty if the range is not within the buffer.
+    #[inline]
     pub fn peek<'a>(&'a self, buffer: &'a Buffer, offset: usize, len: usize, scratch: &'a mut [u8]) -> &'a [u8] {
         let Some(from) = self.owned(buffer, offset, len) else { return &[] };
         if !self.foreign_writers() {
@@ -338,6 +354,7 @@ impl Region {
     }
 
     /// Writes the tag of an owned buffer.
+    #[inline]
     pub fn set_tag(&self, buffer: &mut Buffer, tag: &Tag) {
         let fits = self.write(buffer, self.geometry.tag_offset(), tag.as_bytes());
         debug_assert!(fits, "every geometry has room for a tag");
@@ -357,6 +374,17 @@ impl Region {
         // SAFETY: `len` bytes at `at` lie in the mapping (span); the only token of the buffer is borrowed
         // mutably for 'a, and no other process may write: nobody else reads or writes them.
         unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), len) }
+    }
+
+    /// Where the annotation and the `len` bytes at `offset` of an owned buffer are, if they lie within it: for
+    /// programs that are not Rust. Theirs to read and, the annotation, to write, as long as the token is not used
+    /// otherwise, the region lives, and no foreign process may write.
+    #[inline]
+    pub fn places(&self, buffer: &mut Buffer, offset: usize, len: usize) -> Option<(NonNull<u8>, NonNull<u8>)> {
+        let bytes = self.owned(buffer, offset, len)?;
+        // SAFETY: `bytes` is `offset` bytes into its buffer (span), so that many before it are of the same buffer,
+        // whose first bytes are the annotation.
+        Some((unsafe { bytes.sub(offset) }, bytes))
     }
 
     /// Copies the annotation of an owned buffer to the front of `to`. Answers false, and copies nothing, if
@@ -395,7 +423,7 @@ impl Region {
     }
 
     pub(crate) fn writable(&self) -> bool {
-        self.inner.map.writable()
+        self.writable
     }
 }
 

@@ -19,6 +19,17 @@ pub struct Decision {
     pub dissection: Dissection,
 }
 
+impl Decision {
+    /// Of a packet that nobody has looked at yet.
+    pub const BLANK: Decision = Decision { ring: 0, hash: 0, dissection: Dissection::BLANK };
+}
+
+impl Default for Decision {
+    fn default() -> Decision {
+        Decision::BLANK
+    }
+}
+
 /// A later fragment whose first one has not been seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hold {
@@ -80,45 +91,57 @@ impl Classifier {
         now_ns: u64,
         observer: &mut O,
     ) -> Verdict {
-        // Filled in where it is returned: copying it would cost as much as hashing.
-        let dissection = Dissection::new(frame);
-        let mut verdict = Verdict::Ring(Decision { ring: 0, hash: 0, dissection });
-        self.classify_into(frame, memory, now_ns, observer, &mut verdict);
-        verdict
+        let mut decision = Decision::BLANK;
+        match self.classify_into(frame, memory, now_ns, observer, &mut decision) {
+            None => Verdict::Ring(decision),
+            Some(datagram) => Verdict::Hold(Hold { datagram, fallback: decision }),
+        }
     }
 
-    #[inline(always)]
-    fn classify_into<M: FragmentMemory, O: Observer>(
+    /// As [`classify`](Classifier::classify), into `decision`, whatever stood there: where many packets are looked
+    /// at before the first goes on, copying what was found would cost as much as hashing. Answers the datagram
+    /// that the packet must wait for, if it must; then `decision` is its fallback.
+    #[inline]
+    pub fn classify_into<M: FragmentMemory, O: Observer>(
         &self,
         frame: &Frame<'_>,
         memory: &mut M,
         now_ns: u64,
         observer: &mut O,
-        verdict: &mut Verdict,
-    ) {
-        let Verdict::Ring(decision) = verdict else {
-            return;
-        };
+        decision: &mut Decision,
+    ) -> Option<Datagram> {
         let dissection = &mut decision.dissection;
+        *dissection = Dissection::new(frame);
         if O::QUIET && quick(frame, &self.policy, dissection) {
             if let Some(conversation) = Conversation::of_level(&dissection.flow, frame.bytes, 0) {
                 decision.hash = self.hash.hash(&conversation);
                 decision.ring = self.table.ring(decision.hash);
             }
-            return;
+            return None;
         }
+        self.classify_slowly(frame, memory, now_ns, observer, decision)
+    }
+
+    #[inline(never)]
+    fn classify_slowly<M: FragmentMemory, O: Observer>(
+        &self,
+        frame: &Frame<'_>,
+        memory: &mut M,
+        now_ns: u64,
+        observer: &mut O,
+        decision: &mut Decision,
+    ) -> Option<Datagram> {
+        let dissection = &mut decision.dissection;
         dissect_into(frame, &self.policy, observer, dissection);
         if dissection.awaits {
-            let dissection = *dissection;
-            *verdict = self.classify_later(frame, memory, now_ns, dissection);
-            return;
+            return self.classify_later(frame, memory, now_ns, decision);
         }
         let (hash, ring) = self.place(dissection, frame.bytes);
         if dissection.first_count > 0 {
             learn(frame, memory, now_ns, dissection, hash);
         }
-        decision.hash = hash;
-        decision.ring = ring;
+        (decision.hash, decision.ring) = (hash, ring);
+        None
     }
 
     /// The hash of a packet by addresses and protocol alone: where a fragment goes when its first
@@ -169,34 +192,28 @@ impl Classifier {
         }
     }
 
-    #[inline]
-    fn decide(&self, hash: u32, dissection: Dissection) -> Decision {
-        Decision { ring: self.table.ring(hash), hash, dissection }
-    }
-
     #[cold]
     fn classify_later<M: FragmentMemory>(
         &self,
         frame: &Frame<'_>,
         memory: &mut M,
         now_ns: u64,
-        dissection: Dissection,
-    ) -> Verdict {
-        let by_addresses = || self.hash_by_addresses(frame, &dissection);
-        let Some(datagram) = dissection.awaited(frame.bytes) else {
-            return Verdict::Ring(self.decide(by_addresses(), dissection));
+        decision: &mut Decision,
+    ) -> Option<Datagram> {
+        let dissection = &decision.dissection;
+        let by_addresses = || self.hash_by_addresses(frame, dissection);
+        let (hash, wait) = match dissection.awaited(frame.bytes) {
+            None => (by_addresses(), None),
+            Some(datagram) => match memory.recall(&datagram, now_ns) {
+                Some(hash) => {
+                    learn(frame, memory, now_ns, dissection, hash);
+                    (hash, None)
+                }
+                None => (memory.guess(&datagram, now_ns).unwrap_or_else(by_addresses), Some(datagram)),
+            },
         };
-        match memory.recall(&datagram, now_ns) {
-            Some(hash) => {
-                learn(frame, memory, now_ns, &dissection, hash);
-                Verdict::Ring(self.decide(hash, dissection))
-            }
-            None => {
-                let hash = memory.guess(&datagram, now_ns).unwrap_or_else(by_addresses);
-                let fallback = self.decide(hash, dissection);
-                Verdict::Hold(Hold { datagram, fallback })
-            }
-        }
+        (decision.hash, decision.ring) = (hash, self.table.ring(hash));
+        wait
     }
 }
 

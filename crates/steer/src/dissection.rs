@@ -256,12 +256,24 @@ impl Dissection {
         self.key_is_other = true;
     }
 
-    /// Nothing found yet.
-    #[inline(always)]
-    pub(crate) fn new(frame: &Frame<'_>) -> Self {
+    /// Nothing looked at.
+    pub(crate) const BLANK: Dissection = {
+        let nothing = Level {
+            l3: 0,
+            l4: 0,
+            frag: 0,
+            sport: 0,
+            dport: 0,
+            family: Family::None,
+            proto: 0,
+            fragment: Fragment::None,
+            ports: Ports::None,
+            peers: Peers::No,
+            quoted: false,
+        };
         Dissection {
-            flow: Level::default(),
-            other: Level::default(),
+            flow: nothing,
+            other: nothing,
             key_is_other: false,
             firsts: [(0, 0); MAX_FIRSTS],
             first_count: 0,
@@ -273,11 +285,17 @@ impl Dissection {
             mac: 0,
             payload: 0,
             payload_end: 0,
-            link: frame.link,
-            vlan: frame.stripped_vlan,
+            link: LinkType(0),
+            vlan: None,
             tunnel: None,
             extra: 0,
         }
+    };
+
+    /// Nothing found yet.
+    #[inline(always)]
+    pub(crate) fn new(frame: &Frame<'_>) -> Self {
+        Dissection { link: frame.link, vlan: frame.stripped_vlan, ..Dissection::BLANK }
     }
 
     /// The level that makes the key; its family is `None` without an IP header.

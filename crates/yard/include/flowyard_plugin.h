@@ -135,7 +135,7 @@ extern "C" {
  */
 struct flowyard_tag {
     uint32_t hash;          /*  0 symmetric hash of the conversation */
-    uint16_t ring;          /*  4 ring */
+    uint16_t ring;          /*  4 ring of the built-in policy */
     uint8_t stop;           /*  6 why dissection ended, as `flowyard inspect` says in words */
     uint8_t depth;          /*  7 IP headers passed */
     uint16_t outer_l3;      /*  8 outermost IP header, or FLOWYARD_NO_OFFSET */
@@ -186,18 +186,15 @@ struct flowyard_packet {
      * copy: it reads what the yard's function wrote, and what it writes is lost.
      */
     uint8_t *annotation;
-    /* Its tag, to correct; never NULL. */
+    /*
+     * Its tag, to read and to correct; never NULL. It has the hash of the built-in policy, which both directions of
+     * a conversation and its fragments share, the ring that the built-in policy chooses, lengths and time.
+     */
     struct flowyard_tag *tag;
-    uint64_t time_ns;   /* when, by the clock that the tag names */
     uint32_t bytes_len; /* bytes of the first segment */
-    uint32_t len;       /* bytes captured, over all segments */
-    uint32_t wire_len;  /* bytes on the wire */
-    uint32_t hash;      /* of the built-in policy: both directions of a conversation and its fragments share it */
-    uint16_t ring;      /* of the built-in policy */
-    uint16_t zero;
-    uint32_t zero2;
-    uint64_t zero3;
+    uint32_t zero;
 };
+
 
 /* flowyard_verdict.kind: where a packet goes */
 #define FLOWYARD_BUILT_IN 0u   /* where the built-in policy puts it, or the next function of a chain */
@@ -318,7 +315,7 @@ struct flowyard_plugin {
 };
 
 #if UINTPTR_MAX == 0xffffffffffffffffu
-FLOWYARD_STATIC_ASSERT(sizeof(struct flowyard_packet) == 64, "a packet has 64 bytes");
+FLOWYARD_STATIC_ASSERT(sizeof(struct flowyard_packet) == 32, "a packet has 32 bytes");
 FLOWYARD_STATIC_ASSERT(sizeof(struct flowyard_host) == 40, "host of version 1");
 FLOWYARD_STATIC_ASSERT(offsetof(struct flowyard_plugin, steer) == 40, "plug-in of version 1");
 #endif

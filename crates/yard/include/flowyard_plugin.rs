@@ -134,15 +134,8 @@ pub struct Packet {
     pub bytes: *const u8,
     pub annotation: *mut u8,
     pub tag: *mut Tag,
-    pub time_ns: u64,
     pub bytes_len: u32,
-    pub len: u32,
-    pub wire_len: u32,
-    pub hash: u32,
-    pub ring: u16,
-    pub zero: u16,
-    pub zero2: u32,
-    pub zero3: u64,
+    pub zero: u32,
 }
 
 /// `struct flowyard_verdict`.

@@ -11,16 +11,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowyard_mem::{Clock, Region, Stock, flags};
 use flowyard_port::{Port, PortCounters, Progress, Received};
-use flowyard_steer::{Decision, Frame, LinkType, Verdict};
+use flowyard_steer::{Datagram, Decision, Frame, Hold, LinkType, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::counters::{Drop, Live, Report};
-use crate::function::{Common, Gate, Letter, Limits, Mailbox, Steer, Way, close};
+use crate::function::{Common, Gate, Item, Letter, Limits, Mailbox, Steer, Way, close};
 use crate::outlets::{Outlets, Parcel, Segment};
-use crate::sorter::{Route, Sorter};
+use crate::sorter::Sorter;
 
 /// Packets received at a time: enough to share the cost of a turn, few enough to stay in cache.
 const BATCH: usize = 64;
+/// Packets between the one looked at and the one whose first bytes are fetched.
+const LOOK_AHEAD: usize = 6;
 /// Free buffers below which the longest backlog gives up its oldest.
 const LOW_STOCK: usize = 2 * BATCH;
 /// Turns without work before the dispatcher sleeps.
@@ -72,27 +74,9 @@ pub(crate) struct Dispatcher {
     pub(crate) scratch: Box<[u8; HEADER_COPY_BYTES]>,
     pub(crate) errors: Vec<String>,
     pub(crate) received: (u64, u64),
-    /// Where packets pass the user's functions; none as long as there never was one.
-    gate: Option<Box<Gate>>,
-    common: Common,
+    /// Where packets are gathered before they go on, and pass the user's functions.
+    gate: Box<Gate>,
     pub(crate) mailbox: Arc<Mailbox>,
-}
-
-/// Where the sorter's packets go: to the gate if a function is there, else straight to the outlets.
-struct Exit<'a> {
-    outlets: &'a mut Outlets,
-    stock: &'a mut Stock,
-    gate: Option<&'a mut Gate>,
-}
-
-impl Exit<'_> {
-    #[inline]
-    fn emit(&mut self, parcel: Parcel, decision: &Decision, route: Route) {
-        match &mut self.gate {
-            None => self.outlets.deliver(parcel, decision, route, self.stock),
-            Some(gate) => gate.queue(parcel, decision, route),
-        }
-    }
 }
 
 /// What one turn found to do.
@@ -126,22 +110,17 @@ impl Dispatcher {
             scratch: Box::new([0; HEADER_COPY_BYTES]),
             errors: Vec::new(),
             received: (0, 0),
-            gate: None,
-            common,
+            gate: Box::new(Gate::new(&common)),
             mailbox: Arc::default(),
         }
     }
 
     /// Puts a function on a seat (0 the yard's, then one a group), and answers the old one.
     pub(crate) fn seat(&mut self, seat: usize, new: Option<Box<dyn Steer>>, limits: Limits) -> Option<Box<dyn Steer>> {
-        if self.gate.is_none() && new.is_none() {
-            return None;
-        }
-        let gate = self.gate.get_or_insert_with(|| {
+        if new.is_some() && !self.gate.was_used() {
             self.sources.iter_mut().for_each(|source| source.sorter.memory().defer());
-            Box::new(Gate::new(&self.common))
-        });
-        gate.replace(seat, new, limits)
+        }
+        self.gate.replace(seat, new, limits)
     }
 
     /// Reads what was asked of it, at a batch boundary.
@@ -155,14 +134,10 @@ impl Dispatcher {
                 }
             }
             Letter::Control { seat, request, reply } => {
-                let answer = match &mut self.gate {
-                    Some(gate) => gate.control(seat, &request),
-                    None => Err("no function is loaded".into()),
-                };
-                drop(reply.send(answer));
+                drop(reply.send(self.gate.control(seat, &request)));
             }
             Letter::Counts { seat, reply } => {
-                drop(reply.send(self.gate.as_mut().map(|gate| gate.counts(seat)).unwrap_or_default()));
+                drop(reply.send(self.gate.counts(seat)));
             }
         }
     }
@@ -171,10 +146,8 @@ impl Dispatcher {
     #[inline]
     fn flush(&mut self, at: usize) {
         let memory = self.sources[at].sorter.memory();
-        if let Some(gate) = &mut self.gate {
-            let (region, outlets, stock) = (&self.region, &mut self.outlets, &mut self.stock);
-            gate.flush(&mut Way { region, outlets, stock, memory });
-        }
+        let (region, outlets, stock) = (&self.region, &mut self.outlets, &mut self.stock);
+        self.gate.flush(&mut Way { region, outlets, stock, memory });
         memory.publish();
     }
 
@@ -187,9 +160,7 @@ impl Dispatcher {
             while let Some(letter) = self.mailbox.take() {
                 self.answer(letter);
             }
-            if let Some(gate) = &mut self.gate {
-                gate.tick();
-            }
+            self.gate.tick();
             let turn = self.turn();
             if !turn.open {
                 break;
@@ -250,8 +221,7 @@ impl Dispatcher {
             Ok(Progress::NoBuffers) => {
                 if self.batch.is_empty() && self.outlets.backlog() == 0 && self.outlets.outstanding() == 0 {
                     // Only fragments that wait hold buffers: the oldest has waited long enough.
-                    let mut exit = exit(&mut self.outlets, &mut self.stock, &mut self.gate);
-                    source.sorter.give_up_oldest(&mut |p, d: &Decision, r| exit.emit(p, d, r));
+                    source.sorter.give_up_oldest(&mut |p, d: &Decision, r| self.gate.queue(p, d, r));
                 }
             }
             Ok(Progress::Ended) => source.ended = true,
@@ -268,15 +238,13 @@ impl Dispatcher {
         let source = &mut self.sources[at];
         if source.sorter.waiting() > 0 {
             let now_ns = source.now_ns();
-            let mut exit = exit(&mut self.outlets, &mut self.stock, &mut self.gate);
-            let mut emit = |p, d: &Decision, r| exit.emit(p, d, r);
+            let mut emit = |p, d: &Decision, r| self.gate.queue(p, d, r);
             source.sorter.expire(now_ns, &mut emit);
             source.sorter.refresh(now_ns, &mut emit);
             turn.wait_ns = Some(turn.wait_ns.unwrap_or(u64::MAX).min(10_000_000));
         }
         if source.ended {
-            let mut exit = exit(&mut self.outlets, &mut self.stock, &mut self.gate);
-            source.sorter.finish(|p, d, r| exit.emit(p, d, r));
+            source.sorter.finish(|p, d, r| self.gate.queue(p, d, r));
         }
         self.flush(at);
     }
@@ -286,12 +254,14 @@ impl Dispatcher {
         let source = &mut self.sources[at];
         let mut batch = std::mem::take(&mut self.batch);
         let mut received = batch.drain(..);
-        let mut exit = exit(&mut self.outlets, &mut self.stock, &mut self.gate);
         while let Some(head) = received.next() {
+            if let Some(soon) = received.as_slice().get(LOOK_AHEAD) {
+                self.region.prefetch(&soon.buffer, soon.offset.into());
+            }
             let first = Segment { buffer: head.buffer, offset: head.offset, len: head.segment_len };
             let mut rest = Vec::new();
             if head.more {
-                rest = exit.outlets.list();
+                rest = self.outlets.list();
                 for next in received.by_ref() {
                     rest.push(Segment { buffer: next.buffer, offset: next.offset, len: next.segment_len });
                     if !next.more {
@@ -299,19 +269,20 @@ impl Dispatcher {
                     }
                 }
             }
-            let parcel = Parcel { first, rest, arrival: head.arrival, port: source.number };
-            source.last = (parcel.arrival.time_ns, parcel.arrival.clock);
+            source.last = (head.arrival.time_ns, head.arrival.clock);
             self.received.0 += 1;
-            self.received.1 += u64::from(parcel.arrival.len);
-            let verdict = look(&self.region, &mut source.sorter, &parcel, &mut self.scratch[..]);
-            match &verdict {
-                Verdict::Ring(decision) if source.sorter.waiting() == 0 => {
-                    exit.emit(parcel, decision, Route::Direct);
-                }
-                _ => {
-                    let now_ns = parcel.arrival.time_ns;
-                    source.sorter.settle(&verdict, now_ns, parcel, |p, d, r| exit.emit(p, d, r));
-                }
+            self.received.1 += u64::from(head.arrival.len);
+            let item = self.gate.begin(Parcel { first, rest, arrival: head.arrival, port: source.number });
+            let wait = look(&self.region, &mut source.sorter, item, &mut self.scratch[..]);
+            if (wait.is_some() || source.sorter.waiting() > 0)
+                && let Some(Item { parcel, decision, .. }) = self.gate.take_back()
+            {
+                let verdict = match wait {
+                    None => Verdict::Ring(decision),
+                    Some(datagram) => Verdict::Hold(Hold { datagram, fallback: decision }),
+                };
+                let now_ns = parcel.arrival.time_ns;
+                source.sorter.settle(&verdict, now_ns, parcel, |p, d, r| self.gate.queue(p, d, r));
             }
         }
         drop(received);
@@ -345,8 +316,7 @@ impl Dispatcher {
 
     fn finish(mut self) -> Report {
         for at in 0..self.sources.len() {
-            let mut exit = exit(&mut self.outlets, &mut self.stock, &mut self.gate);
-            self.sources[at].sorter.finish(|p, d, r| exit.emit(p, d, r));
+            self.sources[at].sorter.finish(|p, d, r| self.gate.queue(p, d, r));
             self.flush(at);
         }
         self.mailbox.close();
@@ -383,7 +353,7 @@ impl Dispatcher {
 
     fn close(mut self) -> Report {
         let (asides, copies) = self.outlets.asides();
-        let counted = self.gate.as_mut().map(|gate| gate.all_counts());
+        let counted = self.gate.was_used().then(|| self.gate.all_counts());
         let mut report = Report {
             rings: self.outlets.counters(),
             asides,
@@ -414,17 +384,17 @@ impl Dispatcher {
     }
 }
 
-fn exit<'a>(outlets: &'a mut Outlets, stock: &'a mut Stock, gate: &'a mut Option<Box<Gate>>) -> Exit<'a> {
-    Exit { outlets, stock, gate: gate.as_deref_mut().filter(|gate| !gate.is_open()) }
-}
-
 #[inline]
-fn look(region: &Region, sorter: &mut Sorter<Parcel>, parcel: &Parcel, scratch: &mut [u8]) -> Verdict {
-    let Parcel { first, arrival, .. } = parcel;
+fn look(
+    region: &Region,
+    sorter: &mut Sorter<Parcel>,
+    Item { parcel: Parcel { first, arrival, .. }, decision, .. }: &mut Item,
+    scratch: &mut [u8],
+) -> Option<Datagram> {
     let bytes = region.peek(&first.buffer, first.offset.into(), first.len.into(), scratch);
     let stripped_vlan = (arrival.flags & flags::VLAN_STRIPPED != 0).then_some(arrival.stripped_vlan);
     let frame = Frame { bytes, link: LinkType(arrival.link), stripped_vlan, wire_len: arrival.wire_len };
-    sorter.look(&frame, arrival.time_ns, &mut ())
+    sorter.look_into(&frame, arrival.time_ns, &mut (), decision)
 }
 
 fn realtime_ns() -> u64 {

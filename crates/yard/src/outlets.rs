@@ -35,6 +35,24 @@ pub(crate) struct Parcel {
     pub(crate) port: u16,
 }
 
+impl Segment {
+    /// Takes the buffer out.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Buffer {
+        std::mem::replace(&mut self.buffer, Buffer::none())
+    }
+}
+
+impl Parcel {
+    /// Takes all out.
+    #[cold]
+    pub(crate) fn take(&mut self) -> Parcel {
+        let Segment { offset, len, .. } = self.first;
+        let first = Segment { buffer: self.first.take(), offset, len };
+        Parcel { first, rest: std::mem::take(&mut self.rest), ..*self }
+    }
+}
+
 struct Outlet {
     pipe: PipeProducer,
     gone: bool,
@@ -138,26 +156,14 @@ impl Outlets {
         self.spare_lists.pop().unwrap_or_default()
     }
 
-    /// Writes the tag and puts the packet on its ring, or behind the ring's backlog; in every group.
+    /// Writes the tag and puts the packet on its ring, or behind the ring's backlog; in every group. The parcel is
+    /// empty afterwards.
     #[inline]
-    pub(crate) fn deliver(&mut self, parcel: Parcel, decision: &Decision, route: Route, stock: &mut Stock) {
-        let tag = self.tag_of(&parcel, decision, route);
+    pub(crate) fn deliver(&mut self, parcel: &mut Parcel, decision: &Decision, tag: &Tag, stock: &mut Stock) {
         if self.groups.len() > 1 {
-            self.deliver_to_groups(parcel, decision, tag, stock);
+            self.deliver_to_groups(parcel.take(), decision, tag, stock);
         } else {
-            self.put(usize::from(decision.ring), parcel, decision.hash, &tag, stock);
-        }
-    }
-
-    /// As [`Outlets::deliver`], with a tag that the user's function has seen. What the port knows, the
-    /// decision, and what dissection found out about itself are written anew.
-    #[inline]
-    pub(crate) fn deliver_tagged(&mut self, parcel: Parcel, decision: &Decision, tag: Tag, stock: &mut Stock) {
-        let tag = corrected(tag, &parcel, decision);
-        if self.groups.len() > 1 {
-            self.deliver_to_groups(parcel, decision, tag, stock);
-        } else {
-            self.put(usize::from(decision.ring), parcel, decision.hash, &tag, stock);
+            self.put(usize::from(decision.ring), parcel, decision.hash, tag, stock);
         }
     }
 
@@ -182,19 +188,43 @@ impl Outlets {
         self.spread(parcel, &tag, targets, stock);
     }
 
-    fn deliver_to_groups(&mut self, parcel: Parcel, decision: &Decision, tag: Tag, stock: &mut Stock) {
+    fn deliver_to_groups(&mut self, parcel: Parcel, decision: &Decision, tag: &Tag, stock: &mut Stock) {
         let mut targets = [Target::Ring(decision.ring, decision.hash); MOST_GROUPS];
         for (target, group) in targets.iter_mut().zip(&self.groups).skip(1) {
             *target = Target::Ring(group.table.ring(decision.hash), decision.hash);
         }
-        self.spread(parcel, &tag, &targets[..self.groups.len()], stock);
+        self.spread(parcel, tag, &targets[..self.groups.len()], stock);
     }
 
     /// Writes the tag and puts the packet on one outlet's ring, or behind its backlog.
     #[inline]
-    fn put(&mut self, ring: usize, mut parcel: Parcel, hash: u32, tag: &Tag, stock: &mut Stock) {
+    fn put(&mut self, ring: usize, parcel: &mut Parcel, hash: u32, tag: &Tag, stock: &mut Stock) {
         self.region.set_tag(&mut parcel.first.buffer, tag);
-        let slot = slot_of(&parcel, hash, tag);
+        let slot = slot_of(parcel, hash, tag);
+        let outlet = &mut self.outlets[ring];
+        if !parcel.rest.is_empty() || outlet.gone || self.backlogs.len(ring) != 0 {
+            return self.put_carefully(ring, parcel.take(), slot, stock);
+        }
+        match outlet.pipe.send(&mut self.ledger, parcel.first.take(), slot) {
+            Ok(()) => {
+                outlet.dirty = true;
+                outlet.counters.packets += 1;
+                outlet.counters.bytes += u64::from(slot.total);
+                if parcel.rest.capacity() > 0 {
+                    self.keep_list(std::mem::take(&mut parcel.rest)); // what a slice emptied
+                }
+            }
+            Err(buffer) => {
+                parcel.first.buffer = buffer;
+                self.queue(ring, slot, parcel.take(), stock);
+            }
+        }
+    }
+
+    /// As [`Outlets::put`], where anything is out of the ordinary: several segments, packets that wait, a consumer
+    /// that is gone.
+    #[cold]
+    fn put_carefully(&mut self, ring: usize, parcel: Parcel, slot: Slot, stock: &mut Stock) {
         let segments = 1 + parcel.rest.len() as u32;
         let outlet = &mut self.outlets[ring];
         if outlet.gone || segments > outlet.pipe.capacity() {
@@ -207,9 +237,7 @@ impl Outlets {
             outlet.counters.bytes += u64::from(slot.total);
             let Parcel { first, rest, .. } = parcel;
             fill(&mut outlet.pipe, &mut self.ledger, first.buffer, slot);
-            if rest.capacity() > 0 {
-                self.fill_rest(ring, slot, rest); // an emptied list is kept as well
-            }
+            self.fill_rest(ring, slot, rest);
         } else {
             self.queue(ring, slot, parcel, stock);
         }
@@ -559,7 +587,7 @@ fn further(first: Slot, offset: u16, len: u16, left: usize) -> Slot {
 
 /// The tag that the user's function has had in its hands: what is not the function's to say, as it is.
 #[inline]
-fn corrected(tag: Tag, parcel: &Parcel, decision: &Decision) -> Tag {
+pub(crate) fn corrected(tag: Tag, parcel: &Parcel, decision: &Decision) -> Tag {
     let (d, arrival) = (&decision.dissection, &parcel.arrival);
     let fallback = tag.flags & flags::FRAGMENT_FALLBACK;
     let mut tag = Tag {

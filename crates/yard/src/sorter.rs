@@ -137,11 +137,28 @@ impl<T> Sorter<T> {
     /// [`Sorter::settle`] for the same packet.
     #[inline]
     pub fn look<O: Observer>(&mut self, frame: &Frame<'_>, now_ns: u64, observer: &mut O) -> Verdict {
-        let verdict = self.classifier.classify_observed(frame, &mut self.memory, now_ns, observer);
-        if matches!(verdict, Verdict::Hold(_)) || !self.held.is_empty() {
-            self.carried = carried(&verdict.decision().dissection, frame.bytes);
+        let mut decision = Decision::BLANK;
+        match self.look_into(frame, now_ns, observer, &mut decision) {
+            None => Verdict::Ring(decision),
+            Some(datagram) => Verdict::Hold(Hold { datagram, fallback: decision }),
         }
-        verdict
+    }
+
+    /// As [`Sorter::look`], into `decision`: see [`Classifier::classify_into`]. While nobody
+    /// [waits](Sorter::waiting), a packet that need not wait need not be settled either.
+    #[inline]
+    pub fn look_into<O: Observer>(
+        &mut self,
+        frame: &Frame<'_>,
+        now_ns: u64,
+        observer: &mut O,
+        decision: &mut Decision,
+    ) -> Option<Datagram> {
+        let wait = self.classifier.classify_into(frame, &mut self.memory, now_ns, observer, decision);
+        if wait.is_some() || !self.held.is_empty() {
+            self.carried = carried(&decision.dissection, frame.bytes);
+        }
+        wait
     }
 
     /// The second half: `item` goes on, or waits; and so do those that waited for it or too long.

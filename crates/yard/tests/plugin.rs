@@ -120,7 +120,7 @@ fn the_header_says_what_the_rust_file_says() {
     }
     layout!(Tag "tag": hash ring stop depth outer_l3 inner_l3 inner_l4 protocol kind tunnel_id tunnel_kind hash_version
             vlan user time_ns flags wire_len len port queue card_hash stripped_vlan link);
-    layout!(Packet "packet": bytes annotation tag time_ns bytes_len len wire_len hash ring zero zero2 zero3);
+    layout!(Packet "packet": bytes annotation tag bytes_len zero);
     layout!(Verdict "verdict": kind zero ring value slice pull zero2);
     layout!(Host "host": abi size rings annotation_bytes dispatcher dispatchers table_open table_get);
     layout!(Plugin "plugin": abi size name state_version zero open close steer check control tick adopt counter);

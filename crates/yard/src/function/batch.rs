@@ -8,6 +8,7 @@ use flowyard_mem::{Region, Tag};
 use flowyard_steer::{Decision, Dissection, Flow, Table};
 use zerocopy::{Immutable, IntoBytes};
 
+use super::seat::Kept;
 use super::verdict::{RawVerdict, Verdict};
 use crate::outlets::Parcel;
 use crate::sorter::Route;
@@ -37,15 +38,11 @@ impl Default for Annotation {
 
 /// A packet by address: what a plug-in is shown of it.
 pub(crate) struct Shown {
-    pub(crate) bytes: *const [u8],
+    pub(crate) bytes: *const u8,
     /// Null if the yard has no annotations.
     pub(crate) annotation: *mut u8,
     pub(crate) tag: *mut Tag,
-    pub(crate) time_ns: u64,
-    pub(crate) len: u32,
-    pub(crate) wire_len: u32,
-    pub(crate) hash: u32,
-    pub(crate) ring: u16,
+    pub(crate) bytes_len: u32,
 }
 
 /// Private copies for regions that foreign processes may write. Plug-ins find the annotation aligned to 64.
@@ -67,6 +64,11 @@ pub struct Batch<'a> {
     pub(super) copied: bool,
     /// For a group's function, which may change nothing.
     pub(super) group: bool,
+    /// The function has had tags in its hands, to change as it likes.
+    pub(super) edited: bool,
+    /// It has seen tags by address: what it may not change is in `kept`.
+    pub(super) shown: bool,
+    pub(super) kept: &'a mut [Kept; BATCH],
 }
 
 impl Batch<'_> {
@@ -109,59 +111,82 @@ impl Batch<'_> {
             table: self.table,
             copied: self.copied,
             group: self.group,
+            edited: &mut self.edited,
         }
     }
 
     /// Calls `each` for every packet that no earlier function of the chain has decided.
     #[inline]
     pub fn each(&mut self, mut each: impl FnMut(&mut Packet<'_>)) {
-        for at in 0..self.len() {
-            if self.verdicts[at].kind == RawVerdict::BUILT_IN {
-                each(&mut self.packet(at));
+        let &mut Batch { region, table, copied, group, .. } = self;
+        for ((item, tag), verdict) in self.items.iter_mut().zip(&mut *self.tags).zip(&mut *self.verdicts) {
+            if verdict.kind == RawVerdict::BUILT_IN {
+                let (scratch, edited) = (&mut *self.scratch, &mut self.edited);
+                each(&mut Packet { region, item, tag, verdict, scratch, table, copied, group, edited });
             }
         }
     }
 
-    /// The packet at `at` by address, for functions that are not Rust. The addresses are good until the batch is
-    /// used by another method than this and [`Batch::verdicts`]; no two packets share a byte of what may be
-    /// written: annotation (as many bytes as the yard has) and tag. A group's function is given a copy of
-    /// the annotation, in `copy`.
+    /// The packets by address, for functions that are not Rust: what `write` makes of each goes to `places`. The
+    /// addresses are good until the batch is used by another method than [`Batch::verdicts`]; no two packets share a
+    /// byte of what may be written: annotation (as many bytes as the yard has) and tag. A group's function is given
+    /// copies of the annotations, in `copies`.
     ///
     /// # Panics
-    /// As [`Batch::packet`].
-    pub(crate) fn show(&mut self, at: usize, copy: &mut Annotation) -> Shown {
-        let Item { parcel, decision, .. } = &mut self.items[at];
-        let (first, arrival) = (&mut parcel.first, &parcel.arrival);
-        let annotation_bytes = self.region.geometry().annotation_bytes;
-        let annotation = if annotation_bytes == 0 {
-            std::ptr::null_mut()
-        } else if self.group {
-            self.region.read_annotation(&first.buffer, &mut copy.0);
-            copy.0.as_mut_ptr()
-        } else if self.copied {
-            self.scratch.annotation.as_mut_ptr()
-        } else {
-            match self.region.annotation_mut(&mut first.buffer) {
-                // Writing was granted this moment: from the next batch on there are copies.
-                [] => copy.0.as_mut_ptr(),
-                annotation => annotation.as_mut_ptr(),
-            }
-        };
-        let scratch = &mut self.scratch.bytes;
-        let copied_to = scratch.as_ptr();
-        let mut bytes = self.region.peek(&first.buffer, first.offset.into(), first.len.into(), scratch);
-        if std::ptr::eq(bytes.as_ptr(), copied_to) && !self.copied {
-            bytes = &[]; // as above: there is one copy for the whole batch
+    /// If `places` or `copies` has fewer than [`Batch::len`].
+    #[inline]
+    pub(crate) fn show<T>(&mut self, places: &mut [T], copies: &mut [Annotation], write: impl Fn(Shown) -> T) {
+        if !self.shown {
+            self.shown = true;
+            self.kept.iter_mut().zip(&*self.tags).for_each(|(kept, tag)| *kept = Kept::of(tag));
         }
-        Shown {
-            bytes,
-            annotation,
-            tag: &raw mut self.tags[at],
-            time_ns: arrival.time_ns,
-            len: arrival.len,
-            wire_len: arrival.wire_len,
-            hash: decision.hash,
-            ring: if self.group { self.table.ring(decision.hash) } else { decision.ring },
+        let (region, count) = (self.region, self.items.len());
+        let places = &mut places[..count];
+        // Of what is asked once a batch nothing changes within it that matters: writers are granted before packets
+        // flow, and one that is granted this moment is known from the next batch on.
+        if self.copied || self.group || region.foreign_writers() {
+            return self.show_copies(places, copies, write);
+        }
+        let annotated = region.geometry().annotation_bytes > 0;
+        for ((item, tag), place) in self.items.iter_mut().zip(&mut *self.tags).zip(places) {
+            let first = &mut item.parcel.first;
+            let (bytes_len, tag) = (u32::from(first.len), &raw mut *tag);
+            let shown = match region.places(&mut first.buffer, first.offset.into(), first.len.into()) {
+                Some((annotation, bytes)) => {
+                    let annotation = if annotated { annotation.as_ptr() } else { std::ptr::null_mut() };
+                    Shown { bytes: bytes.as_ptr(), annotation, tag, bytes_len }
+                }
+                // Never so: ports say where packets are, in buffers of this region.
+                None => {
+                    Shown { bytes: (&raw const *first).cast(), annotation: std::ptr::null_mut(), tag, bytes_len: 0 }
+                }
+            };
+            *place = write(shown);
+        }
+    }
+
+    #[cold]
+    fn show_copies<T>(&mut self, places: &mut [T], copies: &mut [Annotation], write: impl Fn(Shown) -> T) {
+        let region = self.region;
+        let copies = &mut copies[..places.len()];
+        for (((item, tag), place), copy) in self.items.iter_mut().zip(&mut *self.tags).zip(places).zip(copies) {
+            let first = &item.parcel.first;
+            let annotation = if region.geometry().annotation_bytes == 0 {
+                std::ptr::null_mut()
+            } else if self.copied && !self.group {
+                self.scratch.annotation.as_mut_ptr()
+            } else {
+                region.read_annotation(&first.buffer, &mut copy.0);
+                copy.0.as_mut_ptr()
+            };
+            let scratch = &mut self.scratch.bytes;
+            let copied_to = scratch.as_ptr();
+            let mut bytes = region.peek(&first.buffer, first.offset.into(), first.len.into(), scratch);
+            if std::ptr::eq(bytes.as_ptr(), copied_to) && !self.copied {
+                bytes = &[]; // writing was granted this moment, and there is one copy for the whole batch
+            }
+            let bytes_len = bytes.len() as u32;
+            *place = write(Shown { bytes: bytes.as_ptr(), annotation, tag: &raw mut *tag, bytes_len });
         }
     }
 
@@ -186,6 +211,7 @@ impl Batch<'_> {
 
     /// Takes over what another process says of a packet.
     pub(super) fn take_back(&mut self, at: usize, tag: Tag, verdict: RawVerdict, annotation: &[u8]) {
+        self.edited = true;
         self.tags[at] = tag;
         self.verdicts[at] = verdict;
         self.packet(at).annotation().copy_from_slice(annotation);
@@ -212,6 +238,7 @@ pub struct Packet<'a> {
     table: &'a Table,
     copied: bool,
     group: bool,
+    edited: &'a mut bool,
 }
 
 impl Packet<'_> {
@@ -270,6 +297,7 @@ impl Packet<'_> {
     /// (the second half) and hash, ring, depth and stop are written by the yard whatever stands here.
     #[inline]
     pub fn tag_mut(&mut self) -> &mut Tag {
+        *self.edited = true;
         self.tag
     }
 

@@ -16,7 +16,7 @@ use super::seat::{Seat, Sight};
 use super::{BATCH, Failure, FunctionCounts, Limits, RawVerdict, Sent, Shunts, Steer, Verdict};
 use crate::SharedFragments;
 use crate::counters::Aside;
-use crate::outlets::{MOST_GROUPS, Outlets, Parcel, Target};
+use crate::outlets::{MOST_GROUPS, Outlets, Parcel, Target, corrected};
 use crate::sorter::{HOLD_PACKETS, Route};
 
 /// How often functions' ticks are called.
@@ -57,6 +57,10 @@ pub(crate) struct Gate {
     ticked: Instant,
     /// When a first fragment was last sent by a function: its later ones follow even when that is gone.
     sent_at: Option<Instant>,
+    /// A function was here once.
+    used: bool,
+    /// Among the packets queued are fragments.
+    fragments: bool,
 }
 
 impl Gate {
@@ -72,15 +76,23 @@ impl Gate {
             seats: common.sent.iter().map(|sent| Seat::new(room, sent.clone())).collect(),
             ticked: Instant::now(),
             sent_at: None,
+            used: false,
+            fragments: false,
         }
     }
 
     /// Whether packets need not pass here: no function, and nothing left of an earlier one's doing (flows that
     /// it shunted, datagrams whose first fragments it sent).
-    pub(crate) fn is_open(&self) -> bool {
-        !self.seats.iter().any(Seat::is_taken)
-            && self.shunts.counts().0 == 0
-            && self.sent_at.is_none_or(|at| at.elapsed().as_nanos() as u64 > FragmentTable::AGE_NS)
+    fn is_open(&self) -> bool {
+        !self.used
+            || !self.seats.iter().any(Seat::is_taken)
+                && self.shunts.counts().0 == 0
+                && self.sent_at.is_none_or(|at| at.elapsed().as_nanos() as u64 > FragmentTable::AGE_NS)
+    }
+
+    /// Whether there ever was a function.
+    pub(crate) fn was_used(&self) -> bool {
+        self.used
     }
 
     /// Puts another function on a seat (0 the yard's, then one a group), and answers the old one.
@@ -91,6 +103,7 @@ impl Gate {
         limits: Limits,
     ) -> Option<Box<dyn Steer>> {
         debug_assert!(self.items.is_empty(), "at a batch boundary");
+        self.used |= new.is_some();
         self.seats.get_mut(seat).and_then(|seat| seat.replace(new, limits))
     }
 
@@ -122,7 +135,7 @@ impl Gate {
 
     /// Calls the functions' ticks if it is time.
     pub(crate) fn tick(&mut self) {
-        if self.ticked.elapsed() < TICK {
+        if !self.used || self.ticked.elapsed() < TICK {
             return;
         }
         self.ticked = Instant::now();
@@ -135,34 +148,90 @@ impl Gate {
         }
     }
 
+    /// Takes a packet that is still to be looked at, and answers where to write down what was found.
+    #[inline]
+    pub(crate) fn begin(&mut self, parcel: Parcel) -> &mut Item {
+        let at = self.items.len();
+        self.items.push(Item { parcel, decision: Decision::BLANK, route: Route::Direct });
+        &mut self.items[at]
+    }
+
+    /// Gives the packet back that came last.
+    #[cold]
+    pub(crate) fn take_back(&mut self) -> Option<Item> {
+        self.items.pop()
+    }
+
     /// Takes a packet that the sorter let go. Nothing is allocated: there is room for all it can hold.
     #[inline]
     pub(crate) fn queue(&mut self, parcel: Parcel, decision: &Decision, route: Route) {
         self.items.push(Item { parcel, decision: *decision, route });
     }
 
-    /// Shows what was queued to the functions and carries out what they say.
+    /// Shows what was queued to the functions, if there are any, and carries out what they say.
+    #[inline]
     pub(crate) fn flush(&mut self, way: &mut Way<'_>) {
         if self.items.is_empty() {
             return;
         }
         let mut items = std::mem::take(&mut self.items);
-        self.divert(&mut items, way);
+        if self.is_open() {
+            self.write_tags(&items, way);
+            self.deliver(&mut items, way);
+        } else {
+            self.ask(&mut items, way);
+        }
+        self.items = items;
+    }
+
+    #[inline]
+    fn write_tags(&mut self, items: &[Item], way: &Way<'_>) {
         self.tags.clear();
-        let tag = |item: &Item| way.outlets.tag_of(&item.parcel, &item.decision, item.route);
-        self.tags.extend(items.iter().map(tag));
+        let mut fragments = false;
+        self.tags.extend(items.iter().map(|item| {
+            fragments |= is_fragment(item);
+            way.outlets.tag_of(&item.parcel, &item.decision, item.route)
+        }));
+        self.fragments = fragments;
+    }
+
+    /// Sends all on as they are.
+    #[inline(never)]
+    fn deliver(&mut self, items: &mut Vec<Item>, way: &mut Way<'_>) {
+        for (item, tag) in items.iter_mut().zip(&self.tags) {
+            way.outlets.deliver(&mut item.parcel, &item.decision, tag, way.stock);
+        }
+        items.clear();
+    }
+
+    #[inline(never)]
+    fn ask(&mut self, items: &mut Vec<Item>, way: &mut Way<'_>) {
+        self.divert(items, way);
+        self.write_tags(items, way);
         let groups = way.outlets.groups();
         let sight = |group: usize, is| Sight { region: way.region, table: &groups[group].table, group: is };
-        self.seats[0].judge(&sight(0, false), &mut items, &mut self.tags, &mut self.scratch, tag);
+        let tag = |item: &Item| way.outlets.tag_of(&item.parcel, &item.decision, item.route);
+        self.seats[0].judge(&sight(0, false), items, &mut self.tags, &mut self.scratch, tag);
         for (group, seat) in self.seats[1..].iter_mut().enumerate().filter(|(_, seat)| seat.is_taken()) {
             self.tags_shown.clone_from(&self.tags);
-            seat.judge(&sight(group, true), &mut items, &mut self.tags_shown, &mut self.scratch, tag);
+            self.tags_shown.iter_mut().for_each(|tag| tag.ring = groups[group].table.ring(tag.hash));
+            seat.judge(&sight(group, true), items, &mut self.tags_shown, &mut self.scratch, tag);
         }
-        for (at, item) in items.drain(..).enumerate() {
-            self.carry_out(at, item, way);
+        let with_groups = self.seats[1..].iter().any(Seat::is_taken);
+        if !with_groups && !self.fragments && self.seats[0].is_silent() {
+            self.seats[0].counts.built_in += items.len() as u64;
+            if self.seats[0].edited {
+                for (tag, item) in self.tags.iter_mut().zip(&*items) {
+                    *tag = corrected(*tag, &item.parcel, &item.decision);
+                }
+            }
+            self.deliver(items, way);
+        } else {
+            for (at, item) in items.drain(..).enumerate() {
+                self.carry_out(at, item, with_groups, way);
+            }
         }
         way.memory.publish();
-        self.items = items;
         self.seats.iter_mut().for_each(Seat::hold_to_limits);
     }
 
@@ -188,13 +257,11 @@ impl Gate {
         }
     }
 
-    #[inline]
-    fn carry_out(&mut self, at: usize, item: Item, way: &mut Way<'_>) {
+    fn carry_out(&mut self, at: usize, item: Item, with_groups: bool, way: &mut Way<'_>) {
         let verdict = self.settle(at, &item, 0, way);
         let Item { mut parcel, mut decision, .. } = item;
         let mut tag = self.tags[at];
         let mut targets = [Target::Nowhere; MOST_GROUPS];
-        let with_groups = self.seats[1..].iter().any(Seat::is_taken);
         if with_groups && matches!(verdict, Verdict::BuiltIn | Verdict::Hash(_) | Verdict::Ring(_)) {
             let item = Item { parcel, decision, route: item.route };
             targets = self.targets(at, &item, verdict, way);
@@ -224,7 +291,10 @@ impl Gate {
                 }
                 way.outlets.deliver_chosen(parcel, tag, &decision, targets, way.stock);
             }
-            _ => way.outlets.deliver_tagged(parcel, &decision, tag, way.stock),
+            _ => {
+                let tag = corrected(tag, &parcel, &decision);
+                way.outlets.deliver(&mut parcel, &decision, &tag, way.stock);
+            }
         }
     }
 
@@ -289,6 +359,12 @@ impl Gate {
         }
         targets
     }
+}
+
+/// Whether others depend on where this goes, or it on where another went.
+#[inline]
+fn is_fragment(item: &Item) -> bool {
+    item.decision.dissection.is_awaiting() | item.decision.dissection.has_first_fragments()
 }
 
 fn peek<'a>(region: &'a Region, parcel: &'a Parcel, scratch: &'a mut Scratch) -> &'a [u8] {

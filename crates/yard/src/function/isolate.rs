@@ -25,6 +25,7 @@ use flowyard_steer::{Decision, Frame, LinkType, Policy, Table, dissect};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::batch::{COPY_BYTES, Item, Scratch};
+use super::seat::Kept;
 use super::{BATCH, Batch, Failure, Function, FunctionError, RawVerdict, Steer, Surroundings};
 use crate::outlets::{Parcel, Segment};
 use crate::sorter::Route;
@@ -398,6 +399,7 @@ struct Bench {
     tags: Vec<Tag>,
     verdicts: Vec<RawVerdict>,
     scratch: Box<Scratch>,
+    kept: [Kept; BATCH],
     table: Table,
     policy: Policy,
 }
@@ -413,6 +415,7 @@ impl Bench {
             tags: vec![Tag::default(); BATCH],
             verdicts: vec![RawVerdict::default(); BATCH],
             scratch: Box::new(Scratch { bytes: [0; COPY_BYTES], annotation: [0; 256] }),
+            kept: [Kept::default(); BATCH],
             table: Table::even(surroundings.rings)?,
             policy: Policy::default(),
         })
@@ -451,6 +454,9 @@ impl Bench {
                 table: &self.table,
                 copied: false,
                 group: false,
+                edited: false,
+                shown: false,
+                kept: &mut self.kept,
             });
             out.clear();
             out.extend_from_slice(&u32::from(said.is_err()).to_le_bytes());

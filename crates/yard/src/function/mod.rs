@@ -51,7 +51,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use batch::{Annotation, Shown};
+pub(crate) use batch::{Annotation, Item, Shown};
 pub use batch::{BATCH, Batch, Packet};
 pub use chain::Chain;
 pub use counts::{Failure, FunctionCounts};

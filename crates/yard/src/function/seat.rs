@@ -20,6 +20,10 @@ pub(crate) struct Seat {
     /// Where the function sent first fragments.
     pub(super) sent: Sent,
     pub(super) counts: FunctionCounts,
+    /// The function may have changed tags in the last round.
+    pub(super) edited: bool,
+    /// What of the tags of a batch is not the function's to change.
+    kept: [Kept; BATCH],
     failed: bool,
     failed_in_row: u32,
     clock: quanta::Clock,
@@ -40,6 +44,32 @@ pub(crate) fn close(function: Option<Box<dyn Steer>>) {
 impl std::ops::Drop for Seat {
     fn drop(&mut self) {
         close(self.function.take());
+    }
+}
+
+/// The words of a tag that the yard writes, whatever a function did to them: hash, ring, stop and depth; hash version
+/// and so on; and all that the port knows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Kept {
+    first: u64,
+    hash_version: u8,
+    port: [u64; 4],
+}
+
+impl Kept {
+    #[inline]
+    pub(super) fn of(tag: &Tag) -> Kept {
+        let [first, .., a, b, c, d]: [u64; 8] = zerocopy::transmute!(*tag);
+        Kept { first, hash_version: tag.hash_version, port: [a, b, c, d] }
+    }
+
+    #[inline]
+    fn put_back(&self, tag: &mut Tag) {
+        let [_, x, y, z, ..]: [u64; 8] = zerocopy::transmute!(*tag);
+        let [a, b, c, d] = self.port;
+        let words = [self.first, x, y, z, a, b, c, d];
+        *tag = zerocopy::transmute!(words);
+        tag.hash_version = self.hash_version;
     }
 }
 
@@ -64,6 +94,8 @@ impl Seat {
             verdicts: Vec::with_capacity(room),
             sent,
             counts: FunctionCounts::default(),
+            edited: false,
+            kept: [Kept::default(); BATCH],
             failed: false,
             failed_in_row: 0,
             clock: quanta::Clock::new(),
@@ -146,6 +178,13 @@ impl Seat {
         self.hold_to_limits();
     }
 
+    /// Whether the function said nothing of any packet of the last round.
+    #[inline]
+    pub(super) fn is_silent(&self) -> bool {
+        let word = |verdict: &RawVerdict| -> [u64; 2] { zerocopy::transmute!(*verdict) };
+        self.verdicts.iter().map(word).fold(0, |all, [a, b]| all | a | b) == 0
+    }
+
     /// Asks the function about all of `items`, in batches; its verdicts are in `verdicts` afterwards. Where
     /// a call fails the verdict is the built-in one, and `restore` puts the tag right.
     pub(super) fn judge(
@@ -158,6 +197,7 @@ impl Seat {
     ) {
         self.verdicts.clear();
         self.verdicts.resize(items.len(), RawVerdict::default());
+        self.edited = false;
         if !self.is_taken() {
             return;
         }
@@ -198,6 +238,9 @@ impl Seat {
             table: sight.table,
             copied,
             group: sight.group,
+            edited: false,
+            kept: &mut self.kept,
+            shown: false,
         };
         let watching = self.watched > 0;
         if watching {
@@ -205,12 +248,14 @@ impl Seat {
         }
         let began = self.clock.raw();
         let said = catch_unwind(AssertUnwindSafe(|| function.steer(&mut batch)));
+        let (edited, shown) = (batch.edited, batch.shown);
         let took = self.clock.raw().saturating_sub(began);
         let failure = match said {
             Ok(Err(failure)) => Some(failure),
             Err(_) => Some(Failure::Panicked),
             Ok(Ok(())) => (took > self.budget && self.own_doing()).then_some(Failure::OverBudget),
         };
+        self.edited |= edited;
         self.watched -= u32::from(watching);
         if let Some(failure) = failure {
             self.failed = true;
@@ -219,7 +264,12 @@ impl Seat {
             for (tag, item) in tags[range].iter_mut().zip(&*items) {
                 *tag = restore(item);
             }
-        } else if copied && !sight.group {
+            return;
+        }
+        if shown {
+            tags[range].iter_mut().zip(&self.kept).for_each(|(tag, kept)| kept.put_back(tag));
+        }
+        if copied && !sight.group {
             sight.region.set_annotation(&mut items[0].parcel.first.buffer, &scratch.annotation[..annotation_bytes]);
         }
     }

@@ -59,15 +59,8 @@ impl Instance {
             bytes: std::ptr::null(),
             annotation: std::ptr::null_mut(),
             tag: std::ptr::null_mut(),
-            time_ns: 0,
             bytes_len: 0,
-            len: 0,
-            wire_len: 0,
-            hash: 0,
-            ring: 0,
             zero: 0,
-            zero2: 0,
-            zero3: 0,
         };
         Ok(Instance {
             state,
@@ -95,29 +88,15 @@ fn words(said: &[u8]) -> String {
     if text.is_empty() { "the plug-in does not say why".into() } else { text.into_owned() }
 }
 
-fn packet(shown: Shown) -> abi::Packet {
-    abi::Packet {
-        bytes: shown.bytes.cast(),
-        annotation: shown.annotation,
-        tag: shown.tag.cast(),
-        time_ns: shown.time_ns,
-        bytes_len: shown.bytes.len() as u32,
-        len: shown.len,
-        wire_len: shown.wire_len,
-        hash: shown.hash,
-        ring: shown.ring,
-        zero: 0,
-        zero2: 0,
-        zero3: 0,
-    }
+#[inline(always)]
+fn packet(Shown { bytes, annotation, tag, bytes_len }: Shown) -> abi::Packet {
+    abi::Packet { bytes, annotation, tag: tag.cast(), bytes_len, zero: 0 }
 }
 
 impl Steer for Instance {
     fn steer(&mut self, batch: &mut Batch<'_>) -> Result<(), Failure> {
         let count = batch.len();
-        for (at, (place, copy)) in self.packets[..count].iter_mut().zip(&mut self.copies).enumerate() {
-            *place = packet(batch.show(at, copy));
-        }
+        batch.show(&mut self.packets, &mut self.copies, packet);
         let verdicts = batch.verdicts().as_mut_ptr().cast();
         // SAFETY: `count` packets were just filled in, and there are as many verdicts. What they point to is
         // this batch's alone, each to other bytes, until it is used again (`Batch::show`): after the call.

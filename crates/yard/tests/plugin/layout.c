@@ -15,9 +15,7 @@ int main(void)
     AT(tag, hash_version), AT(tag, vlan), AT(tag, user), AT(tag, time_ns), AT(tag, flags), AT(tag, wire_len);
     AT(tag, len), AT(tag, port), AT(tag, queue), AT(tag, card_hash), AT(tag, stripped_vlan), AT(tag, link);
     SIZE(packet);
-    AT(packet, bytes), AT(packet, annotation), AT(packet, tag), AT(packet, time_ns), AT(packet, bytes_len);
-    AT(packet, len), AT(packet, wire_len), AT(packet, hash), AT(packet, ring), AT(packet, zero);
-    AT(packet, zero2), AT(packet, zero3);
+    AT(packet, bytes), AT(packet, annotation), AT(packet, tag), AT(packet, bytes_len), AT(packet, zero);
     SIZE(verdict);
     AT(verdict, kind), AT(verdict, zero), AT(verdict, ring), AT(verdict, value), AT(verdict, slice);
     AT(verdict, pull), AT(verdict, zero2);
