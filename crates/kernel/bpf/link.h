@@ -14,14 +14,17 @@ static __always_inline int ethertype(__u16 type)
 	case 0x8100: case 0x9100: case 0x9200: case 0x9300: case 0x88a8: return VLAN;
 	case 0x8847: case 0x8848: return MPLS;
 	case 0x8864: return PPPOE;
-	case 0x8863: return STOP(CONTROL);              /* PPPoE discovery */
+	case 0x8863: return STOP(CONTROL); /* PPPoE discovery */
 	case 0x880b: return PPP;
 	case 0x6558: return ETH;
-	case 0x0806: case 0x8035: return STOP(NOT_IP);  /* ARP, RARP */
-	case 0x8903: case 0x8909: case 0x8926: case 0x893f: /* FabricPath, Cisco metadata, VN-tag, E-tag */
-	case 0x88e5: case 0x88e7: case 0x894f: case 0x22f3: /* MACsec, 802.1ah, NSH, TRILL */
-	case 0x6559:                                    /* Frame Relay */
-	case 0:                                         /* no type at all */
+	case 0x0806: case 0x8035: return STOP(NOT_IP); /* ARP, RARP */
+	case 0x8903: return FABRIC_PATH;
+	case 0x8909: return CISCO_METADATA;
+	case 0x8926: return VN_TAG;
+	case 0x893f: return E_TAG;
+	case 0x88e5: return MACSEC;
+	case 0x88e7: return BACKBONE;
+	case 0x894f: case 0x22f3: case 0x6559: case 0: /* NSH, TRILL, Frame Relay; no type at all */
 		return MARK(FLOWYARD_MARK_PROTOCOL);
 	default: return STOP(UNKNOWN_ETHERTYPE);
 	}

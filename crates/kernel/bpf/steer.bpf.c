@@ -4,7 +4,7 @@
 // for each (queue, ring).
 //
 //   walk.h      where a walk stands, what it found, what steps do
-//   link.h ip.h tunnel.h   one step a protocol
+//   link.h tags.h ip.h tunnel.h   one step a protocol
 //   fragment.h  where first fragments went
 //   hash.h      the default hash, version 1
 //   flowyard.bpf.h  what a user's program shares with this one
@@ -16,6 +16,7 @@
 // Every answer is that of user space, or none: what could differ is marked, with a reason, and goes to the
 // socket behind those of the rings, where user space decides.
 
+#include "tags.h"
 #include "tunnel.h"
 #include "fragment.h"
 #include "hash.h"
@@ -60,6 +61,9 @@ static __always_inline int step(struct xdp_md *ctx, struct walk *w, int layer)
 	case CONTROL_WORD: return step_control_word(w);
 	case PPPOE: return step_pppoe(ctx, w);
 	case PPP: return step_ppp(ctx, w);
+	case MACSEC: return step_macsec(ctx, w);
+	case CISCO_METADATA: return step_cisco_metadata(ctx, w);
+	case VN_TAG: case E_TAG: case BACKBONE: case FABRIC_PATH: return step_tag(ctx, w, layer);
 	case IPV4: return step_ipv4(ctx, w);
 	case IPV6: return step_ipv6(ctx, w);
 	case EXTENSION: return step_extension(ctx, w);
