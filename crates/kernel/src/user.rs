@@ -122,8 +122,9 @@ impl KernelSteer {
             why,
             remedy: "build it as the sample's makefile does: clang -O2 -g -target bpf".into(),
         };
-        // Copied, for its alignment.
-        let mut ebpf = loader.load(&object.to_vec()).map_err(|e| not_ebpf(format!("cannot be used: {e}")))?;
+        // For its alignment.
+        let object = object.to_vec();
+        let mut ebpf = loader.load(&object).map_err(|e| not_ebpf(format!("cannot be used: {e}")))?;
         drop(names);
         let wanted = if slots.several_buffers { "_several" } else { "_one" };
         let all: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();

@@ -23,7 +23,9 @@ fn same(kernel: &KernelSteer, classifier: &Classifier, frame: &[u8], what: &str)
     let run = kernel.run(frame).unwrap_or_else(|e| panic!("{what}: {e}"));
     match (run.answer, expected) {
         (Some(Answer::Marked(mark, _)), _) => return Some(mark),
-        (Some(Answer::Ring(tag)), Verdict::Ring(decision)) => assert_eq!(tag, head_of(&decision), "{what}: {frame:02x?}"),
+        (Some(Answer::Ring(tag)), Verdict::Ring(decision)) => {
+            assert_eq!(tag, head_of(&decision), "{what}: {frame:02x?}")
+        }
         (answer, expected) => panic!("{what}: {answer:?}, {expected:?}: {frame:02x?}"),
     }
     None

@@ -10,7 +10,7 @@ use common::{classifier, classify, head_of, load, memory};
 use flowyard_kernel::{Answer, KernelSteer, Mark};
 use flowyard_port::capture::CaptureReader;
 use flowyard_port::traffic::{Carrier, Mix, MixOptions};
-use flowyard_steer::{Classifier, FragmentMemory, FragmentTable, Frame, LinkType, Verdict};
+use flowyard_steer::{FragmentTable, Frame, LinkType, Verdict};
 use flowyard_testkit::net::skipped;
 use flowyard_testkit::require_root;
 
@@ -61,8 +61,19 @@ impl Tally {
     fn check(&self, what: &str) {
         let share = |n: u64| n as f64 * 100.0 / self.frames.max(1) as f64;
         let by: Vec<String> = self.marked.iter().map(|(name, n)| format!("{name} {n} ({:.2} %)", share(*n))).collect();
-        println!("{what}: {} frames, {} marked ({:.2} %): {}", self.frames, self.marked(), share(self.marked()), by.join(", "));
-        assert!(self.wrong.is_empty(), "{what}: {} wrong, e.g.\n{}", self.wrong.len(), self.wrong[..self.wrong.len().min(10)].join("\n"));
+        println!(
+            "{what}: {} frames, {} marked ({:.2} %): {}",
+            self.frames,
+            self.marked(),
+            share(self.marked()),
+            by.join(", ")
+        );
+        assert!(
+            self.wrong.is_empty(),
+            "{what}: {} wrong, e.g.\n{}",
+            self.wrong.len(),
+            self.wrong[..self.wrong.len().min(10)].join("\n")
+        );
     }
 }
 
@@ -143,35 +154,20 @@ fn captures_come_out_right_with_the_slow_path() {
             }
             frames_seen += 1;
             let expected = classify(&classifier, &mut memory, frame);
-            let verdict = decide(&kernel, &classifier, &mut fragments, frame, &mut finished);
-            match (verdict, &expected) {
-                (Ok(tag), Verdict::Ring(decision)) => {
-                    assert_eq!(tag, head_of(decision), "{name} frame {}", number + 1);
+            let place = format!("{name} frame {}", number + 1);
+            match (kernel.run(frame).unwrap_or_else(|e| panic!("{place}: {e}")).answer, &expected) {
+                (Some(Answer::Ring(tag)), Verdict::Ring(decision)) => assert_eq!(tag, head_of(decision), "{place}"),
+                (Some(Answer::Marked(..)), expected) => {
+                    finished += 1;
+                    let frame = Frame::new(frame, LinkType::ETHERNET);
+                    assert_eq!(classifier.classify(&frame, &mut fragments, 0), *expected, "{place}");
                 }
-                (Err(verdict), expected) => assert_eq!(verdict, *expected, "{name} frame {}", number + 1),
-                (ok, expected) => panic!("{name} frame {}: {ok:?}, {expected:?}", number + 1),
+                (answer, expected) => panic!("{place}: {answer:?}, {expected:?}"),
             }
         }
     });
     if found {
         println!("{frames_seen} frames, {finished} of them by the slow path");
-    }
-}
-
-/// What kernel and slow path say together.
-fn decide(
-    kernel: &KernelSteer,
-    classifier: &Classifier,
-    memory: &mut impl FragmentMemory,
-    frame: &[u8],
-    finished: &mut u64,
-) -> Result<flowyard_mem::Tag, Verdict> {
-    match kernel.run(frame).unwrap_or_else(|e| panic!("{e}")).answer {
-        Some(Answer::Ring(tag)) => Ok(tag),
-        _ => {
-            *finished += 1;
-            Err(classifier.classify(&Frame::new(frame, LinkType::ETHERNET), memory, 0))
-        }
     }
 }
 
@@ -215,7 +211,8 @@ fn frames_cut_anywhere_have_the_answer_of_user_space() {
             for cut in 14..=len {
                 // Without memory, so that cutting a first fragment shorter changes nothing for the next.
                 let expected = classify(&classifier, &mut FragmentTable::new(8, 0), &bytes[..cut]);
-                tally.compare(&kernel, &expected, &bytes[..cut], || format!("{} {number} cut to {cut}", carrier.name()));
+                tally
+                    .compare(&kernel, &expected, &bytes[..cut], || format!("{} {number} cut to {cut}", carrier.name()));
             }
         }
     }

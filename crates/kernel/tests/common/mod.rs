@@ -4,9 +4,7 @@
 
 use flowyard_kernel::{KernelSteer, Setup};
 use flowyard_mem::{NO_OFFSET, Tag};
-use flowyard_steer::{
-    Classifier, Decision, FlowHash, FragmentTable, Frame, LinkType, Policy, Table, Verdict,
-};
+use flowyard_steer::{Classifier, Decision, FlowHash, FragmentTable, Frame, LinkType, Policy, Table, Verdict};
 
 /// A seed that is not symmetric in its halves.
 pub const SEED: u64 = 0x0123_4567_89ab_cdef;
