@@ -18,8 +18,8 @@
  *   static __always_inline int mine(struct xdp_md *ctx) { ... }
  *   FLOWYARD_PROGRAM(mine)
  *
- * In AFTER, the tag head lies right before the packet: `flowyard_tag(ctx)`. You may change its `user`, its
- * `hash`, and by `flowyard_to_ring` where it goes. A packet that the program in the kernel could not decide
+ * In AFTER, the tag head lies right before the packet: `flowyard_tag(ctx)`. You may change its `user`, by
+ * `flowyard_set_hash` its hash, and by `flowyard_to_ring` where it goes. A packet that the program in the kernel could not decide
  * is marked (`flowyard_is_marked`): leave it so, and user space decides; or choose a ring yourself. In
  * BEFORE there is no head yet; `flowyard_make_tag` makes one, whose `user` STEER keeps.
  *
@@ -143,21 +143,24 @@ static __always_inline int flowyard_go_on(struct xdp_md *ctx, enum flowyard_slot
 	return XDP_ABORTED; /* not reached while Flowyard runs */
 }
 
-/* The tag head before the packet; NULL if there is none. Look again after bpf_xdp_adjust_*(). */
+/* The tag head right before the packet; NULL if there is none. Look again after bpf_xdp_adjust_*(). */
 static __always_inline struct flowyard_tag *flowyard_tag(struct xdp_md *ctx)
 {
 	void *head = (void *)(long)ctx->data_meta;
 	void *packet = (void *)(long)ctx->data;
 
-	return head + sizeof(struct flowyard_tag) > packet ? (void *)0 : head;
+	if (head + sizeof(struct flowyard_tag) > packet || packet - head != sizeof(struct flowyard_tag))
+		return (void *)0;
+	return head;
 }
 
-/* A tag head where there is none yet, all zero; NULL if the driver has no room. */
+/* A tag head, all zero, in the place of whatever lies before the packet; NULL if the driver has no room. */
 static __always_inline struct flowyard_tag *flowyard_make_tag(struct xdp_md *ctx)
 {
+	long before = (long)ctx->data - (long)ctx->data_meta;
 	struct flowyard_tag *tag;
 
-	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*tag)))
+	if (bpf_xdp_adjust_meta(ctx, (int)before - (int)sizeof(*tag)))
 		return 0;
 	tag = flowyard_tag(ctx);
 	if (tag)
@@ -168,6 +171,13 @@ static __always_inline struct flowyard_tag *flowyard_make_tag(struct xdp_md *ctx
 static __always_inline int flowyard_is_marked(const struct flowyard_tag *tag)
 {
 	return tag->kind & FLOWYARD_MARKED;
+}
+
+/* Gives the packet a hash of your own, by which its ring was or was not chosen. */
+static __always_inline void flowyard_set_hash(struct flowyard_tag *tag, __u32 hash)
+{
+	tag->hash = hash;
+	tag->hash_version = 0;
 }
 
 /* Sends the packet to this ring, whatever Flowyard says. A ring that is none is no socket: the fallback. */

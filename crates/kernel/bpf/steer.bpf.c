@@ -235,7 +235,7 @@ static __always_inline int steer(struct xdp_md *ctx, int several)
 	tag = flowyard_tag(ctx);
 	if (tag)
 		user = tag->user;
-	else if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*tag)) || !(tag = flowyard_tag(ctx))) {
+	else if (!(tag = flowyard_make_tag(ctx))) {
 		counts->of[FLOWYARD_NO_ROOM]++;
 		return fallback;
 	}

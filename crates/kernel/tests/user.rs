@@ -124,11 +124,16 @@ fn a_program_before_steering_may_mark_the_tag_or_take_the_packet() {
                 return flowyard_go_on(ctx, FLOWYARD_STEER);";
     install(&kernel, UserSlot::Before, "mark", &compile(mark));
     assert_eq!(tag(&kernel, &frame(None)), flowyard_mem::Tag { user: 42, ..plain });
+    // Metadata of another length than a head makes way for it.
+    let longer = "if (bpf_xdp_adjust_meta(ctx, -64)) return XDP_ABORTED;\n\
+                  return flowyard_go_on(ctx, FLOWYARD_STEER);";
+    install(&kernel, UserSlot::Before, "longer", &compile(longer));
+    assert_eq!(tag(&kernel, &frame(None)), plain);
     install(&kernel, UserSlot::Before, "pass", &compile("(void)ctx; return XDP_PASS;"));
     let run = kernel.run(&frame(None)).expect("it runs");
     assert_eq!((run.action, run.answer), (Action::Pass, None));
     let counts = kernel.counts(0).expect("counters");
-    assert_eq!((counts.seen, counts.steered, counts.by_user(), counts.verdicts), (3, 2, 1, [0; 5]));
+    assert_eq!((counts.seen, counts.steered, counts.by_user(), counts.verdicts), (4, 3, 1, [0; 5]));
 }
 
 /// A marked packet keeps its mark, and what the user wrote, unless the user decides.
@@ -212,7 +217,7 @@ fn programs_change_places_under_load_without_a_gap() {
         compile(&format!(
             "struct flowyard_tag *tag = flowyard_tag(ctx);\n\
              if (!tag) return flowyard_verdict(ctx, XDP_ABORTED);\n\
-             tag->user = {version}; tag->hash = {version}u * 1000; flowyard_to_ring(tag, {version} * 7);\n\
+             tag->user = {version}; flowyard_set_hash(tag, {version} * 1000); flowyard_to_ring(tag, {version} * 7);\n\
              return flowyard_go_on(ctx, FLOWYARD_DELIVER);"
         ))
     };
