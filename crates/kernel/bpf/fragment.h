@@ -4,7 +4,8 @@
  * the processors share, and user space with them: it takes part where a packet was marked.
  *
  * Two processors at pieces of one datagram may count one of them late, never lose the datagram: an
- * identifier that is reused within the age may then be followed once too often.
+ * identifier that is reused within the age may then be followed once too often. An entry that the map
+ * gives to another datagram while it is being read is told by `check`: the packet is marked then.
  */
 #ifndef FLOWYARD_FRAGMENT_H
 #define FLOWYARD_FRAGMENT_H
@@ -31,10 +32,10 @@ struct piece {
 struct first {
 	__u64 used_ns;
 	__u64 seen_bytes;
+	__u32 check;       /* of the datagram; before `hash`, so that it is written before */
 	__u32 total_bytes; /* 0: its last piece has not gone by */
 	__u32 hash;
 	__u32 newest; /* a struct piece */
-	__u32 zero;
 };
 
 /* The loader may size it. */
@@ -87,6 +88,19 @@ static __always_inline int read_datagram(struct xdp_md *ctx, __u32 l3, __u32 fra
 	return 1;
 }
 
+/* A number that tells datagrams apart. */
+static __always_inline __u32 check_of(const struct datagram *of)
+{
+	__u32 x = of->id ^ (of->family << 8 | of->proto);
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		x = (x << 5 | x >> 27) ^ bpf_ntohl(of->src[i]);
+		x = (x << 5 | x >> 27) ^ bpf_ntohl(of->dst[i]);
+	}
+	return x;
+}
+
 /* The first fragment of the datagram at these places went by `hash`. */
 __attribute__((noinline)) int learn(struct xdp_md *ctx, __u32 l3, __u32 frag, __u32 hash)
 {
@@ -97,6 +111,7 @@ __attribute__((noinline)) int learn(struct xdp_md *ctx, __u32 l3, __u32 frag, __
 	if (!read_datagram(ctx, l3, frag, &of, &piece))
 		return 0;
 	first.used_ns = bpf_ktime_get_ns();
+	first.check = check_of(&of);
 	first.hash = hash;
 	first.seen_bytes = piece.len;
 	first.newest = (__u32)piece.offset_last << 16 | piece.len;
@@ -122,7 +137,7 @@ __attribute__((noinline)) __s64 recall(struct xdp_md *ctx, __u32 l3, __u32 frag)
 	struct first *first;
 	struct datagram of;
 	struct piece piece;
-	__u32 newest;
+	__u32 newest, hash;
 
 	if (!read_datagram(ctx, l3, frag, &of, &piece))
 		return -1;
@@ -140,7 +155,8 @@ __attribute__((noinline)) __s64 recall(struct xdp_md *ctx, __u32 l3, __u32 frag)
 			first->total_bytes = (piece.offset_last & 0xfff8) + piece.len;
 	}
 	first->used_ns = now;
-	return first->hash;
+	hash = *(volatile __u32 *)&first->hash;
+	return *(volatile __u32 *)&first->check == check_of(&of) ? (__s64)hash : -1;
 }
 
 #endif

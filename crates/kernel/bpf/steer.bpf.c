@@ -114,16 +114,22 @@ static __always_inline __s64 hash_of(struct xdp_md *ctx, const struct level *key
 	switch (key->family) {
 	case 4:
 		h = bytes_at(ctx, key->l3, 20);
-		return h ? hash_short((__u64)be32(h + 12) << 16 | sport, (__u64)be32(h + 16) << 16 | dport,
-				      key->proto | 4 << 8) : -1;
+		if (h)
+			return hash_short((__u64)be32(h + 12) << 16 | sport, (__u64)be32(h + 16) << 16 | dport,
+					  key->proto | 4 << 8);
+		break;
 	case 6:
 		h = bytes_at(ctx, key->l3, 40);
-		return h ? hash_v6(h + 8, sport, dport, key->proto | 6 << 8) : -1;
+		if (h)
+			return hash_v6(h + 8, sport, dport, key->proto | 6 << 8);
+		break;
 	default:
 		h = bytes_at(ctx, 0, 14);
-		return h ? hash_short((__u64)be32(h + 6) << 16 | be16(h + 10), (__u64)be32(h) << 16 | be16(h + 4),
-				      2 << 8) : -1;
+		if (h)
+			return hash_short((__u64)be32(h + 6) << 16 | be16(h + 10), (__u64)be32(h) << 16 | be16(h + 4),
+					  2 << 8);
 	}
+	return -1;
 }
 
 // What the walk came to: fills all of `tag` but `user`. Never reads bytes that are not there.

@@ -7,7 +7,8 @@ use crate::KernelError;
 
 /// `struct datagram` of bpf/fragment.h.
 const KEY_BYTES: usize = 40;
-/// `struct first` of bpf/fragment.h, in words of 64 bits: time, bytes seen, total and hash, newest.
+/// `struct first` of bpf/fragment.h, in words of 64 bits: time, bytes seen, check and total, hash and
+/// newest piece.
 const VALUE_WORDS: usize = 4;
 
 type Key = [u8; KEY_BYTES];
@@ -28,6 +29,7 @@ pub struct Fragments {
 struct First {
     used_ns: u64,
     seen_bytes: u64,
+    check: u32,
     total_bytes: u32,
     hash: u32,
     newest: u32,
@@ -35,13 +37,13 @@ struct First {
 
 impl First {
     fn read(value: Value) -> First {
-        let [used_ns, seen_bytes, words, newest] = value;
-        let ([total_bytes, hash], [newest, _]) = (halves(words), halves(newest));
-        First { used_ns, seen_bytes, total_bytes, hash, newest }
+        let [used_ns, seen_bytes, third, fourth] = value;
+        let ([check, total_bytes], [hash, newest]) = (halves(third), halves(fourth));
+        First { used_ns, seen_bytes, check, total_bytes, hash, newest }
     }
 
     fn write(self) -> Value {
-        [self.used_ns, self.seen_bytes, join(self.total_bytes, self.hash), join(self.newest, 0)]
+        [self.used_ns, self.seen_bytes, join(self.check, self.total_bytes), join(self.hash, self.newest)]
     }
 }
 
@@ -105,12 +107,8 @@ impl Fragments {
 fn key(datagram: &Datagram) -> Key {
     let [src, dst] = datagram.addresses();
     let mut key = [0; KEY_BYTES];
-    let family = match datagram.family() {
-        Family::None => 0,
-        Family::V4 => 4,
-        Family::V6 => 6,
-    };
-    let parts = src.into_iter().chain(dst).chain(datagram.id().to_ne_bytes()).chain([family, datagram.proto()]);
+    let parts =
+        src.into_iter().chain(dst).chain(datagram.id().to_ne_bytes()).chain([family(datagram), datagram.proto()]);
     for (to, from) in key.iter_mut().zip(parts) {
         *to = from;
     }
@@ -123,6 +121,24 @@ fn piece(datagram: &Datagram) -> u32 {
     (u32::from(piece.offset_bytes) | u32::from(piece.last)) << 16 | u32::from(piece.len_bytes)
 }
 
+/// `check_of` of bpf/fragment.h.
+fn check(datagram: &Datagram) -> u32 {
+    let [src, dst] = datagram.addresses();
+    let words =
+        |address: [u8; 16]| address.as_chunks().0.iter().map(|word| u32::from_be_bytes(*word)).collect::<Vec<_>>();
+    let start = datagram.id() ^ (u32::from(family(datagram)) << 8 | u32::from(datagram.proto()));
+    let pairs = words(src).into_iter().zip(words(dst));
+    pairs.fold(start, |x, (src, dst)| (x.rotate_left(5) ^ src).rotate_left(5) ^ dst)
+}
+
+fn family(datagram: &Datagram) -> u8 {
+    match datagram.family() {
+        Family::None => 0,
+        Family::V4 => 4,
+        Family::V6 => 6,
+    }
+}
+
 fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
@@ -131,8 +147,8 @@ fn monotonic_ns() -> u64 {
 impl FragmentMemory for Fragments {
     fn learn(&mut self, datagram: &Datagram, hash: u32, _: u64) {
         let seen_bytes = datagram.piece().len_bytes.into();
-        let newest = piece(datagram);
-        self.store(datagram, First { used_ns: monotonic_ns(), seen_bytes, total_bytes: 0, hash, newest });
+        let (check, newest) = (check(datagram), piece(datagram));
+        self.store(datagram, First { used_ns: monotonic_ns(), seen_bytes, check, total_bytes: 0, hash, newest });
     }
 
     fn recall(&mut self, datagram: &Datagram, _: u64) -> Option<u32> {
@@ -164,11 +180,11 @@ mod tests {
 
     #[test]
     fn values_lie_as_the_program_lays_them() {
-        let first = First { used_ns: 1, seen_bytes: 2, total_bytes: 3, hash: 4, newest: 5 };
+        let first = First { used_ns: 1, seen_bytes: 2, check: 3, total_bytes: 4, hash: 5, newest: 6 };
         let bytes: Vec<u8> = first.write().iter().flat_map(|word| word.to_ne_bytes()).collect();
         let words: Vec<u32> =
             bytes.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().expect("four bytes"))).collect();
-        assert_eq!(words[4..], [3, 4, 5, 0]);
+        assert_eq!(words[4..], [3, 4, 5, 6]);
         assert_eq!(First::read(first.write()), first);
     }
 }

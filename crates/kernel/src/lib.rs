@@ -16,7 +16,9 @@
 //! ([`KernelSteer::prepare`]), then put in place by one write ([`KernelSteer::install`]): each packet goes
 //! through exactly one of the old and the new.
 //!
-//! Cost, one packet: some 125 ns; the tail calls between the programs cannot be measured.
+//! Cost, one packet, by BPF_PROG_TEST_RUN repeated a million times (Linux 6.18, two virtual cores; the frame of
+//! it alone is 35 ns): 110 to 160 ns for TCP over IPv4 or IPv6, 175 for GTP-U, 190 to 270 for VXLAN in a VLAN,
+//! 430 for a first fragment.
 //!
 //! ```no_run
 //! use flowyard_kernel::{Answer, KernelSteer, Setup};

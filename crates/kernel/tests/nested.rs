@@ -182,6 +182,43 @@ fn what_is_marked_is_forgotten() {
     assert!(kernel.fragments().expect("the memory of fragments").is_empty());
 }
 
+/// Kernel and user space have one memory: either follows what the other has sent on.
+#[test]
+fn either_follows_what_the_other_sent_on() {
+    require_root!();
+    let classifier = classifier(64);
+    let kernel = load(&classifier, false);
+    let mut fragments = kernel.fragments().expect("the memory of fragments");
+    let (a, b) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+    let four = |id: u16, word: u16, bytes: &[u8]| eth(0x0800, &ipv4_piece(a, b, 17, id, word, bytes));
+    let six = |id: u16, word: u16, bytes: &[u8]| {
+        eth(0x86dd, &ipv6([0xfd; 16], [0xfe; 16], 44, &frag6(17, word, id.into(), bytes)))
+    };
+    // LISP is not read by the program; what is behind its port here is none, so the ports make the key.
+    for (port, id) in [(4341, 1), (9, 2)] {
+        let begin = udp(1000, port, &[1; 8]);
+        let end = [2; 8];
+        for (first, later) in [(four(id, 0x2000, &begin), four(id, 2, &end)), (six(id, 1, &begin), six(id, 16, &end))] {
+            let mut user = |frame: &[u8]| {
+                let frame = flowyard_steer::Frame::new(frame, flowyard_steer::LinkType::ETHERNET);
+                match classifier.classify(&frame, &mut fragments, 0) {
+                    Verdict::Ring(decision) => decision.hash,
+                    Verdict::Hold(hold) => panic!("{hold:?}"),
+                }
+            };
+            let kernels = |frame: &[u8]| match kernel.run(frame).expect("it runs").answer {
+                Some(Answer::Ring(tag)) => Some(tag.hash),
+                _ => None,
+            };
+            let sent = kernels(&first);
+            assert_eq!(sent.is_none(), port == 4341);
+            let hash = sent.unwrap_or_else(|| user(&first));
+            assert_eq!((kernels(&later), user(&later)), (Some(hash), hash));
+        }
+    }
+    assert_eq!(fragments.len(), 4);
+}
+
 /// Bounds of the program: headers too many, too far, beyond the first buffer. All marked, none wrong.
 #[test]
 fn what_is_beyond_its_bounds_is_marked() {

@@ -125,9 +125,9 @@ fn a_program_before_steering_may_mark_the_tag_or_take_the_packet() {
     install(&kernel, UserSlot::Before, "mark", &compile(mark));
     assert_eq!(tag(&kernel, &frame(None)), flowyard_mem::Tag { user: 42, ..plain });
     // Metadata of another length than a head makes way for it.
-    let longer = "if (bpf_xdp_adjust_meta(ctx, -64)) return XDP_ABORTED;\n\
+    let shorter = "if (bpf_xdp_adjust_meta(ctx, -16)) return XDP_ABORTED;\n\
                   return flowyard_go_on(ctx, FLOWYARD_STEER);";
-    install(&kernel, UserSlot::Before, "longer", &compile(longer));
+    install(&kernel, UserSlot::Before, "shorter", &compile(shorter));
     assert_eq!(tag(&kernel, &frame(None)), plain);
     install(&kernel, UserSlot::Before, "pass", &compile("(void)ctx; return XDP_PASS;"));
     let run = kernel.run(&frame(None)).expect("it runs");
