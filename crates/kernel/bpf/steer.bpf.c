@@ -22,6 +22,8 @@
 #include "hash.h"
 
 #define BUCKETS 4096
+// Bytes from where a walk ends that its last step may have looked at and missed: an IPv6 header, with room.
+#define LOOKAHEAD 64
 
 // Sockets of each queue: one for each ring, and one more for what is marked.
 struct {
@@ -142,7 +144,7 @@ static __always_inline void conclude(struct xdp_md *ctx, struct walk *w, int end
 	__u32 zero = 0;
 	__s64 hash = -1;
 
-	if (w->several && (end == STOP(TRUNCATED) || w->at + 128 > linear))
+	if (w->several && (end == STOP(TRUNCATED) || w->at + LOOKAHEAD > linear))
 		end = MARK(FLOWYARD_MARK_SEVERAL);
 	if (quotes)
 		key = &w->level[1];

@@ -5531,7 +5531,7 @@ Disassembly of section xdp:
      335:	if w6 == 260 goto +4 <LBB31_99>
      336:	w3 = w4
      337:	w3 -= w1
-     338:	w2 += 128
+     338:	w2 += 64
      339:	if w2 <= w3 goto +1 <LBB31_100>
 
 0000000000000aa0 <LBB31_99>:
@@ -6852,7 +6852,7 @@ Disassembly of section xdp.frags:
      347:	if w6 == 260 goto +4 <LBB34_103>
      348:	w3 = w4
      349:	w3 -= w1
-     350:	w2 += 128
+     350:	w2 += 64
      351:	if w2 <= w3 goto +1 <LBB34_104>
 
 0000000000000b00 <LBB34_103>:

@@ -71,9 +71,9 @@ impl<'a> Setup<'a> {
 
 /// The programs in the kernel, their maps, and what users have put into the slots.
 ///
-/// Nothing is on an interface until somebody attaches [`root`](KernelSteer::root). Dropping it closes the
-/// descriptors; an attached program then goes on as long as its link, but its slots are emptied, and it
-/// falls back for every packet: so whoever holds the link holds this.
+/// Nothing is on an interface until somebody attaches [`root`](KernelSteer::root). Dropping this detaches it;
+/// where its link was taken out and is held elsewhere, the program goes on, but its slots are emptied with the
+/// last descriptor of theirs, and it falls back for every packet: whoever holds the link holds this as well.
 pub struct KernelSteer {
     ebpf: Ebpf,
     queues: u32,

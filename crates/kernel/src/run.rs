@@ -43,9 +43,18 @@ impl KernelSteer {
     /// # Errors
     /// EINVAL, for a frame of any other length.
     pub fn run(&self, frame: &[u8]) -> Result<Run, KernelError> {
+        self.run_split(frame, frame.len())
+    }
+
+    /// As [`run`](KernelSteer::run), with `first` bytes in the first buffer and the rest in others.
+    ///
+    /// # Errors
+    /// EINVAL on kernels that do not split frames where they are told to (before 6.18), and where frames
+    /// must be in one buffer.
+    pub fn run_split(&self, frame: &[u8], first: usize) -> Result<Run, KernelError> {
         let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         let mut before = [0; CONTEXT_WORDS * WORD];
-        for (to, from) in before.iter_mut().skip(WORD).zip(len.to_ne_bytes()) {
+        for (to, from) in before.iter_mut().skip(WORD).zip(u32::try_from(first).unwrap_or(u32::MAX).to_ne_bytes()) {
             *to = from;
         }
         let mut after = before;

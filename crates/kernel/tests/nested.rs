@@ -8,6 +8,7 @@ mod frames;
 use common::{classifier, classify, head_of, load, memory};
 use flowyard_kernel::{Answer, KernelSteer, Mark};
 use flowyard_steer::{Classifier, FragmentTable, Verdict};
+use flowyard_testkit::net::skipped;
 use flowyard_testkit::require_root;
 use frames::build::{eth, ext6, frag6, geneve, icmp, ipv4, ipv4_piece, ipv6, join, tcp, udp};
 use frames::{Ends, WRAPS, wrap};
@@ -75,6 +76,44 @@ fn every_encapsulation_cut_at_every_length() {
                 same(&kernel, &classifier, &frame[..cut], &format!("kind {kind} cut to {cut}"));
             }
         }
+    }
+}
+
+/// A few bytes of headers changed: whatever they are read as then, both read the same.
+#[test]
+fn damaged_encapsulations_are_read_alike() {
+    require_root!();
+    let classifier = classifier(16);
+    let kernel = load(&classifier, false);
+    let mut fragments = kernel.fragments().expect("the memory of fragments");
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 20) as usize % below
+    };
+    // Values that mean something somewhere.
+    const TELLING: [u8; 16] = [0, 1, 3, 4, 6, 8, 0x11, 0x20, 0x2f, 0x3b, 0x40, 0x45, 0x60, 0x80, 0x81, 0xff];
+    for number in 0..20_000 {
+        let v6 = random(2) == 0;
+        let mut payload = (if v6 { 0x86dd } else { 0x0800 }, ends(v6, [6, 17, 1, 58][random(4)]).packet());
+        for _ in 0..random(4) {
+            if matches!(payload.0, 0x0800 | 0x86dd) {
+                let outer = ends(random(2) == 0, 0);
+                payload = wrap(random(WRAPS.into()) as u8, payload.0 == 0x86dd, &payload.1, &outer);
+            }
+        }
+        let mut frame = eth(payload.0, &payload.1);
+        for _ in 0..1 + random(4) {
+            let at = 12 + random(frame.len().min(200) - 12);
+            frame[at] = if random(3) == 0 { random(256) as u8 } else { TELLING[random(TELLING.len())] };
+        }
+        // Each on its own: what one leaves in a memory is nothing to the next.
+        if !fragments.is_empty() {
+            fragments.clear().expect("the memory of fragments can be cleared");
+        }
+        same(&kernel, &classifier, &frame, &format!("frame {number}"));
     }
 }
 
@@ -249,6 +288,29 @@ fn what_is_beyond_its_bounds_is_marked() {
     assert_eq!(same(&several, &classifier, &long(1), "within"), None);
     assert_eq!(same(&several, &classifier, &long(2), "beyond"), Some(Mark::Several));
     assert_eq!(same(&several, &classifier, &long(9), "far beyond"), Some(Mark::Several));
+    // Headers split between the buffers anywhere, where the kernel can be told so.
+    let gtp = frames::build::gtp(1, 1, &ipv4([3; 4], [4; 4], 6, &tcp(1, 2, &[0; 900])));
+    let gtp = eth(0x0800, &ipv4([1; 4], [2; 4], 17, &udp(2152, 2152, &gtp)));
+    let expected = classify(&classifier, &mut memory(), &gtp);
+    let mut in_first = 0;
+    for linear in 14..400 {
+        match several.run_split(&gtp, linear).map(|run| run.answer) {
+            Ok(Some(Answer::Ring(tag))) => {
+                assert_eq!(tag, head_of(expected.decision()), "{linear} in the first");
+                in_first += 1;
+            }
+            Ok(answer) => {
+                assert!(matches!(answer, Some(Answer::Marked(Mark::Several, _))), "{linear} in the first: {answer:?}");
+                assert!(linear < 300, "the headers are in the first");
+            }
+            Err(error) => {
+                skipped(module_path!(), line!(), &format!("buffers of any length: {error}"));
+                in_first = 1;
+                break;
+            }
+        }
+    }
+    assert!(in_first > 0);
     // A long frame whose headers are where they should be.
     let plain = eth(0x0800, &ipv4([1; 4], [2; 4], 6, &tcp(1, 2, &[0; 9000])));
     assert_eq!(same(&several, &classifier, &plain, "jumbo"), None);

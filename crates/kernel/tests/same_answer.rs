@@ -39,9 +39,14 @@ impl Tally {
         frame: &[u8],
         name: impl Fn() -> String,
     ) -> Option<Mark> {
-        self.frames += 1;
         let run = kernel.run(frame).unwrap_or_else(|e| panic!("{}: {e}", name()));
-        match (run.answer, expected) {
+        self.judge(run.answer, expected, name)
+    }
+
+    /// Compares an answer with that of user space. Returns why the packet is marked.
+    fn judge(&mut self, answer: Option<Answer>, expected: &Verdict, name: impl Fn() -> String) -> Option<Mark> {
+        self.frames += 1;
+        match (answer, expected) {
             (Some(Answer::Marked(mark, _)), _) => {
                 *self.marked.entry(mark.name()).or_default() += 1;
                 return Some(mark);
@@ -168,6 +173,34 @@ fn captures_come_out_right_with_the_slow_path() {
     });
     if found {
         println!("{frames_seen} frames, {finished} of them by the slow path");
+    }
+}
+
+/// Frames split between buffers anywhere: the answer for the whole frame, or a mark.
+#[test]
+fn captures_split_anywhere_have_the_answer_of_user_space() {
+    require_root!();
+    let classifier = classifier(16);
+    let kernel = load(&classifier, true);
+    if let Err(error) = kernel.run_split(&[0; 100], 50) {
+        skipped(module_path!(), line!(), &format!("splits where it is told to: {error}"));
+        return;
+    }
+    let mut fragments = kernel.fragments().expect("the memory of fragments");
+    let (mut tally, mut number) = (Tally::default(), 0);
+    let found = captures(|name, frames| {
+        fragments.clear().expect("the memory of fragments can be cleared");
+        let mut memory = memory();
+        for frame in frames.iter().filter(|frame| frame.len() > 14 && frame.len() < 3400) {
+            number += 1;
+            let first = 14 + number * 7919 % (frame.len() - 14).min(600);
+            let expected = classify(&classifier, &mut memory, frame);
+            let run = kernel.run_split(frame, first).unwrap_or_else(|e| panic!("{name}: {e}"));
+            tally.judge(run.answer, &expected, || format!("{name} split at {first}: {frame:02x?}"));
+        }
+    });
+    if found {
+        tally.check("split");
     }
 }
 
