@@ -21,7 +21,8 @@
  * In AFTER, the tag head lies right before the packet: `flowyard_tag(ctx)`. You may change its `user`, by
  * `flowyard_set_hash` its hash, and by `flowyard_to_ring` where it goes. A packet that the program in the kernel could not decide
  * is marked (`flowyard_is_marked`): leave it so, and user space decides; or choose a ring yourself. In
- * BEFORE there is no head yet; `flowyard_make_tag` makes one, whose `user` STEER keeps.
+ * BEFORE there is no head yet; `flowyard_make_tag` makes one, whose `user` STEER keeps. With a head of its
+ * own that says a ring, BEFORE may go on to DELIVER at once: nothing is dissected then.
  *
  * A frame has its first bytes between `data` and `data_end`; where it spans several buffers, the rest is
  * reached by bpf_xdp_load_bytes() alone.
@@ -75,13 +76,12 @@ enum flowyard_slot {
 
 /*
  * What is counted, for each queue and processor. Always:
- *   SEEN = verdicts of BEFORE + STEERED
- *   STEERED = NO_ROOM + verdicts of AFTER + STRAIGHT + RETURNED
+ *   SEEN = NO_ROOM + STRAIGHT + RETURNED + what ended in your programs
  *   STRAIGHT + RETURNED = REDIRECTED + PASSED + TOO_LONG
  */
 enum flowyard_count {
 	FLOWYARD_SEEN = 0,
-	FLOWYARD_STEERED = 1,
+	FLOWYARD_STEERED = 1,    /* dissected */
 	FLOWYARD_STRAIGHT = 2,   /* delivered by STEER itself: AFTER is empty */
 	FLOWYARD_RETURNED = 3,   /* delivered after your program */
 	FLOWYARD_REDIRECTED = 4, /* given to a socket; what that then loses, it counts itself */
@@ -136,7 +136,7 @@ static __always_inline int flowyard_verdict(struct xdp_md *ctx, enum xdp_action 
 	return action;
 }
 
-/* Ends your program and has Flowyard's go on: FLOWYARD_STEER from BEFORE, FLOWYARD_DELIVER from AFTER. */
+/* Ends your program and has Flowyard's go on: FLOWYARD_STEER or FLOWYARD_DELIVER. */
 static __always_inline int flowyard_go_on(struct xdp_md *ctx, enum flowyard_slot slot)
 {
 	bpf_tail_call(ctx, &flowyard_slots, slot);
@@ -187,9 +187,9 @@ static __always_inline void flowyard_to_ring(struct flowyard_tag *tag, __u16 rin
 	tag->kind &= ~FLOWYARD_MARKED;
 }
 
-/* Makes the programs `name` and `name_frags` of the function `name_`: one of them is loaded. */
-#define FLOWYARD_PROGRAM(name)                                        \
-	SEC("xdp") int name##_one(struct xdp_md *ctx) { return name(ctx); }      \
+/* Makes the programs `name_one` and `name_several` of the function `name`: one of them is loaded. */
+#define FLOWYARD_PROGRAM(name)                                              \
+	SEC("xdp") int name##_one(struct xdp_md *ctx) { return name(ctx); } \
 	SEC("xdp.frags") int name##_several(struct xdp_md *ctx) { return name(ctx); }
 
 #endif

@@ -78,6 +78,21 @@ impl Answer {
 mod tests {
     use super::*;
 
+    /// The enumeration of this name in flowyard.bpf.h holds this number.
+    fn header_has(name: &str, number: usize) -> bool {
+        let text = crate::USER_HEADER;
+        text.lines().any(|line| line.trim_start().starts_with(&format!("{name} = {number},")))
+    }
+
+    #[test]
+    fn the_header_counts_alike() {
+        let names = ["PROTOCOL", "FIRST", "AMBIGUOUS", "STEPS", "OFFSET", "SEVERAL"];
+        assert!(names.iter().enumerate().all(|(n, name)| header_has(&format!("FLOWYARD_MARK_{name}"), n)));
+        assert!(header_has("FLOWYARD_MARKS", Mark::ALL.len()));
+        assert!(header_has("FLOWYARD_COUNTS", crate::counts::PLACES));
+        assert!(crate::USER_HEADER.contains(&format!("FLOWYARD_MARKED {MARKED:#x}")));
+    }
+
     #[test]
     fn heads_are_read_as_tags() {
         let mut head = [0; HEAD_BYTES];

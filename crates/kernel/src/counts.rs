@@ -13,7 +13,7 @@ const MARKS: usize = 16;
 pub struct Counts {
     /// Came in.
     pub seen: u64,
-    /// Came to steering: the others, the user's program before it has taken.
+    /// Dissected: the others, the user's program before that has taken or delivered.
     pub steered: u64,
     /// Delivered with no user's program in between.
     pub straight: u64,
@@ -60,8 +60,7 @@ impl Counts {
 
     /// Packets that ended in a user's program, whatever it said.
     pub fn by_user(&self) -> u64 {
-        let before = self.seen.saturating_sub(self.steered);
-        before + self.steered.saturating_sub(self.no_room + self.straight + self.returned)
+        self.seen.saturating_sub(self.no_room + self.straight + self.returned)
     }
 
     /// Packets left to user space for this reason.

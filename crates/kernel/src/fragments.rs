@@ -19,6 +19,9 @@ type Value = [u64; VALUE_WORDS];
 ///
 /// Two words of a value share 64 bits as they lie in memory. Time is that of the monotonic clock, which
 /// the kernel has, whatever time the caller gives. A look-up is a system call: this is for the slow path.
+///
+/// The kernel tells nobody that a first fragment has come by: whoever holds a later one asks again, at every
+/// batch.
 #[derive(Debug)]
 pub struct Fragments {
     map: HashMap<MapData, Key, Value>,

@@ -136,6 +136,25 @@ fn a_program_before_steering_may_mark_the_tag_or_take_the_packet() {
     assert_eq!((counts.seen, counts.steered, counts.by_user(), counts.verdicts), (4, 3, 1, [0; 5]));
 }
 
+/// Rings without dissection: the user's program makes the head itself.
+#[test]
+fn a_program_before_steering_may_deliver() {
+    require_root!();
+    if !has_clang(line!()) {
+        return;
+    }
+    let kernel = load(&classifier(16), false);
+    let body = "struct flowyard_tag *tag = flowyard_make_tag(ctx);\n\
+                if (!tag) return flowyard_verdict(ctx, XDP_DROP);\n\
+                flowyard_set_hash(tag, 5); flowyard_to_ring(tag, 11);\n\
+                return flowyard_go_on(ctx, FLOWYARD_DELIVER);";
+    install(&kernel, UserSlot::Before, "by itself", &compile(body));
+    let expected = flowyard_mem::Tag { hash: 5, ring: 11, ..flowyard_mem::Tag::default() };
+    assert_eq!(tag(&kernel, &frame(None)), expected);
+    let counts = kernel.counts(0).expect("counters");
+    assert_eq!((counts.seen, counts.steered, counts.returned, counts.passed, counts.by_user()), (1, 0, 1, 1, 0));
+}
+
 /// A marked packet keeps its mark, and what the user wrote, unless the user decides.
 #[test]
 fn marked_packets_are_the_users_as_well() {
