@@ -7,7 +7,7 @@
 #include "ip.h"
 
 #define GTP_CONTROL 2123
-/* In the answers of udp_tunnel(): no such port; registered, but not read here. */
+/* udp_tunnel() knows no such port. */
 #define NO_TUNNEL (-1)
 
 /* The tunnel behind a UDP port (IANA "Service Name and Transport Protocol Port Number Registry"), as
