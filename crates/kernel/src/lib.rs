@@ -16,6 +16,8 @@
 //! ([`KernelSteer::prepare`]), then put in place by one write ([`KernelSteer::install`]): each packet goes
 //! through exactly one of the old and the new.
 //!
+//! Kernels from 6.1; tried on 6.1, 6.12 and 6.18.
+//!
 //! Cost, one packet, by BPF_PROG_TEST_RUN repeated a million times (Linux 6.18, two virtual cores; the frame of
 //! it alone is 35 ns): 110 to 160 ns for TCP over IPv4 or IPv6, 175 for GTP-U, 190 to 270 for VXLAN in a VLAN,
 //! 430 for a first fragment.
