@@ -40,6 +40,7 @@ RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude flowyard-wasm --no-de
 step "eBPF objects are what their sources give"
 if command -v clang >/dev/null; then
 	sh crates/port/bpf/build.sh --check
+	sh crates/kernel/bpf/build.sh --check
 else
 	echo "SKIPPED: no clang"
 fi

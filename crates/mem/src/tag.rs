@@ -78,7 +78,7 @@ pub struct Tag {
     /// Innermost IP protocol number (after extension headers).
     pub protocol: u8,
     /// Bits: 0–1 fragment (0 none, 1 first, 2 later), 2 zero, 3 innermost is IPv6,
-    /// 4 is an ICMP error that quotes a packet.
+    /// 4 is an ICMP error that quotes a packet, 7 never (a head from the kernel has it where user space is to decide).
     pub kind: u8,
     /// Identifier of the innermost tunnel (VNI, TEID, GRE key, session, label), host order; 0 without one.
     pub tunnel_id: u32,

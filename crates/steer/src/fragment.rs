@@ -141,6 +141,16 @@ impl Datagram {
         self.identity.id
     }
 
+    /// The addresses, source first; IPv4 in the first four bytes.
+    pub fn addresses(&self) -> [[u8; 16]; 2] {
+        [self.identity.src, self.identity.dst]
+    }
+
+    /// The protocol, which is part of the identity for IPv4; 0 for IPv6, where it is not.
+    pub fn proto(&self) -> u8 {
+        self.identity.proto
+    }
+
     /// A number to find it by in a table.
     pub(crate) fn place(&self) -> u64 {
         let word = |bytes: &[u8; 16], at: usize| {

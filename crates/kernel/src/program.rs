@@ -1,0 +1,331 @@
+//! The programs and their maps: loaded, set up, ready to be attached.
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, XskMap};
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use flowyard_steer::{Classifier, Table};
+
+use crate::user::Slots;
+use crate::{Counts, Fragments, KernelError, counts, policy};
+
+/// bpf/steer.bpf.c, as bpf/build.sh built it.
+static OBJECT: &[u8] = include_bytes_aligned!("../bpf/steer.bpf.o");
+
+/// Entries of `flowyard_slots` that are the program's own.
+const SLOT_STEER: u32 = 1;
+const SLOT_DELIVER: u32 = 3;
+
+/// What happens to a packet for which there is no socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fallback {
+    /// It goes on to the host's own stack.
+    #[default]
+    Pass,
+    /// It is dropped.
+    Drop,
+}
+
+/// Which of the sockets of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// That of a ring.
+    Ring(u16),
+    /// That of what is marked.
+    Marked,
+}
+
+/// What [`KernelSteer::load`] needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a> {
+    /// What to steer by: the default policy, the default hash, any table.
+    pub classifier: &'a Classifier,
+    /// Receive queues that the interface can have.
+    pub queues: u32,
+    /// Whether frames may span several buffers (`xdp.frags`): for MTUs beyond one, and for the stack.
+    pub several_buffers: bool,
+    /// Most bytes of a frame that a socket takes, where frames are in one buffer.
+    pub longest_bytes: u32,
+    /// What happens to packets for which there is no socket.
+    pub fallback: Fallback,
+    /// Datagrams whose first fragments are remembered.
+    pub fragments: u32,
+}
+
+impl<'a> Setup<'a> {
+    /// One queue, frames in one buffer of any length, what has no socket to the host, 65,536 datagrams.
+    pub fn new(classifier: &'a Classifier) -> Setup<'a> {
+        Setup {
+            classifier,
+            queues: 1,
+            several_buffers: false,
+            longest_bytes: u32::MAX,
+            fallback: Fallback::Pass,
+            fragments: 65_536,
+        }
+    }
+}
+
+/// The programs in the kernel, their maps, and what users have put into the slots.
+///
+/// Nothing is on an interface until somebody attaches [`root`](KernelSteer::root). Dropping this detaches it;
+/// where its link was taken out and is held elsewhere, the program goes on, but its slots are emptied with the
+/// last descriptor of theirs, and it falls back for every packet: whoever holds the link holds this as well.
+pub struct KernelSteer {
+    ebpf: Ebpf,
+    queues: u32,
+    rings: u16,
+    several_buffers: bool,
+    sockets: Mutex<XskMap<MapData>>,
+    table: Mutex<Array<MapData, [u16; Table::BUCKETS]>>,
+    counts: PerCpuArray<MapData, [u64; counts::PLACES]>,
+    fragments: MapData,
+    slots: Mutex<Slots>,
+}
+
+impl KernelSteer {
+    /// Loads programs and maps.
+    ///
+    /// # Errors
+    /// A policy or hash that the program does not do; numbers out of range; and what the kernel says, most
+    /// likely that privileges are missing.
+    pub fn load(setup: &Setup<'_>) -> Result<KernelSteer, KernelError> {
+        let seed = policy::seed_of(setup.classifier)?;
+        let rings = setup.classifier.table.rings();
+        let sockets = setup.queues.checked_mul(u32::from(rings) + 1).filter(|&n| n > 0 && n <= 1 << 20);
+        let Some(sockets) = sockets else {
+            let (what, value) = ("the number of queues", setup.queues.into());
+            let allowed = "at least 1, and queues × (rings + 1) at most 1,048,576";
+            return Err(KernelError::Number { what, value, allowed });
+        };
+        if !(64..=1 << 24).contains(&setup.fragments) {
+            let (what, value) = ("the number of datagrams remembered", setup.fragments.into());
+            return Err(KernelError::Number { what, value, allowed: "from 64 to 16,777,216" });
+        }
+        let fallback: u32 = match setup.fallback {
+            Fallback::Drop => 1,
+            Fallback::Pass => 2,
+        };
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .map_max_entries("sockets", sockets)
+            .map_max_entries("flowyard_counts", setup.queues)
+            .map_max_entries("firsts", setup.fragments)
+            .override_global("seed", &seed, true)
+            .override_global("rings", &u32::from(rings), true)
+            .override_global("fallback", &fallback, true)
+            .override_global("longest_bytes", &setup.longest_bytes, true)
+            .load(OBJECT)
+            .map_err(|e| KernelError::system("load the maps of the steering program", &e))?;
+
+        let Some(Map::ProgramArray(slots)) = ebpf.take_map("flowyard_slots") else { return Err(odd("flowyard_slots")) };
+        let Some(Map::PerCpuArray(counted)) = ebpf.take_map("flowyard_counts") else {
+            return Err(odd("flowyard_counts"));
+        };
+        let Some(Map::LruHashMap(fragments)) = ebpf.take_map("firsts") else { return Err(odd("firsts")) };
+        let take = |ebpf: &mut Ebpf, name| ebpf.take_map(name).ok_or_else(|| odd(name));
+        let use_map = |error: MapError| KernelError::system("use the maps of the steering program", &error);
+        let sockets = XskMap::try_from(take(&mut ebpf, "sockets")?).map_err(use_map)?;
+        let table = Array::try_from(take(&mut ebpf, "table")?).map_err(use_map)?;
+        let shared = [again(&slots)?, again(&counted)?];
+        let mut slots = ProgramArray::try_from(Map::ProgramArray(slots)).map_err(use_map)?;
+        let counts = PerCpuArray::try_from(Map::PerCpuArray(counted)).map_err(use_map)?;
+
+        let several_buffers = setup.several_buffers;
+        load_into(&mut ebpf, "steer", several_buffers, SLOT_STEER, &mut slots)?;
+        load_into(&mut ebpf, "deliver", several_buffers, SLOT_DELIVER, &mut slots)?;
+        let root = named("root", several_buffers);
+        program(&mut ebpf, &root)?.load().map_err(|e| KernelError::refused(&root, &e))?;
+
+        let kernel = KernelSteer {
+            ebpf,
+            queues: setup.queues,
+            rings,
+            several_buffers,
+            sockets: Mutex::new(sockets),
+            table: Mutex::new(table),
+            counts,
+            fragments,
+            slots: Mutex::new(Slots::new(slots, shared, several_buffers)),
+        };
+        kernel.set_table(&setup.classifier.table)?;
+        Ok(kernel)
+    }
+
+    /// The program that goes on the interface, loaded: to be attached, by link or netlink.
+    ///
+    /// # Errors
+    /// None that a built object has.
+    pub fn root(&mut self) -> Result<&mut Xdp, KernelError> {
+        program(&mut self.ebpf, &named("root", self.several_buffers))
+    }
+
+    pub(crate) fn root_ref(&self) -> Result<&Xdp, KernelError> {
+        let name = named("root", self.several_buffers);
+        let program = self.ebpf.program(&name).ok_or_else(|| odd(&name))?;
+        program.try_into().map_err(|e| KernelError::refused(&name, &e))
+    }
+
+    /// Whether frames may span several buffers.
+    pub fn several_buffers(&self) -> bool {
+        self.several_buffers
+    }
+
+    /// Rings that packets are steered to.
+    pub fn rings(&self) -> u16 {
+        self.rings
+    }
+
+    /// Queues that there is room for.
+    pub fn queues(&self) -> u32 {
+        self.queues
+    }
+
+    /// Where the socket of a place stands in the map of sockets: those of a queue lie together, that for
+    /// marked packets behind those of the rings.
+    ///
+    /// # Errors
+    /// A queue or ring that there is not.
+    pub fn socket_index(&self, queue: u32, place: Place) -> Result<u32, KernelError> {
+        if queue >= self.queues {
+            let allowed = "below the number of queues that the program was loaded for";
+            return Err(KernelError::Number { what: "a queue", value: queue.into(), allowed });
+        }
+        let within = match place {
+            Place::Ring(ring) if ring < self.rings => ring,
+            Place::Ring(ring) => {
+                return Err(KernelError::Number {
+                    what: "a ring",
+                    value: ring.into(),
+                    allowed: "below the number of rings",
+                });
+            }
+            Place::Marked => self.rings,
+        };
+        Ok(queue * (u32::from(self.rings) + 1) + u32::from(within))
+    }
+
+    /// Sends packets of `queue` for `place` to `socket` from now on. The socket must be bound to that
+    /// queue: the kernel loses packets for any other, and counts them nowhere.
+    ///
+    /// # Errors
+    /// A place that there is not, or the system's.
+    pub fn enter(&self, queue: u32, place: Place, socket: impl AsFd) -> Result<(), KernelError> {
+        let index = self.socket_index(queue, place)?;
+        let set = locked(&self.sockets).set(index, socket.as_fd().as_raw_fd(), 0);
+        set.map_err(|e| KernelError::system(format!("enter the socket of queue {queue}, {place:?}"), &e))
+    }
+
+    /// Has packets of `queue` for `place` fall back from now on.
+    ///
+    /// # Errors
+    /// A place that there is not.
+    pub fn leave(&self, queue: u32, place: Place) -> Result<(), KernelError> {
+        let index = self.socket_index(queue, place)?;
+        // It fails where the kernel has emptied the entry already, because the socket is gone.
+        let _ = locked(&self.sockets).unset(index);
+        Ok(())
+    }
+
+    /// Steers by another table from now on. A packet that is under way meanwhile goes by either.
+    ///
+    /// # Errors
+    /// A table for another number of rings: the sockets are laid out for theirs.
+    pub fn set_table(&self, table: &Table) -> Result<(), KernelError> {
+        let buckets = <&[u16; Table::BUCKETS]>::try_from(table.buckets()).ok();
+        let Some(buckets) = buckets.filter(|_| table.rings() == self.rings) else {
+            return Err(KernelError::Number {
+                what: "the number of rings of a table",
+                value: table.rings().into(),
+                allowed: "as it was when the program was loaded: load it anew for another",
+            });
+        };
+        locked(&self.table)
+            .set(0, *buckets, 0)
+            .map_err(|e| KernelError::system("write the table of the steering program", &e))
+    }
+
+    /// What the program has counted on a queue; nothing on a queue that there is not.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn counts(&self, queue: u32) -> Result<Counts, KernelError> {
+        let mut counts = Counts::default();
+        if queue < self.queues {
+            let values = self.counts.get(&queue, 0);
+            let values = values.map_err(|e| KernelError::system("read the counters of the steering program", &e))?;
+            values.iter().for_each(|value| counts.add(value));
+        }
+        Ok(counts)
+    }
+
+    /// The program's memory of first fragments. Any number of these see the same.
+    ///
+    /// # Errors
+    /// The system's: no more descriptors.
+    pub fn fragments(&self) -> Result<Fragments, KernelError> {
+        let map = Map::LruHashMap(again(&self.fragments)?);
+        let map = HashMap::try_from(map).map_err(|e| KernelError::system("use the memory of fragments", &e))?;
+        Ok(Fragments::new(map))
+    }
+
+    pub(crate) fn slots(&self) -> MutexGuard<'_, Slots> {
+        locked(&self.slots)
+    }
+}
+
+impl fmt::Debug for KernelSteer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (queues, rings, several_buffers) = (&self.queues, &self.rings, &self.several_buffers);
+        f.debug_struct("KernelSteer")
+            .field("queues", queues)
+            .field("rings", rings)
+            .field("several_buffers", several_buffers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A program's name among those for frames in one buffer, or in several.
+pub(crate) fn named(name: &str, several_buffers: bool) -> String {
+    format!("{name}{}", if several_buffers { "_several" } else { "_one" })
+}
+
+/// Another descriptor of a map.
+pub(crate) fn again(map: &MapData) -> Result<MapData, KernelError> {
+    let fd = map.fd().as_fd().try_clone_to_owned().map_err(|e| KernelError::system("duplicate a descriptor", &e))?;
+    MapData::from_fd(fd).map_err(|e| KernelError::system("look at a map", &e))
+}
+
+pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, KernelError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| odd(name))?;
+    program.try_into().map_err(|e| KernelError::refused(name, &e))
+}
+
+fn load_into(
+    ebpf: &mut Ebpf,
+    name: &str,
+    several_buffers: bool,
+    slot: u32,
+    slots: &mut ProgramArray<MapData>,
+) -> Result<(), KernelError> {
+    let name = named(name, several_buffers);
+    let program = program(ebpf, &name)?;
+    program.load().map_err(|e| KernelError::refused(&name, &e))?;
+    let fd = program.fd().map_err(|e| KernelError::refused(&name, &e))?;
+    slots.set(slot, fd, 0).map_err(|e| KernelError::system(format!("put the program {name:?} into its slot"), &e))
+}
+
+fn odd(what: &str) -> KernelError {
+    KernelError::Object {
+        object: "steer.bpf.o".into(),
+        why: format!("has no {what}"),
+        remedy: "run bpf/build.sh, and build again".into(),
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
