@@ -26,7 +26,7 @@ const COUNT: usize = 8192;
 /// What can be counted: name, and what one pass does.
 type Part = (&'static str, &'static str, fn(usize) -> u64);
 
-const PARTS: [Part; 22] = [
+const PARTS: [Part; 23] = [
     ("nothing", "the loop over packets", |n| over(&[], n, |bytes| u64::from(bytes[0]))),
     ("steer", "steer, all carriers mixed", |n| steer(&[], n)),
     ("dissect", "of that, dissection", |n| over(&[], n, dissect_only())),
@@ -48,6 +48,7 @@ const PARTS: [Part; 22] = [
     ("pipeline", "all of it: steer, tag, pipe, consumer", pipeline),
     ("yard", "the yard as shipped, its waiting included", |n| yard(n, None)),
     ("function", "the same with a closure that says nothing", |n| yard(n, Some(function::silent()))),
+    ("names-ring", "the same with a closure that names a ring", |n| yard(n, Some(function::by_ring()))),
     ("plug-in", "the same with a plug-in that says nothing", |n| yard(n, function::native(&std::env::temp_dir()))),
 ];
 

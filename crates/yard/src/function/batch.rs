@@ -8,7 +8,6 @@ use flowyard_mem::{Region, Tag};
 use flowyard_steer::{Decision, Dissection, Flow, Table};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::seat::Kept;
 use super::verdict::{RawVerdict, Verdict};
 use crate::outlets::Parcel;
 use crate::sorter::Route;
@@ -23,6 +22,13 @@ pub(crate) struct Item {
     pub(crate) parcel: Parcel,
     pub(crate) decision: Decision,
     pub(crate) route: Route,
+}
+
+impl Item {
+    /// Takes the packet out.
+    pub(super) fn take(&mut self) -> Item {
+        Item { parcel: self.parcel.take(), ..*self }
+    }
 }
 
 /// Room for an annotation, aligned as one.
@@ -66,9 +72,8 @@ pub struct Batch<'a> {
     pub(super) group: bool,
     /// The function has had tags in its hands, to change as it likes.
     pub(super) edited: bool,
-    /// It has seen tags by address: what it may not change is in `kept`.
-    pub(super) shown: bool,
-    pub(super) kept: &'a mut [Kept; BATCH],
+    /// Copies of the tags, for functions that see them by address.
+    pub(super) lent: &'a mut [Tag; BATCH],
 }
 
 impl Batch<'_> {
@@ -127,7 +132,7 @@ impl Batch<'_> {
         }
     }
 
-    /// The packets by address, for functions that are not Rust: what `write` makes of each goes to `places`. The
+    /// The packets by address, for functions that are not Rust, which call [`Batch::accept_tags`] afterwards: what `write` makes of each goes to `places`. The
     /// addresses are good until the batch is used by another method than [`Batch::verdicts`]; no two packets share a
     /// byte of what may be written: annotation (as many bytes as the yard has) and tag. A group's function is given
     /// copies of the annotations, in `copies`.
@@ -136,10 +141,7 @@ impl Batch<'_> {
     /// If `places` or `copies` has fewer than [`Batch::len`].
     #[inline]
     pub(crate) fn show<T>(&mut self, places: &mut [T], copies: &mut [Annotation], write: impl Fn(Shown) -> T) {
-        if !self.shown {
-            self.shown = true;
-            self.kept.iter_mut().zip(&*self.tags).for_each(|(kept, tag)| *kept = Kept::of(tag));
-        }
+        self.lent[..self.tags.len()].copy_from_slice(self.tags);
         let (region, count) = (self.region, self.items.len());
         let places = &mut places[..count];
         // Of what is asked once a batch nothing changes within it that matters: writers are granted before packets
@@ -148,7 +150,7 @@ impl Batch<'_> {
             return self.show_copies(places, copies, write);
         }
         let annotated = region.geometry().annotation_bytes > 0;
-        for ((item, tag), place) in self.items.iter_mut().zip(&mut *self.tags).zip(places) {
+        for ((item, tag), place) in self.items.iter_mut().zip(&mut *self.lent).zip(places) {
             let first = &mut item.parcel.first;
             let (bytes_len, tag) = (u32::from(first.len), &raw mut *tag);
             let shown = match region.places(&mut first.buffer, first.offset.into(), first.len.into()) {
@@ -165,11 +167,22 @@ impl Batch<'_> {
         }
     }
 
+    /// Takes over what was written into tags that were shown by address: of what is the function's to correct.
+    #[inline]
+    pub(crate) fn accept_tags(&mut self) {
+        for (tag, lent) in self.tags.iter_mut().zip(&*self.lent) {
+            let [first, .., a, b, c, d]: [u64; 8] = zerocopy::transmute!(*tag);
+            let [_, offsets, tunnel, user, ..]: [u64; 8] = zerocopy::transmute!(*lent);
+            let words = [first, offsets, tunnel, user, a, b, c, d];
+            *tag = Tag { hash_version: tag.hash_version, ..zerocopy::transmute!(words) };
+        }
+    }
+
     #[cold]
     fn show_copies<T>(&mut self, places: &mut [T], copies: &mut [Annotation], write: impl Fn(Shown) -> T) {
         let region = self.region;
         let copies = &mut copies[..places.len()];
-        for (((item, tag), place), copy) in self.items.iter_mut().zip(&mut *self.tags).zip(places).zip(copies) {
+        for (((item, tag), place), copy) in self.items.iter_mut().zip(&mut *self.lent).zip(places).zip(copies) {
             let first = &item.parcel.first;
             let annotation = if region.geometry().annotation_bytes == 0 {
                 std::ptr::null_mut()

@@ -22,8 +22,8 @@ pub(crate) struct Seat {
     pub(super) counts: FunctionCounts,
     /// The function may have changed tags in the last round.
     pub(super) edited: bool,
-    /// What of the tags of a batch is not the function's to change.
-    kept: [Kept; BATCH],
+    /// The tags of a batch that functions have in their hands which are not Rust.
+    lent: Box<[Tag; BATCH]>,
     failed: bool,
     failed_in_row: u32,
     clock: quanta::Clock,
@@ -44,32 +44,6 @@ pub(crate) fn close(function: Option<Box<dyn Steer>>) {
 impl std::ops::Drop for Seat {
     fn drop(&mut self) {
         close(self.function.take());
-    }
-}
-
-/// The words of a tag that the yard writes, whatever a function did to them: hash, ring, stop and depth; hash version
-/// and so on; and all that the port knows.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Kept {
-    first: u64,
-    hash_version: u8,
-    port: [u64; 4],
-}
-
-impl Kept {
-    #[inline]
-    pub(super) fn of(tag: &Tag) -> Kept {
-        let [first, .., a, b, c, d]: [u64; 8] = zerocopy::transmute!(*tag);
-        Kept { first, hash_version: tag.hash_version, port: [a, b, c, d] }
-    }
-
-    #[inline]
-    fn put_back(&self, tag: &mut Tag) {
-        let [_, x, y, z, ..]: [u64; 8] = zerocopy::transmute!(*tag);
-        let [a, b, c, d] = self.port;
-        let words = [self.first, x, y, z, a, b, c, d];
-        *tag = zerocopy::transmute!(words);
-        tag.hash_version = self.hash_version;
     }
 }
 
@@ -95,7 +69,7 @@ impl Seat {
             sent,
             counts: FunctionCounts::default(),
             edited: false,
-            kept: [Kept::default(); BATCH],
+            lent: Box::new([Tag::default(); BATCH]),
             failed: false,
             failed_in_row: 0,
             clock: quanta::Clock::new(),
@@ -239,8 +213,7 @@ impl Seat {
             copied,
             group: sight.group,
             edited: false,
-            kept: &mut self.kept,
-            shown: false,
+            lent: &mut self.lent,
         };
         let watching = self.watched > 0;
         if watching {
@@ -248,14 +221,13 @@ impl Seat {
         }
         let began = self.clock.raw();
         let said = catch_unwind(AssertUnwindSafe(|| function.steer(&mut batch)));
-        let (edited, shown) = (batch.edited, batch.shown);
         let took = self.clock.raw().saturating_sub(began);
+        self.edited |= batch.edited;
         let failure = match said {
             Ok(Err(failure)) => Some(failure),
             Err(_) => Some(Failure::Panicked),
             Ok(Ok(())) => (took > self.budget && self.own_doing()).then_some(Failure::OverBudget),
         };
-        self.edited |= edited;
         self.watched -= u32::from(watching);
         if let Some(failure) = failure {
             self.failed = true;
@@ -265,9 +237,6 @@ impl Seat {
                 *tag = restore(item);
             }
             return;
-        }
-        if shown {
-            tags[range].iter_mut().zip(&self.kept).for_each(|(tag, kept)| kept.put_back(tag));
         }
         if copied && !sight.group {
             sight.region.set_annotation(&mut items[0].parcel.first.buffer, &scratch.annotation[..annotation_bytes]);
