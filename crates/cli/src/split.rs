@@ -63,7 +63,7 @@ impl Split {
         let classifier = self.sorting.classifier(false)?;
         std::fs::create_dir_all(&self.output)
             .map_err(|e| miette!("cannot make the directory {}: {e}", self.output.display()))?;
-        let mut outputs = Outputs::create(&self.output, &self.file, self.sorting.rings, &reader)?;
+        let mut outputs = Outputs::create(&self.output, &self.file, self.sorting.rings(), &reader)?;
         let mut sorter = Sorter::new(Arc::new(classifier), SharedFragments::default());
         let bar =
             if self.quiet { indicatif::ProgressBar::hidden() } else { output::progress(size_of_plain(&self.file)) };
