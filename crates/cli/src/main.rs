@@ -3,6 +3,7 @@
 mod audit;
 mod control;
 mod ctl;
+mod digits;
 mod gen_cmd;
 mod inspect;
 mod json;

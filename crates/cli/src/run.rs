@@ -1,6 +1,7 @@
 //! `flowyard run`: packets from ports to rings.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,7 +114,8 @@ impl Run {
         let specs: Vec<PortSpec> = names.iter().map(|n| n.parse()).collect::<Result<_, _>>().into_diagnostic()?;
         let live = specs.iter().any(|s| matches!(s.kind, flowyard::port::Kind::Xdp | flowyard::port::Kind::Packet));
         let hash = self.sorting.hash(live)?;
-        let (first_group, rings, groups) = self.steering.groups(self.sorting.rings)?;
+        let mut out = output::own_stdout(self.steering.is_there())?;
+        let (first_group, rings, groups) = self.steering.groups(&self.sorting)?;
         let tables = self.steering.make_tables()?;
         let names: Vec<(String, u16)> =
             std::iter::once((first_group, rings)).chain(groups.iter().map(|g| (g.name.clone(), g.rings))).collect();
@@ -148,6 +150,7 @@ impl Run {
             live: running.live().to_vec(),
             ports: infos.iter().map(|info| info.name.clone()).collect(),
             groups: names.clone(),
+            longest_bytes: control::LONGEST_BYTES,
             reloading: std::sync::Mutex::default(),
             maker: {
                 let (steering, tables) = (self.steering.clone(), tables.clone());
@@ -191,16 +194,13 @@ impl Run {
         for error in outcome.report.errors.iter().chain(&errors) {
             output::say(error);
         }
-        if self.json {
-            println!("{}", outcome.json())
-        } else {
-            outcome.print()
-        }
+        let mut text = if self.json { format!("{}\n", outcome.json()) } else { outcome.text() };
         if self.ports.is_empty() && !self.json {
-            println!(
-                "\nThat was built-in traffic. Next: flowyard run pcap:FILE, or as root flowyard run xdp:IF (--help has more)."
+            text.push_str(
+                "\nThat was built-in traffic. Next: flowyard run pcap:FILE, or as root flowyard run xdp:IF (--help has more).\n",
             );
         }
+        let _ = out.write_all(text.as_bytes()); // who read it may be gone
         Ok(if errors.is_empty() && outcome.agrees() { Outcome::Good } else { Outcome::Partial })
     }
 
@@ -477,7 +477,7 @@ impl Figures {
         })
     }
 
-    fn print(&self) {
+    fn text(&self) -> String {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         table.set_header(["ring", "packets", "bytes", "conversations", "dropped"]);
@@ -494,8 +494,8 @@ impl Figures {
         for column in table.column_iter_mut() {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        println!("{}", table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
-        println!("{}", self.summary());
+        let table = table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+        format!("{table}\n{}\n", self.summary())
     }
 
     fn summary(&self) -> String {

@@ -1,28 +1,15 @@
 //! The user's own function as a user meets it: on the command line, through the control socket, in a process
 //! of its own, replaced while packets flow.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+mod program;
 
-use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_flowyard");
+use program::*;
+
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../yard/include");
-
-fn flowyard(args: &[&str]) -> Output {
-    Command::new(PROGRAM).args(args).stdin(Stdio::null()).output().expect("the program runs")
-}
-
-fn errors(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn json(output: &Output) -> Value {
-    let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}{}", errors(output)))
-}
 
 /// Builds a plug-in whose `steer` has this body. `None`, and a word about it, without a C compiler.
 fn plugin(dir: &Path, name: &str, open: &str, body: &str) -> Option<String> {
@@ -81,50 +68,6 @@ FLOWYARD_PLUGIN_EXPORT const struct flowyard_plugin *flowyard_plugin(void) {{ re
         .expect("cc runs");
     assert!(built.status.success(), "{}", errors(&built));
     Some(format!("plugin:{}", object.display()))
-}
-
-/// A running yard with a control socket.
-struct Yard {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Yard {
-    fn start(dir: &Path, args: &[&str]) -> Yard {
-        let socket = dir.join("control.sock");
-        let mut command = Command::new(PROGRAM);
-        command.args(["run", "--json", &format!("--control={}", socket.display())]).args(args);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-        let yard = Yard { child, socket };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !yard.ctl(&["status"]).status.success() {
-            assert!(Instant::now() < deadline, "no control socket: {}", errors(&yard.ctl(&["status"])));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        yard
-    }
-
-    fn ctl(&self, args: &[&str]) -> Output {
-        let socket = self.socket.display().to_string();
-        flowyard(&[&["ctl", "--socket", &socket], args].concat())
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
-    }
-
-    /// Ends it, and answers its figures, its status and what it said.
-    fn end(mut self) -> (Value, i32, String) {
-        self.signal("-INT");
-        let (mut text, mut said) = (String::new(), String::new());
-        self.child.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
-        self.child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
-        let status = self.child.wait().expect("it ends");
-        assert!(!self.socket.exists(), "the socket is removed");
-        let figures = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}{said}"));
-        (figures, status.code().expect("no signal"), said)
-    }
 }
 
 #[test]
@@ -304,6 +247,7 @@ fn what_cannot_be_is_refused_with_the_way_out() {
         (&["--steer", "rules:/nowhere.toml"], "/nowhere.toml"),
         (&["--group", "ids"], "ids:4"),
         (&["--group", "ids:2", "--group", "ids:3"], "twice"),
+        (&["-n", "8", "--group", "ids:2"], "leave --rings out, or write --group ids:8"),
         (&["--table", "t:tree:key=1"], "t:tree"),
         (&["--table-file", "t=/nowhere.csv"], "t"),
         (&["--isolate"], "--steer"),
@@ -316,6 +260,24 @@ fn what_cannot_be_is_refused_with_the_way_out() {
     }
     let nobody = flowyard(&["ctl", "--socket", "/nowhere.sock", "status"]);
     assert!(nobody.status.code() == Some(2) && errors(&nobody).contains("--control"), "{}", errors(&nobody));
+}
+
+#[test]
+fn what_a_plug_in_prints_stays_out_of_the_figures() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = r#"puts("opened"); fflush(stdout); puts("left in a buffer until the end");"#;
+    let Some(spec) = plugin(dir.path(), "talker", open, r#"if (s->packets == 5) puts("{\"a packet\"}");"#) else {
+        return;
+    };
+    for isolate in [&[][..], &["--isolate"]] {
+        let output = flowyard(&[&["run", "gen:mix?packets=1000", "--json", "--steer", &spec], isolate].concat());
+        assert_eq!(json(&output)["received"], 1000, "one object and nothing else");
+        // What a process of its own leaves in a buffer is lost with it.
+        let said: &[&str] = if isolate.is_empty() { &["opened", "left in a buffer", "a packet"] } else { &["opened"] };
+        for words in said {
+            assert!(errors(&output).contains(words), "{isolate:?}, {words}: {}", errors(&output));
+        }
+    }
 }
 
 #[test]
