@@ -88,7 +88,7 @@ fn looks_up() -> Function {
 }
 
 /// Rules that all are looked at and none of which matches.
-fn matching(count: u16) -> Function {
+pub fn matching(count: u16) -> Function {
     let rule = |n| format!("[[rule]]\nvlan = {}\nport = {}\nverdict = \"drop\"\n", 4000 + n % 90, 60_000 + n);
     let text: String = (0..count).map(rule).collect();
     rules::parse(&text).expect("good rules").function()

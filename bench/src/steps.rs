@@ -51,10 +51,11 @@ const PARTS: [Part; 19] = [
 ];
 
 /// What can be profiled and is no figure: two threads one after the other, as valgrind has them, wait a lot.
-const PROFILES: [Part; 4] = [
+const PROFILES: [Part; 5] = [
     ("yard", "the yard as shipped, its waiting included", |n| yard(n, None)),
     ("function", "the same with a closure that says nothing", |n| yard(n, Some(function::silent()))),
     ("names-ring", "the same with a closure that names a ring", |n| yard(n, Some(function::by_ring()))),
+    ("rules", "the same with ten rules", |n| yard(n, Some(function::matching(10)))),
     ("plug-in", "the same with a plug-in that says nothing", |n| yard(n, function::native(&std::env::temp_dir()))),
 ];
 
