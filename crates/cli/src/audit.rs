@@ -27,7 +27,7 @@ use crate::{Outcome, output};
 #[derive(Debug, Args)]
 #[command(after_help = MEANING, mut_arg("rings", |arg| arg
     .help("Number of rings [default: as many as the card has queues]")
-    .value_parser(clap::value_parser!(u16).range(0..=4096))))]
+    .value_parser(clap::value_parser!(u16).range(1..=4096))))]
 pub struct Audit {
     /// A capture file (- is standard input), or a port such as packet:eth0, xdp:eth0, gen:mix
     #[arg(value_name = "FILE|PORT")]

@@ -200,7 +200,7 @@ impl Run {
                 "\nThat was built-in traffic. Next: flowyard run pcap:FILE, or as root flowyard run xdp:IF (--help has more).\n",
             );
         }
-        let _ = out.write_all(text.as_bytes()); // who read it may be gone
+        output::written(out.write_all(text.as_bytes()))?;
         Ok(if errors.is_empty() && outcome.agrees() { Outcome::Good } else { Outcome::Partial })
     }
 

@@ -179,8 +179,7 @@ fn a_function_that_crashes_or_hangs_takes_nothing_with_it_when_isolated() {
 #[test]
 fn isolated_functions_write_annotations_answer_and_fail_to_load_in_words() {
     let dir = tempfile::tempdir().expect("a directory");
-    let body =
-        "if (p[i].annotation) memset(p[i].annotation, 7, 64); v[i].kind = FLOWYARD_HASH; v[i].value = p[i].tag->hash * 3;";
+    let body = "if (p[i].annotation) memset(p[i].annotation, 7, 64); v[i].kind = FLOWYARD_HASH; v[i].value = p[i].tag->hash * 3;";
     let Some(spec) = plugin(dir.path(), "good", "", body) else { return };
     let yard = Yard::start(dir.path(), &["gen:mix", "--steer", &spec, "--isolate"]);
     let asked = yard.ctl(&["function", "seen"]);

@@ -9,7 +9,7 @@ use flowyard_steer::{Decision, Dissection, Flow, Table};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::verdict::{RawVerdict, Verdict};
-use crate::outlets::Parcel;
+use crate::outlets::{Parcel, corrected};
 use crate::sorter::Route;
 
 /// Most packets of a batch.
@@ -49,6 +49,16 @@ pub(crate) struct Shown {
     pub(crate) annotation: *mut u8,
     pub(crate) tag: *mut Tag,
     pub(crate) bytes_len: u32,
+}
+
+/// The yard's tag of a packet with what a function may correct of it taken from `theirs`: offsets, protocol, kind, tunnel,
+/// VLAN and the user's mark.
+#[inline]
+pub(super) fn accepted(own: &Tag, theirs: &Tag) -> Tag {
+    let [first, .., a, b, c, d]: [u64; 8] = zerocopy::transmute!(*own);
+    let [_, offsets, tunnel, user, ..]: [u64; 8] = zerocopy::transmute!(*theirs);
+    let words = [first, offsets, tunnel, user, a, b, c, d];
+    Tag { hash_version: own.hash_version, ..zerocopy::transmute!(words) }
 }
 
 /// Private copies for regions that foreign processes may write. Plug-ins find the annotation aligned to 64.
@@ -142,6 +152,9 @@ impl Batch<'_> {
     #[inline]
     pub(crate) fn show<T>(&mut self, places: &mut [T], copies: &mut [Annotation], write: impl Fn(Shown) -> T) {
         self.lent[..self.tags.len()].copy_from_slice(self.tags);
+        if self.edited || self.group {
+            self.put_right_what_is_lent();
+        }
         let (region, count) = (self.region, self.items.len());
         let places = &mut places[..count];
         // Of what is asked once a batch nothing changes within it that matters: writers are granted before packets
@@ -167,14 +180,21 @@ impl Batch<'_> {
         }
     }
 
+    /// An earlier function of a chain may have written anything into the tags that are to be shown; and a group has
+    /// rings of its own.
+    #[cold]
+    fn put_right_what_is_lent(&mut self) {
+        for (at, item) in self.items.iter().enumerate() {
+            let ring = self.built_in_ring(item);
+            self.lent[at] = Tag { ring, ..corrected(self.lent[at], &item.parcel, &item.decision) };
+        }
+    }
+
     /// Takes over what was written into tags that were shown by address: of what is the function's to correct.
     #[inline]
     pub(crate) fn accept_tags(&mut self) {
         for (tag, lent) in self.tags.iter_mut().zip(&*self.lent) {
-            let [first, .., a, b, c, d]: [u64; 8] = zerocopy::transmute!(*tag);
-            let [_, offsets, tunnel, user, ..]: [u64; 8] = zerocopy::transmute!(*lent);
-            let words = [first, offsets, tunnel, user, a, b, c, d];
-            *tag = Tag { hash_version: tag.hash_version, ..zerocopy::transmute!(words) };
+            *tag = accepted(tag, lent);
         }
     }
 
@@ -206,7 +226,7 @@ impl Batch<'_> {
     /// What is known of a packet beside its bytes: tag, verdict so far, and whether it goes by a fallback.
     pub(super) fn described(&self, at: usize) -> (Tag, [u8; 16], bool) {
         let item = &self.items[at];
-        let tag = Tag { ring: self.built_in_ring(item), ..self.tags[at] };
+        let tag = Tag { ring: self.built_in_ring(item), ..corrected(self.tags[at], &item.parcel, &item.decision) };
         let verdict = zerocopy::transmute!(self.verdicts[at]);
         (tag, verdict, item.route == Route::Fallback)
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use flowyard_mem::{Region, Stock, Tag, flags};
 use flowyard_steer::{Decision, FragmentTable};
 
-use super::batch::{COPY_BYTES, Item, Scratch};
+use super::batch::{COPY_BYTES, Item, Scratch, accepted};
 use super::seat::{Seat, Sight};
 use super::{BATCH, Failure, FunctionCounts, Limits, RawVerdict, Sent, Shunts, Steer, Verdict};
 use crate::SharedFragments;
@@ -209,21 +209,21 @@ impl Gate {
         self.divert(items, way);
         self.write_tags(items, way);
         let groups = way.outlets.groups();
-        let sight = |group: usize, is| Sight { region: way.region, table: &groups[group].table, group: is };
+        let copied = way.region.foreign_writers();
+        let sight = |at: usize, group| Sight { region: way.region, table: &groups[at].table, group, copied };
         let tag = |item: &Item| way.outlets.tag_of(&item.parcel, &item.decision, item.route);
         self.seats[0].judge(&sight(0, false), items, &mut self.tags, &mut self.scratch, tag);
+        if self.seats[0].edited {
+            for (theirs, item) in self.tags.iter_mut().zip(&*items) {
+                *theirs = accepted(&tag(item), theirs);
+            }
+        }
         for (group, seat) in self.seats[1..].iter_mut().enumerate().filter(|(_, seat)| seat.is_taken()) {
             self.tags_shown.clone_from(&self.tags);
-            self.tags_shown.iter_mut().for_each(|tag| tag.ring = groups[group].table.ring(tag.hash));
             seat.judge(&sight(group, true), items, &mut self.tags_shown, &mut self.scratch, tag);
         }
         let with_groups = self.seats[1..].iter().any(Seat::is_taken);
         let simple = !with_groups && !self.fragments;
-        if simple && self.seats[0].edited {
-            for (tag, item) in self.tags.iter_mut().zip(&*items) {
-                *tag = corrected(*tag, &item.parcel, &item.decision);
-            }
-        }
         if simple && self.seats[0].is_silent() {
             self.seats[0].counts.built_in += items.len() as u64;
             self.deliver(items, way);

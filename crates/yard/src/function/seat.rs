@@ -26,7 +26,8 @@ pub(crate) struct Seat {
     lent: Box<[Tag; BATCH]>,
     failed: bool,
     failed_in_row: u32,
-    clock: quanta::Clock,
+    /// Made with the first function: measuring its scale takes some milliseconds.
+    clock: Option<quanta::Clock>,
     /// The budget in units of the clock.
     budget: u64,
     /// What the thread had used when it was last looked at: about ten times a second, and before each call
@@ -56,6 +57,8 @@ pub(super) struct Sight<'a> {
     pub(super) table: &'a Table,
     /// A group's function: it decides, and changes nothing.
     pub(super) group: bool,
+    /// A foreign process may write the region: packets are shown one at a time, in private copies.
+    pub(super) copied: bool,
 }
 
 impl Seat {
@@ -72,7 +75,7 @@ impl Seat {
             lent: Box::new([Tag::default(); BATCH]),
             failed: false,
             failed_in_row: 0,
-            clock: quanta::Clock::new(),
+            clock: None,
             budget: u64::MAX,
             usage: (0, 0, u64::MAX),
             watched: 0,
@@ -95,8 +98,11 @@ impl Seat {
         (self.off, self.failed, self.failed_in_row) = (false, false, 0);
         self.limits = limits;
         // The clock's scale is linear: measured once over a million of its units.
-        let unit_ns = self.clock.delta_as_nanos(0, 1 << 20) as f64 / f64::from(1 << 20);
-        self.budget = (limits.budget.as_nanos() as f64 / unit_ns.max(1e-6)) as u64;
+        if self.function.is_some() {
+            let clock = self.clock.get_or_insert_with(quanta::Clock::new);
+            let unit_ns = clock.delta_as_nanos(0, 1 << 20) as f64 / f64::from(1 << 20);
+            self.budget = (limits.budget.as_nanos() as f64 / unit_ns.max(1e-6)) as u64;
+        }
         if let (Some(new), Some(old)) = (&mut self.function, &mut old) {
             self.counts.reloads += 1;
             if catch_unwind(AssertUnwindSafe(|| new.adopt(old.as_mut()))).is_err() {
@@ -178,7 +184,7 @@ impl Seat {
         self.failed = false;
         self.counts.packets += items.len() as u64;
         // One at a time where a foreign process may write: there is one private copy.
-        let most = if sight.region.foreign_writers() { 1 } else { BATCH };
+        let most = if sight.copied { 1 } else { BATCH };
         let mut at = 0;
         while at < items.len() {
             let end = items.len().min(at + most);
@@ -197,7 +203,7 @@ impl Seat {
         restore: &impl Fn(&Item) -> Tag,
     ) {
         let Some(function) = &mut self.function else { return };
-        let copied = sight.region.foreign_writers();
+        let copied = sight.copied;
         let annotation_bytes = sight.region.geometry().annotation_bytes;
         let items = &mut items[range.clone()];
         if copied {
@@ -219,9 +225,10 @@ impl Seat {
         if watching {
             self.usage = thread_usage();
         }
-        let began = self.clock.raw();
+        let clock = self.clock.as_ref();
+        let began = clock.map_or(0, quanta::Clock::raw);
         let said = catch_unwind(AssertUnwindSafe(|| function.steer(&mut batch)));
-        let took = self.clock.raw().saturating_sub(began);
+        let took = clock.map_or(0, quanta::Clock::raw).saturating_sub(began);
         self.edited |= batch.edited;
         let failure = match said {
             Ok(Err(failure)) => Some(failure),
