@@ -16,7 +16,7 @@ use built::*;
 use common::*;
 use flowyard::function::{Chain, Failure, Limits, Packet, Verdict, closure};
 use flowyard::mem::tables::{Kind, Shape, Table};
-use flowyard::mem::{Grant, Wait};
+use flowyard::mem::{Grant, Tag, Wait};
 use flowyard::steer::TunnelKind;
 use flowyard::{Aside, Group, Yard, YardConfig, plugin};
 
@@ -211,7 +211,9 @@ fn failures_are_counted_and_the_built_in_policy_holds() {
 fn what_it_writes_reaches_the_consumer_and_in_a_chain_it_comes_after_others() {
     let dir = folder();
     let Some(path) = build(&dir, "probe.c", "probe.so", &[]) else { return };
+    // What the yard says of a packet stands right for who comes after, whatever was written there: the probe looks.
     let first = closure(|packet: &mut Packet<'_>| {
+        *packet.tag_mut() = Tag { ring: u16::MAX, hash_version: 77, ..Tag::default() };
         packet.mark(1 << 60);
         Verdict::BuiltIn
     });
@@ -224,7 +226,10 @@ fn what_it_writes_reaches_the_consumer_and_in_a_chain_it_comes_after_others() {
             let mut packets = 0;
             while reader.wait(None) != Wait::Ended {
                 while let Some(packet) = reader.next() {
-                    assert_eq!(packet.tag().user, 1 << 60 | 1 << 48 | 3 << 8 | 1);
+                    let tag = packet.tag();
+                    assert_eq!(tag.user, 1 << 60 | 1 << 48 | 3 << 8 | 1);
+                    assert_eq!((tag.len as usize, tag.ring, tag.hash), (packet.len(), 1, packet.slot().hash));
+                    assert_ne!(tag.hash_version, 77);
                     let sum = packet.data().iter().fold(0u64, |sum, b| sum.wrapping_mul(31).wrapping_add((*b).into()));
                     if annotation_bytes > 0 {
                         assert_eq!(packet.annotation::<u64>().expect("room"), sum);
