@@ -167,6 +167,14 @@ impl Outlets {
         }
     }
 
+    /// Puts a packet that the kernel has steered on the ring that the head of its tag names. The parcel is empty
+    /// afterwards.
+    #[inline]
+    pub(crate) fn deliver_steered(&mut self, parcel: &mut Parcel, head: Tag, stock: &mut Stock) {
+        let tag = completed(head, parcel);
+        self.put(usize::from(tag.ring), parcel, tag.hash, &tag, stock);
+    }
+
     /// To every ring of every group.
     #[cold]
     pub(crate) fn deliver_everywhere(&mut self, parcel: Parcel, decision: &Decision, tag: Tag, stock: &mut Stock) {
@@ -588,13 +596,17 @@ fn further(first: Slot, offset: u16, len: u16, left: usize) -> Slot {
 /// The tag that the user's function has had in its hands: what is not the function's to say, as it is.
 #[inline]
 pub(crate) fn corrected(tag: Tag, parcel: &Parcel, decision: &Decision) -> Tag {
-    let (d, arrival) = (&decision.dissection, &parcel.arrival);
+    let d = &decision.dissection;
+    let tag = Tag { hash: decision.hash, ring: decision.ring, stop: d.stop() as u8, depth: d.depth(), ..tag };
+    completed(tag, parcel)
+}
+
+/// The tag with what the port knows of the packet. Of its flags, that of a fallback stays.
+#[inline]
+fn completed(tag: Tag, parcel: &Parcel) -> Tag {
+    let arrival = &parcel.arrival;
     let fallback = tag.flags & flags::FRAGMENT_FALLBACK;
     let mut tag = Tag {
-        hash: decision.hash,
-        ring: decision.ring,
-        stop: d.stop() as u8,
-        depth: d.depth(),
         time_ns: arrival.time_ns,
         flags: arrival.flags | fallback,
         wire_len: arrival.wire_len,
