@@ -88,7 +88,7 @@ fn ports_help() -> String {
     }
     text.push_str(
         "\nExamples:\n  flowyard run\n  flowyard run pcap:trace.pcap.gz --rings 8\n  \
-         sudo flowyard run xdp:eth0 --rings 4 --for 10\n  sudo flowyard run packet:eth0 -o out",
+         sudo flowyard run xdp:eth0 --rings 4 --for 10\n  sudo flowyard run xdp:eth0 --rings 4 --steer kernel\n  sudo flowyard run packet:eth0 -o out",
     );
     text
 }
@@ -129,6 +129,7 @@ impl Run {
             dispatchers: self.memory.dispatchers,
             policy: self.sorting.policy(),
             hash: hash.clone(),
+            kernel: self.steering.in_kernel()?,
             pin: !self.memory.no_pin,
             ..YardConfig::default()
         };
@@ -220,6 +221,9 @@ impl Run {
         eprintln!("{}; {rings} of {} slots{}", yard.region(), self.memory.ring_slots, seed(hash));
         if let Some(function) = &config.function {
             eprintln!("function: {}", function.name());
+        }
+        if config.kernel {
+            eprintln!("steering: in the kernel; what its program marks, in user space");
         }
     }
 
@@ -524,6 +528,11 @@ impl Figures {
         for (name, counters) in &r.ports {
             for (what, n) in counters.lost.iter().filter(|(_, n)| *n > 0) {
                 let _ = writeln!(text, "  lost before the yard at {name}, {what}: {}", output::count(*n));
+            }
+            let steering = ["steered-in-", "marked-", "passed-for-want-", "ended-in-"];
+            let told = |(what, n): &&(&str, u64)| *n > 0 && steering.iter().any(|head| what.starts_with(head));
+            for (what, n) in counters.notes.iter().filter(told) {
+                let _ = writeln!(text, "  {name}, {what}: {}", output::count(*n));
             }
         }
         let (rate, bits) = (output::rate(r.delivered(), self.time), output::bit_rate(bytes, self.time));
