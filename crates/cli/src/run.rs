@@ -113,6 +113,7 @@ impl Run {
         let specs: Vec<PortSpec> = names.iter().map(|n| n.parse()).collect::<Result<_, _>>().into_diagnostic()?;
         let live = specs.iter().any(|s| matches!(s.kind, flowyard::port::Kind::Xdp | flowyard::port::Kind::Packet));
         let hash = self.sorting.hash(live)?;
+        let kernel = self.steering.in_kernel()?;
         let (first_group, rings, groups) = self.steering.groups(self.sorting.rings)?;
         let tables = self.steering.make_tables()?;
         let names: Vec<(String, u16)> =
@@ -129,7 +130,7 @@ impl Run {
             dispatchers: self.memory.dispatchers,
             policy: self.sorting.policy(),
             hash: hash.clone(),
-            kernel: self.steering.in_kernel()?,
+            kernel,
             pin: !self.memory.no_pin,
             ..YardConfig::default()
         };

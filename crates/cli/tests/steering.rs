@@ -1,11 +1,12 @@
 //! The user's own function as a user meets it: on the command line, through the control socket, in a process
 //! of its own, replaced while packets flow.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use flowyard_testkit::net::{Injector, Namespace, Veth, numbered_frame};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_flowyard");
@@ -335,4 +336,48 @@ fn who_sends_half_a_request_holds_up_no_end() {
     }
     let (figures, ..) = ended.expect("it ends while half a request waits");
     assert_eq!(figures["sums_agree"], true);
+}
+
+#[test]
+fn what_the_kernel_cannot_steer_is_refused_with_the_reason() {
+    for (args, says) in [
+        (&["run", "gen:mix", "--steer", "kernel"][..], "use xdp:IF"),
+        (&["run", "xdp:lo", "--steer", "kernel", "--group", "a:1", "--group", "b:2"], "2 groups of rings"),
+        (&["run", "xdp:lo", "--steer", "kernel", "--steer", "rules:r.toml"], "together with r.toml"),
+        (&["run", "xdp:lo", "xdp:lo", "--steer", "kernel"], "2 ports"),
+    ] {
+        let output = flowyard(args);
+        assert!(!output.status.success() && errors(&output).contains(says), "{args:?}: {}", errors(&output));
+    }
+}
+
+#[test]
+fn the_kernel_steers_and_says_so() {
+    flowyard_testkit::require_root!();
+    let namespace = Namespace::new().expect("root may");
+    namespace.veth(&Veth { queues: 2, ..Veth::default() }).expect("root may");
+    let output = namespace.run(|| {
+        let mut child = Command::new(PROGRAM)
+            .args(["run", "xdp:fy0", "--steer", "kernel", "--rings", "4", "--for", "3", "--verify"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let mut said = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let steering = said.by_ref().map_while(Result::ok).find(|line| line.starts_with("steering: "));
+        assert!(steering.is_some_and(|line| line.contains("in the kernel")), "it says where");
+        let frames: Vec<_> = (0..400).map(|n| numbered_frame(n as u16 % 40, n, 100)).collect();
+        Injector::open("fy1").expect("root may").send(&frames).expect("the interface is up");
+        let rest = std::thread::spawn(move || said.map_while(Result::ok).collect::<Vec<_>>());
+        let output = child.wait_with_output().expect("it ends");
+        drop(rest.join());
+        output
+    });
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("the sums agree"), "{text}");
+    assert!(
+        text.contains("xdp:fy0, steered-in-kernel: 400") && text.contains("split conversations: 0 of 40"),
+        "{text}"
+    );
 }
