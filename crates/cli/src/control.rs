@@ -9,6 +9,7 @@
 //! PUT  /tables/NAME?key=K     set one entry: the value in the body
 //! POST /tables/NAME           set entries: CSV in the body
 //! DELETE /tables/NAME?key=K   remove one entry; all of them without a key
+//! /bpf, /bpf/SLOT             the user's programs in the kernel
 //! ```
 //!
 //! Who may connect is a matter of the socket's permissions: it is made for its owner alone.
@@ -45,6 +46,7 @@ pub struct Yard {
     pub ports: Vec<String>,
     pub groups: Vec<(String, u16)>,
     pub tables: Tables,
+    pub kernel: crate::bpf::Kernel,
     pub maker: Box<Maker>,
     /// Held from reading the files to the last replacement: what was read last is what runs last.
     pub reloading: std::sync::Mutex<()>,
@@ -176,7 +178,7 @@ fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-type Answer = std::result::Result<(u16, &'static str, Vec<u8>), (u16, String)>;
+pub type Answer = std::result::Result<(u16, &'static str, Vec<u8>), (u16, String)>;
 
 fn answer(mut request: Request, yard: &Yard) {
     let answer = respond(&mut request, yard);
@@ -216,6 +218,11 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
                 .collect();
             json(answers.into())
         }
+        (_, ["bpf", slot @ ..]) if slot.len() < 2 => {
+            let name = query.strip_prefix("name=").map(percent_decoded);
+            let object = if method == Method::Put { body(request)? } else { Vec::new() };
+            crate::bpf::respond(&yard.kernel, &method, slot.first().copied(), name.as_deref(), &object)
+        }
         (Method::Get, ["tables"]) => json(crate::table::list(&yard.tables)),
         (_, ["tables", name]) => {
             let key = query.strip_prefix("key=").map(percent_decoded);
@@ -229,7 +236,7 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
             crate::table::respond(&yard.tables, &method, name, key.as_deref(), &body)
         }
         (_, ["status" | "reload" | "function" | "tables"]) => Err((405, format!("{path} does not take {method}"))),
-        _ => Err((404, format!("there is no {path}: /status, /reload, /function, /tables"))),
+        _ => Err((404, format!("there is no {path}: /status, /reload, /function, /tables, /bpf"))),
     }
 }
 

@@ -276,12 +276,15 @@ impl Dispatcher {
             source.last = (head.arrival.time_ns, head.arrival.clock);
             self.received.0 += 1;
             self.received.1 += u64::from(head.arrival.len);
-            let mut parcel = Parcel { first, rest, arrival: head.arrival, port: source.number };
-            if source.steered
-                && let Some(tag) = steered(&self.region, &parcel.first, source.sorter.classifier().table.rings())
-            {
-                self.outlets.deliver_steered(&mut parcel, tag, &mut self.stock);
-                continue;
+            let mut parcel = Parcel { first, rest, arrival: head.arrival, port: source.number, user: 0 };
+            if source.steered {
+                match steered(&self.region, &parcel.first, source.sorter.classifier().table.rings()) {
+                    Ok(tag) => {
+                        self.outlets.deliver_steered(&mut parcel, tag, &mut self.stock);
+                        continue;
+                    }
+                    Err(user) => parcel.user = user,
+                }
             }
             let item = self.gate.begin(parcel);
             let wait = look(&self.region, &mut source.sorter, item, &mut self.scratch[..]);
@@ -408,15 +411,16 @@ fn look(
     sorter.look_into(&frame, arrival.time_ns, &mut (), decision)
 }
 
-/// What the kernel says of a packet, if it does not leave it to us. A foreign process may write the region: a
-/// ring that there is not leaves it to us as well.
+/// What the kernel says of a packet; where it leaves that to us, the user's word alone. A foreign process may
+/// write the region: a ring that there is not leaves it to us as well.
 #[inline]
-fn steered(region: &Region, first: &Segment, rings: u16) -> Option<Tag> {
+fn steered(region: &Region, first: &Segment, rings: u16) -> Result<Tag, u64> {
     let mut copy = [0; HEAD_BYTES];
-    let at = usize::from(first.offset).checked_sub(HEAD_BYTES)?;
-    match Answer::read(region.peek(&first.buffer, at, HEAD_BYTES, &mut copy).first_chunk()?) {
-        Answer::Ring(tag) if tag.ring < rings => Some(tag),
-        Answer::Ring(_) | Answer::Marked(..) => None,
+    let at = usize::from(first.offset).checked_sub(HEAD_BYTES).ok_or(0u64)?;
+    let head = region.peek(&first.buffer, at, HEAD_BYTES, &mut copy).first_chunk().ok_or(0u64)?;
+    match Answer::read(head) {
+        Answer::Ring(tag) if tag.ring < rings => Ok(tag),
+        Answer::Ring(tag) | Answer::Marked(_, tag) => Err(tag.user),
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Parcel {
     pub(crate) rest: Vec<Segment>,
     pub(crate) arrival: Arrival,
     pub(crate) port: u16,
+    /// What the user's program in the kernel wrote for the tag.
+    pub(crate) user: u64,
 }
 
 impl Segment {
@@ -651,7 +653,7 @@ fn tag_of(parcel: &Parcel, decision: &Decision, route: Route, hash_version: u8) 
         tunnel_kind,
         hash_version,
         vlan: d.vlan().unwrap_or(0),
-        user: 0,
+        user: parcel.user,
         time_ns: arrival.time_ns,
         flags: arrival.flags | fallback,
         wire_len: arrival.wire_len,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use flowyard_kernel::KernelError;
+use flowyard_kernel::{KernelError, KernelSteer};
 use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, Region, Stock};
 use flowyard_port::{Opener, PortCounters, PortError, PortInfo, PortSpec, prepare, prepare_steered};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
@@ -163,7 +163,7 @@ pub struct Yard {
     pin: bool,
     surroundings: Surroundings,
     names: Vec<Option<String>>,
-    kernel: bool,
+    kernel: Option<Arc<Mutex<KernelSteer>>>,
 }
 
 impl Yard {
@@ -199,6 +199,7 @@ impl Yard {
         let (region, mut stock) = Region::create(&config.name, geometry(config, &parts)?)?;
         let stop = Arc::new(AtomicBool::new(false));
         let memory = SharedFragments::default();
+        let mut steering = None;
         let mut dispatchers = Vec::new();
         let mut infos: Vec<(u16, PortInfo)> = Vec::new();
         let rings = groups.iter().map(|group| usize::from(group.table.rings())).sum();
@@ -219,8 +220,9 @@ impl Yard {
                 let memory = match port.kernel() {
                     None => memory.clone(),
                     Some(kernel) => {
-                        let kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
-                        SharedFragments::of_kernel(kernel.fragments()?)
+                        let fragments = kernel.lock().unwrap_or_else(PoisonError::into_inner).fragments()?;
+                        steering = Some(kernel);
+                        SharedFragments::of_kernel(fragments)
                     }
                 };
                 let sorter = Sorter::new(classifier.clone(), memory);
@@ -245,10 +247,7 @@ impl Yard {
         let surroundings = surroundings(config, shares);
         let seats = std::iter::once(&config.function).chain(config.groups.iter().map(|g| &g.function));
         let names = seats.map(|f| f.as_ref().map(|f| f.name().to_owned())).collect();
-        Ok((
-            Yard { dispatchers, stop, region, infos, pin: config.pin, surroundings, names, kernel: config.kernel },
-            readers,
-        ))
+        Ok((Yard { dispatchers, stop, region, infos, pin: config.pin, surroundings, names, kernel: steering }, readers))
     }
 
     /// The ports as they were opened, in the order they were given.
@@ -284,8 +283,8 @@ impl Yard {
         }
         let ports = self.infos.into_iter().map(|info| info.name).collect();
         let (surroundings, names) = (self.surroundings, Mutex::new(self.names));
-        let functions = Functions { mailboxes, surroundings, names, kernel: self.kernel };
-        Ok(Running { threads, live, stop: self.stop, ports, functions: Arc::new(functions) })
+        let functions = Functions { mailboxes, surroundings, names, kernel: self.kernel.is_some() };
+        Ok(Running { threads, live, stop: self.stop, ports, functions: Arc::new(functions), kernel: self.kernel })
     }
 }
 
@@ -297,12 +296,18 @@ pub struct Running {
     stop: Arc<AtomicBool>,
     ports: Vec<String>,
     functions: Arc<Functions>,
+    kernel: Option<Arc<Mutex<KernelSteer>>>,
 }
 
 impl Running {
     /// The functions of the yard: to replace or to ask them while it runs.
     pub fn functions(&self) -> &Arc<Functions> {
         &self.functions
+    }
+
+    /// The program that steers in the kernel, if one does: for the user's own programs before and after it.
+    pub fn kernel(&self) -> Option<&Arc<Mutex<KernelSteer>>> {
+        self.kernel.as_ref()
     }
 
     /// Tells the yard to stop: ports are left alone, what waits is delivered as far as consumers make
