@@ -1,5 +1,5 @@
-//! What a function of the user's costs a packet, over none: the yard as shipped, its dispatcher on one core
-//! and a consumer on the other. The dispatcher is the slower of the two, so what is added to it shows.
+//! What a function of the user's costs a packet, over none: the yard as shipped, its dispatcher and a consumer by
+//! turns on one core. (With the consumer on another core, cache lines that travel hide it by a hundred times.)
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use flowyard::{plugin, rules};
 
 use crate::figures;
 use crate::packets::{COUNT, Packets, is_ordinary};
-use crate::pipeline::shipped;
+use crate::pipeline::alone;
 use crate::rounds::{self, Contender, Setting};
 
 type Shared = Arc<Packets>;
@@ -22,10 +22,6 @@ const ENTRIES: usize = 1_000_000;
 /// Runs and prints.
 pub fn run(setting: &Setting) {
     let title = "A function of the user's, over none";
-    let Some(core) = setting.other else {
-        println!("\n## {title}\n\nSkipped: there is one core.");
-        return;
-    };
     let mut packets = Arc::new(Packets::make(COUNT, &[], is_ordinary));
     let renew = |packets: &mut Shared| {
         Arc::get_mut(packets).expect("no yard is left between rounds").shuffle();
@@ -33,7 +29,7 @@ pub fn run(setting: &Setting) {
     let folder = std::env::temp_dir().join(format!("flowyard-bench-{}", std::process::id()));
     let mut functions: Vec<(&'static str, Function)> = vec![
         ("closure, says nothing", silent()),
-        ("closure, a ring by the hash", closure(|p: &mut Packet<'_>| Verdict::Ring((p.hash() >> 30) as u16))),
+        ("closure, a ring by the hash", by_ring()),
         ("closure, marks and annotates", closure(annotates)),
         ("closure, one of 1M entries looked up", looks_up()),
         ("1 rule", matching(1)),
@@ -44,12 +40,11 @@ pub fn run(setting: &Setting) {
         functions.push(("plug-in in C, says nothing", plugin.clone()));
         functions.push(("chain of the plug-in, twice", Chain::function(vec![plugin.clone(), plugin])));
     }
-    let mut contenders = vec![Contender::new("no function", move |p: &Shared| shipped::measure(p, core))];
+    let mut contenders = vec![Contender::new("no function", |p: &Shared| alone::measure(p, None))];
     for (name, function) in functions {
-        let turn = move |p: &Shared| shipped::measure_with(p, core, Some(function.clone()));
-        contenders.push(Contender::new(name, turn));
+        contenders.push(Contender::new(name, move |p: &Shared| alone::measure(p, Some(function.clone()))));
     }
-    let outcome = rounds::run(setting, true, &mut packets, renew, &contenders);
+    let outcome = rounds::run(setting, false, &mut packets, renew, &contenders);
     figures::print_over(title, "packet", &outcome, 0);
     let _ = std::fs::remove_dir_all(folder);
 }
@@ -57,6 +52,11 @@ pub fn run(setting: &Setting) {
 /// A closure that leaves everything as it is.
 pub fn silent() -> Function {
     closure(|_: &mut Packet<'_>| Verdict::BuiltIn)
+}
+
+/// A closure that chooses another ring than the built-in policy.
+pub fn by_ring() -> Function {
+    closure(|packet: &mut Packet<'_>| Verdict::Ring((packet.hash() >> 30) as u16))
 }
 
 fn annotates(packet: &mut Packet<'_>) -> Verdict {
@@ -88,7 +88,7 @@ fn looks_up() -> Function {
 }
 
 /// Rules that all are looked at and none of which matches.
-fn matching(count: u16) -> Function {
+pub fn matching(count: u16) -> Function {
     let rule = |n| format!("[[rule]]\nvlan = {}\nport = {}\nverdict = \"drop\"\n", 4000 + n % 90, 60_000 + n);
     let text: String = (0..count).map(rule).collect();
     rules::parse(&text).expect("good rules").function()

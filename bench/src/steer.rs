@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use flowyard::steer::{Classifier, FlowHash, FragmentTable, Frame, LinkType, Policy, Table};
+use flowyard::steer::{Classifier, Decision, FlowHash, FragmentTable, Frame, LinkType, Policy, Table};
 
 use crate::figures::{self, ratio};
 use crate::laps::Meter;
@@ -68,11 +68,10 @@ pub fn run(setting: &Setting) {
 
 fn steer(packets: &Packets, warm: bool) -> Option<f64> {
     let classifier = classifier();
-    let mut memory = FragmentTable::default();
+    let (mut memory, mut decision) = (FragmentTable::default(), Decision::BLANK);
     time(packets, warm, |bytes| {
         let frame = Frame::new(bytes, LinkType::ETHERNET);
-        let verdict = classifier.classify(&frame, &mut memory, 0);
-        let decision = verdict.decision();
+        classifier.classify_into(&frame, &mut memory, 0, &mut (), &mut decision);
         decision.hash ^ u32::from(decision.ring)
     })
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use flowyard::function::Function;
 use flowyard::mem::{Consumer, Geometry, Ledger, Region, Returned, Slot, notify};
 use flowyard::port::traffic::Carrier;
-use flowyard::steer::{Conversation, FIXED_SEED, FragmentTable, Frame, LinkType, Observer, default_hash, dissect};
+use flowyard::steer::{
+    Conversation, Decision, FIXED_SEED, FragmentTable, Frame, LinkType, Observer, default_hash, dissect,
+};
 use flowyard_mem::bench_support::ring;
 
 use crate::flow::{Looking, Sorting};
@@ -26,7 +28,7 @@ const COUNT: usize = 8192;
 /// What can be counted: name, and what one pass does.
 type Part = (&'static str, &'static str, fn(usize) -> u64);
 
-const PARTS: [Part; 22] = [
+const PARTS: [Part; 19] = [
     ("nothing", "the loop over packets", |n| over(&[], n, |bytes| u64::from(bytes[0]))),
     ("steer", "steer, all carriers mixed", |n| steer(&[], n)),
     ("dissect", "of that, dissection", |n| over(&[], n, dissect_only())),
@@ -46,15 +48,21 @@ const PARTS: [Part; 22] = [
     ("ring", "ring of 16 bytes, in and out", rings),
     ("pipe", "pipe: ledger, slot out, consumer, slot back", pipes),
     ("pipeline", "all of it: steer, tag, pipe, consumer", pipeline),
+];
+
+/// What can be profiled and is no figure: two threads one after the other, as valgrind has them, wait a lot.
+const PROFILES: [Part; 5] = [
     ("yard", "the yard as shipped, its waiting included", |n| yard(n, None)),
     ("function", "the same with a closure that says nothing", |n| yard(n, Some(function::silent()))),
+    ("names-ring", "the same with a closure that names a ring", |n| yard(n, Some(function::by_ring()))),
+    ("rules", "the same with ten rules", |n| yard(n, Some(function::matching(10)))),
     ("plug-in", "the same with a plug-in that says nothing", |n| yard(n, function::native(&std::env::temp_dir()))),
 ];
 
 /// Runs part `name` for `passes`, for valgrind to count.
 pub fn run_part(name: &str, passes: usize) {
-    let Some((.., part)) = PARTS.iter().find(|part| part.0 == name) else {
-        let names: Vec<_> = PARTS.iter().map(|part| part.0).collect();
+    let Some((.., part)) = PARTS.iter().chain(&PROFILES).find(|part| part.0 == name) else {
+        let names: Vec<_> = PARTS.iter().chain(&PROFILES).map(|part| part.0).collect();
         eprintln!("no part is called {name}: choose among {}", names.join(", "));
         std::process::exit(2);
     };
@@ -108,10 +116,10 @@ fn over(carriers: &[Carrier], passes: usize, mut each: impl FnMut(&[u8]) -> u64)
 }
 
 fn steer(carriers: &[Carrier], passes: usize) -> u64 {
-    let (classifier, mut memory) = (classifier(), FragmentTable::default());
+    let (classifier, mut memory, mut decision) = (classifier(), FragmentTable::default(), Decision::BLANK);
     over(carriers, passes, |bytes| {
-        let verdict = classifier.classify(&Frame::new(bytes, LinkType::ETHERNET), &mut memory, 0);
-        u64::from(verdict.decision().hash ^ u32::from(verdict.decision().ring))
+        classifier.classify_into(&Frame::new(bytes, LinkType::ETHERNET), &mut memory, 0, &mut (), &mut decision);
+        u64::from(decision.hash ^ u32::from(decision.ring))
     })
 }
 
@@ -222,8 +230,7 @@ fn pipeline(passes: usize) -> u64 {
     seen as u64
 }
 
-/// The waiting of both threads counts as well, which are one after the other under valgrind: for profiles, rather
-/// than as a figure.
+/// Dispatcher and consumer as they are, with or without a function.
 fn yard(passes: usize, function: Option<Function>) -> u64 {
     let packets = Arc::new(Packets::make(passes * COUNT, &[], is_ordinary));
     shipped::measure_with(&packets, 0, function);

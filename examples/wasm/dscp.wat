@@ -1,7 +1,7 @@
 ;; Steers by class of service: what is marked EF (voice), CS6 or CS7 (control) goes to ring 0, all else by the built-in
 ;; policy. The DSCP of the innermost IP header is left as the tag's mark and as the annotation's first byte.
 ;;
-;;     wat2wasm dscp.wat && flowyard run --steer wasm:dscp.wasm …
+;;     flowyard run gen:mix --steer wasm:dscp.wat
 (module
   (memory (export "memory") 1)
 

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use flowyard::mem::{Buffer, Consumer, Geometry, Ledger, PipeProducer, Region, Returned, Slot, notify};
-use flowyard::steer::{Classifier, FragmentTable, Frame, LinkType};
+use flowyard::steer::{Classifier, Decision, FragmentTable, Frame, LinkType};
 
 use crate::flow::{BATCH, BUFFERS, Looking, SLOTS, Sorting};
 use crate::label;
@@ -25,6 +25,7 @@ pub fn pair(look: bool) -> (Sorter, Looker) {
     let sorter = Sorter {
         classifier: look.then(classifier),
         memory: FragmentTable::default(),
+        decision: Decision::BLANK,
         ledger,
         start: geometry.packet_offset(),
         lens: vec![0; BUFFERS],
@@ -42,6 +43,7 @@ pub struct Sorter {
     region: Region,
     classifier: Option<Classifier>,
     memory: FragmentTable,
+    decision: Decision,
     ledger: Ledger,
     pipes: Vec<PipeProducer>,
     /// By index; those that are out are missing.
@@ -103,11 +105,12 @@ impl Sorting for Sorter {
                 continue;
             };
             let bytes = self.region.peek(&buffer, self.start, len.into(), &mut []);
-            let verdict = classifier.classify(&Frame::new(bytes, LinkType::ETHERNET), &mut self.memory, time_ns);
-            let decision = verdict.decision();
+            let (frame, decision) = (Frame::new(bytes, LinkType::ETHERNET), &mut self.decision);
+            classifier.classify_into(&frame, &mut self.memory, time_ns, &mut (), decision);
             let tag = label::tag(decision, len, time_ns);
             self.region.set_tag(&mut buffer, &tag);
-            self.send(decision.ring.into(), buffer, label::slot(&tag, self.start));
+            let ring = decision.ring.into();
+            self.send(ring, buffer, label::slot(&tag, self.start));
         }
         if end > self.at {
             self.pipes.iter_mut().for_each(PipeProducer::commit);

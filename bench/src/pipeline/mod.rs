@@ -5,6 +5,7 @@
 //! loop over the same crates, which shows what the dispatcher adds. `rtrb` moves boxed packets between
 //! threads of one process, as a Rust program without Flowyard would.
 
+pub mod alone;
 pub mod bare;
 mod boxed;
 mod port;

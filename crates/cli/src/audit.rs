@@ -26,8 +26,8 @@ use crate::{Outcome, output};
 /// load of its queues is held against that of the rings.
 #[derive(Debug, Args)]
 #[command(after_help = MEANING, mut_arg("rings", |arg| arg
-    .default_value("0").hide_default_value(true).help("Number of rings [default: as many as the card has queues]")
-    .value_parser(clap::value_parser!(u16).range(0..=4096))))]
+    .help("Number of rings [default: as many as the card has queues]")
+    .value_parser(clap::value_parser!(u16).range(1..=4096))))]
 pub struct Audit {
     /// A capture file (- is standard input), or a port such as packet:eth0, xdp:eth0, gen:mix
     #[arg(value_name = "FILE|PORT")]
@@ -98,13 +98,13 @@ impl Audit {
     pub fn run(mut self) -> Result<Outcome> {
         let spec = spec(&self.source)?;
         let (card, name) = self.card()?;
-        if self.sorting.rings == 0 {
-            self.sorting.rings = u16::try_from(card.queues()).unwrap_or(u16::MAX);
+        if self.sorting.rings.is_none() {
+            self.sorting.rings = Some(u16::try_from(card.queues()).unwrap_or(u16::MAX));
         }
         let live = matches!(spec.kind, Kind::Xdp | Kind::Packet);
         let config = YardConfig {
             name: "audit".into(),
-            rings: self.sorting.rings,
+            rings: self.sorting.rings(),
             weights: self.sorting.weights.clone(),
             policy: self.sorting.policy(),
             hash: self.sorting.hash(live)?,

@@ -17,6 +17,7 @@
 use std::io::{Cursor, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,11 +28,15 @@ use flowyard::Live;
 use flowyard::function::{Failure, Function, FunctionStatus, Functions};
 use flowyard::tables::Tables;
 use miette::{Result, miette};
+use rustix::fs::Mode;
 use serde_json::{Value, json};
 use tiny_http::{Method, Request, Response, Server, StatusCode};
 
 /// Largest request body: a table of some ten million lines.
-const LONGEST: u64 = 1 << 30;
+pub const LONGEST_BYTES: u64 = 1 << 30;
+
+/// Connections that may wait to be accepted.
+const WAITING: i32 = 128;
 
 /// How long the end waits for a request that is being answered.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -48,6 +53,8 @@ pub struct Yard {
     pub tables: Tables,
     pub kernel: crate::bpf::Kernel,
     pub maker: Box<Maker>,
+    /// Largest request body that is read.
+    pub longest_bytes: u64,
     /// Held from reading the files to the last replacement: what was read last is what runs last.
     pub reloading: std::sync::Mutex<()>,
 }
@@ -171,17 +178,34 @@ fn listen(path: &Path) -> Result<UnixListener> {
         }
         std::fs::remove_file(path).map_err(cannot)?; // left behind by one that was killed
     }
-    // Bound under a name of its own in a folder that only we can enter would be tighter; the time between
-    // bind and chmod is covered by the umask-independent mode of the folder in /run and XDG_RUNTIME_DIR.
-    let listener = UnixListener::bind(path).map_err(cannot)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
+    bind(path).map_err(cannot)
+}
+
+/// A socket that is for its owner alone from its first moment on: the kernel makes the file with the mode that the
+/// socket has when it is bound, less the umask (unix(7), net/unix/af_unix.c).
+fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, WAITING)?;
+    let listener = UnixListener::from(socket);
+    // The umask may have taken the owner's own rights.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
 
 pub type Answer = std::result::Result<(u16, &'static str, Vec<u8>), (u16, String)>;
 
 fn answer(mut request: Request, yard: &Yard) {
-    let answer = respond(&mut request, yard);
+    // A bug in answering one request is no reason to answer none any more. Nothing of a request outlives it but what
+    // is behind locks, which take poisoning for what it is.
+    let answer = std::panic::catch_unwind(AssertUnwindSafe(|| respond(&mut request, yard)));
+    let answer = answer.unwrap_or_else(|_| {
+        let what = format!("answering {} {} panicked", request.method(), request.url());
+        Err((500, format!("{what}: packets flow on; please report this, with what the yard printed")))
+    });
     let (code, kind, body) = answer.unwrap_or_else(|(code, error)| {
         (code, "application/json", format!("{}\n", json!({ "error": error })).into_bytes())
     });
@@ -207,7 +231,7 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
             json(json!({ "function": name }))
         }
         (Method::Post, ["function"]) => {
-            let body = body(request)?;
+            let body = body(request, yard.longest_bytes)?;
             let answers = yard.functions.control(&body).map_err(|e| (409, e.to_string()))?;
             let answers: Vec<Value> = answers
                 .into_iter()
@@ -220,7 +244,7 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
         }
         (_, ["bpf", slot @ ..]) if slot.len() < 2 => {
             let name = query.strip_prefix("name=").map(percent_decoded);
-            let object = if method == Method::Put { body(request)? } else { Vec::new() };
+            let object = if method == Method::Put { body(request, yard.longest_bytes)? } else { Vec::new() };
             crate::bpf::respond(&yard.kernel, &method, slot.first().copied(), name.as_deref(), &object)
         }
         (Method::Get, ["tables"]) => json(crate::table::list(&yard.tables)),
@@ -232,7 +256,11 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
                     format!("the query {query:?} means nothing: write ?key=KEY, or nothing for all entries"),
                 ));
             }
-            let body = if matches!(method, Method::Put | Method::Post) { body(request)? } else { Vec::new() };
+            let body = if matches!(method, Method::Put | Method::Post) {
+                body(request, yard.longest_bytes)?
+            } else {
+                Vec::new()
+            };
             crate::table::respond(&yard.tables, &method, name, key.as_deref(), &body)
         }
         (_, ["status" | "reload" | "function" | "tables"]) => Err((405, format!("{path} does not take {method}"))),
@@ -240,11 +268,17 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
     }
 }
 
-fn body(request: &mut Request) -> std::result::Result<Vec<u8>, (u16, String)> {
+/// The whole body, or a refusal: never a part of it.
+fn body(request: &mut Request, longest_bytes: u64) -> std::result::Result<Vec<u8>, (u16, String)> {
+    let too_long =
+        || (413, format!("the request's body has more than {longest_bytes} bytes: send it in several requests"));
+    if request.body_length().is_some_and(|len| len as u64 > longest_bytes) {
+        return Err(too_long());
+    }
     let mut body = Vec::new();
-    let read = request.as_reader().take(LONGEST).read_to_end(&mut body);
+    let read = request.as_reader().take(longest_bytes + 1).read_to_end(&mut body);
     read.map_err(|e| (400, format!("the request's body: {e}")))?;
-    Ok(body)
+    if body.len() as u64 > longest_bytes { Err(too_long()) } else { Ok(body) }
 }
 
 /// `%XX` of a URL.
@@ -321,6 +355,93 @@ fn unchunked(mut body: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Serves what a yard on built-in traffic has, and runs `work` on the socket's path.
+    fn served(maker: Box<Maker>, longest_bytes: u64, work: impl FnOnce(&Path)) {
+        let config = flowyard::YardConfig { rings: 1, ..flowyard::YardConfig::default() };
+        let port = "gen:mix?packets=1".parse().expect("a port");
+        let (yard, readers) = flowyard::Yard::open(&config, &[port]).expect("it opens");
+        let running = yard.start().expect("a thread");
+        let yard = Yard {
+            functions: running.functions().clone(),
+            live: running.live().to_vec(),
+            ports: Vec::new(),
+            groups: vec![(String::new(), 1)],
+            kernel: None,
+            tables: Tables::default(),
+            maker,
+            longest_bytes,
+            reloading: std::sync::Mutex::default(),
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("control.sock");
+        let control = Control::start(&path, Arc::new(yard)).expect("it serves");
+        work(&path);
+        drop((control, readers));
+        running.stop();
+        running.join();
+    }
+
+    #[test]
+    fn a_panic_while_answering_is_an_answer_and_the_next_request_has_its_own() {
+        let maker = || panic!("on purpose, in a test");
+        served(Box::new(maker), LONGEST_BYTES, |path| {
+            for _ in 0..2 {
+                let (code, answer) = ask(path, "POST", "/reload", b"").expect("an answer");
+                let answer = String::from_utf8_lossy(&answer).into_owned();
+                assert!(code == 500 && answer.contains("answering POST /reload panicked"), "{code} {answer}");
+                assert_eq!(ask(path, "GET", "/status", b"").expect("an answer").0, 200);
+            }
+        });
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_refused_whole_and_names_it() {
+        use std::io::Write;
+        served(Box::new(|| Ok(None)), 2000, |path| {
+            let (code, answer) = ask(path, "POST", "/tables/none", &[b'x'; 2001]).expect("an answer");
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(code == 413 && answer.contains("more than 2000 bytes"), "{code} {answer}");
+            assert_eq!(ask(path, "POST", "/tables/none", &[b'x'; 2000]).expect("an answer").0, 404, "no such table");
+            // Of a length that nobody said before.
+            let mut stream = UnixStream::connect(path).expect("connected");
+            let head =
+                "POST /tables/none HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let chunk = format!("400\r\n{}\r\n", "x".repeat(0x400));
+            stream.write_all(format!("{head}{chunk}{chunk}0\r\n\r\n").as_bytes()).expect("sent");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("an answer");
+            assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("more than 2000 bytes"), "{answer}");
+        });
+    }
+
+    #[test]
+    fn the_socket_is_its_owners_alone_from_its_first_moment_on() {
+        use std::os::unix::fs::MetadataExt;
+        use std::sync::atomic::AtomicBool;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("control.sock");
+        let done = AtomicBool::new(false);
+        let seen = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut seen = 0;
+                while !done.load(Ordering::Relaxed) {
+                    if let Ok(about) = std::fs::metadata(&path) {
+                        assert_eq!(about.mode() & 0o777, 0o600, "as others may find it");
+                        seen += 1;
+                    }
+                }
+                seen
+            });
+            for _ in 0..3000 {
+                drop(bind(&path).expect("bound"));
+                std::fs::remove_file(&path).expect("it is there");
+            }
+            done.store(true, Ordering::Relaxed);
+            watch.join().expect("no assertion failed")
+        });
+        assert!(seen > 100, "it was looked at {seen} times");
+    }
 
     #[test]
     fn keys_survive_the_url() {

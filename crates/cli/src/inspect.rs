@@ -13,6 +13,7 @@ use flowyard::steer::{Decision, Dissection, Frame, LinkType};
 use flowyard::{Route, SharedFragments, Sorter};
 use miette::{IntoDiagnostic, Result, miette};
 
+use crate::digits::Digits;
 use crate::layers::Layers;
 use crate::options::Sorting;
 use crate::{Outcome, json, output};
@@ -160,8 +161,16 @@ impl<W: Write> View<W> {
                         Route::Held => "  (waited for its first fragment)",
                         Route::Fallback => "  (first fragment not seen: by addresses)",
                     };
-                    let _ =
-                        writeln!(text, "{frame:>7} {:>4} {:08x} {len:>6}  {rest}{held}", decision.ring, decision.hash);
+                    text.number_right(*frame, 7);
+                    text.push(' ');
+                    text.number_right(decision.ring.into(), 4);
+                    text.push(' ');
+                    text.hex8(decision.hash);
+                    text.push(' ');
+                    text.number_right((*len).into(), 6);
+                    for part in ["  ", rest, held, "\n"] {
+                        text.push_str(part);
+                    }
                 }
             }
             output::written(self.out.write_all(text.as_bytes()))?;
@@ -181,12 +190,21 @@ fn settle(lines: &mut VecDeque<Pending>, first: u64, number: u64, decision: &Dec
 /// Layers and flow of a packet on one line.
 fn line(text: &mut String, layers: &Layers, dissection: &Dissection, bytes: &[u8]) {
     for (n, name) in layers.stack().enumerate() {
-        let _ = write!(text, "{}{name}", if n > 0 { "/" } else { "" });
+        if n > 0 {
+            text.push('/');
+        }
+        text.push_str(name);
     }
     match dissection.flow(bytes) {
         Some(flow) => {
-            let port = |port: Option<u16>| port.map_or(String::new(), |p| format!(" {p}"));
-            let _ = write!(text, "  {}{} > {}{}", flow.src, port(flow.sport), flow.dst, port(flow.dport));
+            for (before, address, port) in [("  ", flow.src, flow.sport), (" > ", flow.dst, flow.dport)] {
+                text.push_str(before);
+                text.address(address);
+                if let Some(port) = port {
+                    text.push(' ');
+                    text.number(port.into());
+                }
+            }
         }
         None => {
             let _ = write!(text, "  no IP flow ({})", dissection.stop().name());

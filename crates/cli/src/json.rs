@@ -5,47 +5,62 @@
 //! there is none. Written by hand: everything in it is a number, an address or one of our own names,
 //! so nothing needs escaping, and a capture has many frames.
 
-use std::fmt::Write;
-
 use flowyard::steer::{Dissection, Fragment, Id};
 
+use crate::digits::Digits;
 use crate::layers::Layers;
 
 /// Appends the line up to the ring, which may not be known yet.
 pub fn head(line: &mut String, frame: u64) {
-    let _ = write!(line, "{{\"frame\":{frame},"); // writing to a String cannot fail
+    line.push_str("{\"frame\":");
+    line.number(frame);
+    line.push(',');
 }
 
 /// Appends ring and hash.
 pub fn verdict(line: &mut String, ring: u16, hash: u32) {
-    let _ = write!(line, "\"ring\":{ring},\"hash\":\"{hash:08x}\",");
+    line.push_str("\"ring\":");
+    line.number(ring.into());
+    line.push_str(",\"hash\":\"");
+    line.hex8(hash);
+    line.push_str("\",");
 }
 
 /// Appends all that the frame itself says.
 pub fn tail(line: &mut String, layers: &Layers, dissection: &Dissection, bytes: &[u8]) {
     line.push_str("\"stack\":[");
     list(line, layers.stack(), |line, name| {
-        let _ = write!(line, "\"{name}\"");
+        line.push('"');
+        line.push_str(name);
+        line.push('"');
     });
     line.push(']');
     let number = |line: &mut String, name: &str, value: Option<u64>| {
-        let _ = match value {
-            Some(value) => write!(line, ",\"{name}\":{value}"),
-            None => write!(line, ",\"{name}\":null"),
-        };
+        line.push_str(name);
+        match value {
+            Some(value) => line.number(value),
+            None => line.push_str("null"),
+        }
     };
     match dissection.flow(bytes) {
         Some(flow) => {
-            let _ = write!(line, ",\"src\":\"{}\",\"dst\":\"{}\"", flow.src, flow.dst);
-            number(line, "proto", Some(flow.proto.into()));
-            number(line, "sport", flow.sport.map(u64::from));
-            number(line, "dport", flow.dport.map(u64::from));
+            line.push_str(",\"src\":\"");
+            line.address(flow.src);
+            line.push_str("\",\"dst\":\"");
+            line.address(flow.dst);
+            number(line, "\",\"proto\":", Some(flow.proto.into()));
+            number(line, ",\"sport\":", flow.sport.map(u64::from));
+            number(line, ",\"dport\":", flow.dport.map(u64::from));
         }
         None => line.push_str(",\"src\":null,\"dst\":null,\"proto\":null,\"sport\":null,\"dport\":null"),
     }
-    let _ = write!(line, ",\"fragment\":\"{}\",\"ids\":{{", fragment(dissection.fragment()));
+    line.push_str(",\"fragment\":\"");
+    line.push_str(fragment(dissection.fragment()));
+    line.push_str("\",\"ids\":{");
     ids(line, &layers.ids);
-    let _ = write!(line, "}},\"stop\":\"{}\"}}", dissection.stop().name());
+    line.push_str("},\"stop\":\"");
+    line.push_str(dissection.stop().name());
+    line.push_str("\"}");
 }
 
 /// The name of a fragment kind.
@@ -66,16 +81,15 @@ fn ids(line: &mut String, ids: &[Id]) {
         if ids[..at].iter().any(|earlier| earlier.name() == name) {
             continue;
         }
-        let comma = if std::mem::take(&mut first) { "" } else { "," };
-        let _ = write!(line, "{comma}\"{name}\":");
+        line.push_str(if std::mem::take(&mut first) { "\"" } else { ",\"" });
+        line.push_str(name);
+        line.push_str("\":");
         let mut values = ids[at..].iter().filter(|i| i.name() == name).map(|i| i.value());
         if matches!(id, Id::FragmentId(_) | Id::IcmpId(_) | Id::IcmpType(_)) {
-            let _ = write!(line, "{}", values.next_back().unwrap_or(0));
+            line.number(values.next_back().unwrap_or(0).into());
         } else {
             line.push('[');
-            list(line, values, |line, value| {
-                let _ = write!(line, "{value}");
-            });
+            list(line, values, |line, value| line.number(value.into()));
             line.push(']');
         }
     }

@@ -4,6 +4,7 @@ mod audit;
 mod bpf;
 mod control;
 mod ctl;
+mod digits;
 mod gen_cmd;
 mod inspect;
 mod json;

@@ -12,9 +12,9 @@ use miette::{IntoDiagnostic, Result, miette};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sorting")]
 pub struct Sorting {
-    /// Number of rings
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub rings: u16,
+    /// Number of rings [default: 4]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub rings: Option<u16>,
     /// Share of each ring, such as 2,1,1 (default: equal)
     #[arg(long, value_name = "W,W,…", value_delimiter = ',')]
     pub weights: Option<Vec<u32>>,
@@ -41,16 +41,24 @@ pub struct Sorting {
     pub key_vni: bool,
 }
 
+/// Rings where nobody says how many.
+const RINGS: u16 = 4;
+
 impl Sorting {
+    /// Number of rings.
+    pub fn rings(&self) -> u16 {
+        self.rings.unwrap_or(RINGS)
+    }
+
     /// What to classify by; `live` decides the seed where none is given.
     pub fn classifier(&self, live: bool) -> Result<Classifier> {
         let table = match &self.weights {
-            None => Table::even(self.rings),
-            Some(weights) if weights.len() != usize::from(self.rings) => {
+            None => Table::even(self.rings()),
+            Some(weights) if weights.len() != usize::from(self.rings()) => {
                 return Err(miette!(
                     "--weights has {} entries, but there are {} rings: give one a ring, or --rings {}",
                     weights.len(),
-                    self.rings,
+                    self.rings(),
                     weights.len()
                 ));
             }

@@ -80,6 +80,20 @@ pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// Standard output for figures. Where functions of the user's run in this process, for this program alone: what they
+/// print to theirs goes to standard error from now on.
+pub fn own_stdout(functions: bool) -> miette::Result<Box<dyn std::io::Write>> {
+    if !functions {
+        return Ok(Box::new(std::io::stdout()));
+    }
+    let taken = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).and_then(|own| {
+        rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
+        Ok(std::fs::File::from(own))
+    });
+    let file = taken.map_err(|e| miette::miette!("cannot keep standard output for the figures alone: {e}"))?;
+    Ok(Box::new(file))
+}
+
 /// Says something on standard error, as this program.
 pub fn say(what: impl std::fmt::Display) {
     eprintln!("flowyard: {what}");

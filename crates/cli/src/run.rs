@@ -1,6 +1,7 @@
 //! `flowyard run`: packets from ports to rings.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,7 +115,8 @@ impl Run {
         let live = specs.iter().any(|s| matches!(s.kind, flowyard::port::Kind::Xdp | flowyard::port::Kind::Packet));
         let hash = self.sorting.hash(live)?;
         let kernel = self.steering.in_kernel()?;
-        let (first_group, rings, groups) = self.steering.groups(self.sorting.rings)?;
+        let mut out = output::own_stdout(self.steering.is_there())?;
+        let (first_group, rings, groups) = self.steering.groups(&self.sorting)?;
         let tables = self.steering.make_tables()?;
         let names: Vec<(String, u16)> =
             std::iter::once((first_group, rings)).chain(groups.iter().map(|g| (g.name.clone(), g.rings))).collect();
@@ -151,6 +153,7 @@ impl Run {
             ports: infos.iter().map(|info| info.name.clone()).collect(),
             groups: names.clone(),
             kernel: running.kernel().cloned(),
+            longest_bytes: control::LONGEST_BYTES,
             reloading: std::sync::Mutex::default(),
             maker: {
                 let (steering, tables) = (self.steering.clone(), tables.clone());
@@ -196,16 +199,13 @@ impl Run {
         for error in outcome.report.errors.iter().chain(&errors) {
             output::say(error);
         }
-        if self.json {
-            println!("{}", outcome.json())
-        } else {
-            outcome.print()
-        }
+        let mut text = if self.json { format!("{}\n", outcome.json()) } else { outcome.text() };
         if self.ports.is_empty() && !self.json {
-            println!(
-                "\nThat was built-in traffic. Next: flowyard run pcap:FILE, or as root flowyard run xdp:IF (--help has more)."
+            text.push_str(
+                "\nThat was built-in traffic. Next: flowyard run pcap:FILE, or as root flowyard run xdp:IF (--help has more).\n",
             );
         }
+        output::written(out.write_all(text.as_bytes()))?;
         Ok(if errors.is_empty() && outcome.agrees() { Outcome::Good } else { Outcome::Partial })
     }
 
@@ -487,7 +487,7 @@ impl Figures {
         })
     }
 
-    fn print(&self) {
+    fn text(&self) -> String {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         table.set_header(["ring", "packets", "bytes", "conversations", "dropped"]);
@@ -504,8 +504,8 @@ impl Figures {
         for column in table.column_iter_mut() {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        println!("{}", table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
-        println!("{}", self.summary());
+        let table = table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+        format!("{table}\n{}\n", self.summary())
     }
 
     fn summary(&self) -> String {

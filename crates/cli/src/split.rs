@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use flowyard::port::capture::{CaptureReader, CaptureWriter, Record};
+use flowyard::port::capture::{CaptureReader, CaptureWriter, Record, Spool};
 use flowyard::port::{Outgoing, PortError};
 use flowyard::steer::{Decision, Frame, LinkType, Verdict};
 use flowyard::{Route, SharedFragments, Sorter};
@@ -63,7 +63,7 @@ impl Split {
         let classifier = self.sorting.classifier(false)?;
         std::fs::create_dir_all(&self.output)
             .map_err(|e| miette!("cannot make the directory {}: {e}", self.output.display()))?;
-        let mut outputs = Outputs::create(&self.output, &self.file, self.sorting.rings, &reader)?;
+        let mut outputs = Outputs::create(&self.output, &self.file, self.sorting.rings(), &reader)?;
         let mut sorter = Sorter::new(Arc::new(classifier), SharedFragments::default());
         let bar =
             if self.quiet { indicatif::ProgressBar::hidden() } else { output::progress(size_of_plain(&self.file)) };
@@ -170,6 +170,9 @@ impl Outputs {
         let stem = if stem == "-" { "stdin".into() } else { stem };
         let width = (rings - 1).to_string().len().max(2);
         let comment = reader.comments().join("\n");
+        // Reading and sorting on this thread, writing on another, where there is a core for it.
+        let several = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        let spool = if several { Spool::start().ok() } else { None };
         let (mut writers, mut paths) = (Vec::new(), Vec::new());
         for ring in 0..rings {
             let path = dir.join(format!("{stem}-{ring:0width$}.pcapng"));
@@ -179,7 +182,7 @@ impl Outputs {
                     path.display()
                 ));
             }
-            writers.push(CaptureWriter::create_with(&path, &comment).into_diagnostic()?);
+            writers.push(CaptureWriter::create_with(&path, &comment, spool.as_ref()).into_diagnostic()?);
             paths.push(path);
         }
         let counts = vec![(0, 0); paths.len()];

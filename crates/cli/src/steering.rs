@@ -11,14 +11,27 @@ use flowyard::tables::Tables;
 use flowyard::{Group, plugin, rules};
 use miette::{Result, miette};
 
+use crate::options::Sorting;
+
+/// How functions are named.
+const FORMS: &str = if cfg!(feature = "wasm") {
+    "rules:FILE.toml, plugin:FILE.so or wasm:FILE.wasm, the last two with ?config=FILE if need be"
+} else {
+    "rules:FILE.toml, plugin:FILE.so or plugin:FILE.so?config=FILE"
+};
+
+fn help() -> String {
+    format!(
+        "A function that sees every packet before it goes to a ring: {FORMS}; several make a chain, asked in order. The \
+         word kernel alone has the built-in policy run in the kernel, for one xdp: port"
+    )
+}
+
 /// The user's own function.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Your own function")]
 pub struct Steering {
-    /// A function that sees every packet before it goes to a ring: rules:FILE.toml, plugin:FILE.so, or
-    /// plugin:FILE.so?config=FILE; several make a chain, asked in order. The word kernel alone has the built-in
-    /// policy run in the kernel, for one xdp: port
-    #[arg(long = "steer", value_name = "KIND:FILE")]
+    #[arg(long = "steer", value_name = "KIND:FILE", help = help())]
     functions: Vec<Spec>,
     /// Run plug-ins in processes of their own: one that crashes is started again, and nothing else ends
     #[arg(long, requires = "functions")]
@@ -67,11 +80,7 @@ impl FromStr for Spec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Spec, String> {
-        let forms = if cfg!(feature = "wasm") {
-            "rules:FILE.toml, plugin:FILE.so or wasm:FILE.wasm, the last two with ?config=FILE if need be"
-        } else {
-            "rules:FILE.toml, plugin:FILE.so or plugin:FILE.so?config=FILE"
-        };
+        let forms = FORMS;
         if text == "kernel" {
             return Ok(Spec { kind: Kind::Kernel, file: PathBuf::new(), config: None });
         }
@@ -152,7 +161,13 @@ impl Steering {
     }
 
     /// The groups: the first one's rings, and the further ones.
-    pub fn groups(&self, rings: u16) -> Result<(String, u16, Vec<Group>)> {
+    pub fn groups(&self, sorting: &Sorting) -> Result<(String, u16, Vec<Group>)> {
+        if let (Some(rings), Some((name, _))) = (sorting.rings, self.groups.first()) {
+            return Err(miette!(
+                "--rings {rings} (-n) is the number of rings of a yard without groups, and each --group has its own: \
+                 leave --rings out, or write --group {name}:{rings}"
+            ));
+        }
         for (at, (name, _)) in self.groups.iter().enumerate() {
             if self.groups[..at].iter().any(|(n, _)| n == name) {
                 return Err(miette!("--group {name} is given twice: give each group a name of its own"));
@@ -160,7 +175,7 @@ impl Steering {
         }
         let Some(((name, rings), more)) = self.groups.split_first().map(|((n, r), more)| ((n.clone(), *r), more))
         else {
-            return Ok((String::new(), rings, Vec::new()));
+            return Ok((String::new(), sorting.rings(), Vec::new()));
         };
         Ok((name, rings, more.iter().map(|(name, rings)| Group::new(name, *rings)).collect()))
     }

@@ -78,3 +78,13 @@ fn plug_in() {
     let text = run(dir.path(), "flowyard run gen:mix?packets=50000 --steer rules:");
     assert!(text.contains("the sums agree") && packets(&text, 0) > 2 * packets(&text, 1), "{text}");
 }
+
+#[test]
+#[cfg(feature = "wasm")]
+fn web_assembly() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("udp-first.wat"), block("wat", "(export \"steer\")")).expect("written");
+    let text = run(dir.path(), "flowyard run gen:mix?packets=100000 --steer wasm:");
+    assert!(text.contains("the sums agree") && text.contains("100,000 packets shown"), "{text}");
+    assert!(packets(&text, 0) > 2 * packets(&text, 1), "UDP went to ring 0: {text}");
+}

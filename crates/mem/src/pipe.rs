@@ -451,7 +451,7 @@ impl PipeProducer {
 
     /// If the consumer is gone, takes back all that it held: `free` gets the buffers that nobody else
     /// holds. Answers whether it is gone; if not, nothing happens. What a stage left behind that a later
-    /// consumer still holds stays out of use. A system call; walks a bitmap.
+    /// consumer still holds stays out of use. A system call; looks at every buffer.
     ///
     /// # Panics
     /// If the ledger is not this pipe's: our own mistake.

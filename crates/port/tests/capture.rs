@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Write};
 
-use flowyard_port::capture::{CaptureReader, CaptureWriter, FileFormat, Interface};
+use flowyard_port::capture::{CaptureReader, CaptureWriter, FileFormat, Interface, Spool};
 use flowyard_port::{Outgoing, PortError, PortSpec, Sink};
 use proptest::prelude::*;
 
@@ -352,6 +352,50 @@ fn classic_pcap_is_written_for_its_name() {
     let empty = folder.path().join("empty.pcap");
     CaptureWriter::create(&empty).and_then(CaptureWriter::finish).expect("an empty capture");
     assert!(all(&mut CaptureReader::open(&empty).expect("a capture")).0.is_empty());
+}
+
+#[test]
+fn captures_written_by_a_spool_are_those_written_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let spool = Spool::start().expect("a thread");
+    let path = |name: &str, at: usize| folder.path().join(format!("{name}-{at}.pcapng"));
+    let writers = |name: &str, spool: Option<&Spool>| -> Vec<CaptureWriter> {
+        let make = |at| CaptureWriter::create_with(path(name, at), "", spool).expect("room");
+        (0..3).map(make).collect()
+    };
+    let mut both = [writers("spool", Some(&spool)), writers("here", None)];
+    for writer in both.iter_mut().flatten() {
+        writer.interface(&Interface::of_link(1)).expect("Ethernet");
+    }
+    // Some megabytes: buffers go round many times.
+    for n in 0..30_000u64 {
+        let bytes = vec![n as u8; 60 + n as usize % 1400];
+        let packet = Outgoing { bytes: &bytes, time_ns: n, wire_len: bytes.len() as u32, link: 1, comment: "" };
+        for writers in &mut both {
+            writers[n as usize % 3].write(0, &packet).expect("room");
+        }
+    }
+    let sizes = both.map(|writers| writers.into_iter().map(|w| w.finish().expect("written")).collect::<Vec<_>>());
+    assert_eq!(sizes[0], sizes[1]);
+    for (at, size) in sizes[0].iter().enumerate() {
+        let [ours, theirs] = ["spool", "here"].map(|name| std::fs::read(path(name, at)).expect("written"));
+        assert!(ours == theirs && ours.len() as u64 == *size, "file {at}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_of_a_spool_as_well() {
+    let spool = Spool::start().expect("a thread");
+    for spool in [None, Some(&spool)] {
+        let mut writer = CaptureWriter::create_with("/dev/full", "", spool).expect("it opens");
+        let eth = writer.interface(&Interface::of_link(1)).expect("Ethernet");
+        let packet = Outgoing { bytes: &[0; 1000], time_ns: 1, wire_len: 1000, link: 1, comment: "" };
+        let written = (0..100_000).try_for_each(|_| writer.write(eth, &packet));
+        let error = written.expect_err("no room").to_string();
+        assert!(error.contains("/dev/full") && error.contains("No space left"), "{error}");
+    }
+    let few = CaptureWriter::create_with("/dev/full", "", Some(&spool)).expect("it opens");
+    assert!(few.finish().expect_err("no room").to_string().contains("/dev/full"), "at the end, if not before");
 }
 
 #[test]

@@ -111,7 +111,8 @@ impl Classifier {
         decision: &mut Decision,
     ) -> Option<Datagram> {
         let dissection = &mut decision.dissection;
-        *dissection = Dissection::new(frame);
+        *dissection = Dissection::BLANK;
+        (dissection.link, dissection.vlan) = (frame.link, frame.stripped_vlan);
         if O::QUIET && quick(frame, &self.policy, dissection) {
             if let Some(conversation) = Conversation::of_level(&dissection.flow, frame.bytes, 0) {
                 decision.hash = self.hash.hash(&conversation);

@@ -6,7 +6,7 @@ use common::build::*;
 use common::*;
 use flowyard_steer::{
     Classifier, FragmentMemory, FragmentTable, Fragments, Frame, KeyId, KeyLevel, Layer, LinkType, NonIp, Observer,
-    Policy, ToeplitzKey, Verdict, card_rss, dissect,
+    Policy, ToeplitzKey, UdpTunnels, Verdict, card_rss, dissect,
 };
 use proptest::prelude::*;
 
@@ -56,8 +56,12 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     let non_ip =
         prop_oneof![Just(NonIp::MacPair), any::<u16>().prop_map(NonIp::Ring), any::<u16>().prop_map(NonIp::Bucket)];
     let left = prop::collection::vec(0..Layer::ALL.len(), 0..3);
-    (key, non_ip, left, any::<[bool; 3]>(), prop_oneof![Just(0), any::<u8>()], most(20, 192), most(5, 8)).prop_map(
-        |(key, non_ip, left, [vlan, vni, addresses], ids, max_steps, max_depth)| Policy {
+    // What is made of the list of tunnels: (port, set or taken out or by addresses, layer).
+    let port = prop_oneof![Just(4789), Just(2152), Just(2123), Just(53), any::<u16>()];
+    let ports = prop::collection::vec((port, 0u8..4, 0..Layer::ALL.len()), 0..6);
+    let bounds = (most(20, 192), most(5, 8));
+    (key, non_ip, left, any::<[bool; 3]>(), prop_oneof![Just(0), any::<u8>()], bounds, ports).prop_map(
+        |(key, non_ip, left, [vlan, vni, addresses], ids, (max_steps, max_depth), ports)| Policy {
             key,
             max_depth,
             max_steps,
@@ -68,9 +72,22 @@ fn any_policy() -> impl Strategy<Value = Policy> {
             force: true,
             fragments: if addresses { Fragments::AddressesOnly } else { Fragments::Follow },
             non_ip,
+            udp_tunnels: tunnels(&ports),
             ..Policy::default()
         },
     )
+}
+
+fn tunnels(changes: &[(u16, u8, usize)]) -> UdpTunnels {
+    let mut tunnels = UdpTunnels::default();
+    for &(port, change, layer) in changes {
+        match change {
+            0 => tunnels.unset(port),
+            1 => tunnels.set_by_addresses(port, layer % 2 == 0),
+            _ => tunnels.set(port, Layer::ALL[layer], change == 2),
+        };
+    }
+    tunnels
 }
 
 proptest! {

@@ -1,5 +1,6 @@
-//! A module: read once, looked at, compiled. All its instances share the code and the clock.
+//! A module, in binary or as text: read once, looked at, compiled. All its instances share the code and the clock.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -63,15 +64,24 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     }
     let bytes = std::fs::read(path).map_err(|e| format!("cannot be read: {e}"))?;
     match bytes.strip_prefix(MAGIC).map(|rest| rest.get(..CORE.len())) {
+        None if is_text(&bytes) => {
+            let binary = wat::Parser::new().parse_bytes(Some(path), &bytes).map(Cow::into_owned);
+            binary.map_err(|e| format!("is no valid module: {e}"))
+        }
         None => {
             let begin = bytes.iter().take(8).map(|b| b.escape_ascii().to_string()).collect::<String>();
-            let text = if bytes.trim_ascii_start().starts_with(b"(") { ": translate text by wat2wasm" } else { "" };
-            Err(format!("is not a WebAssembly module: it begins with \"{begin}\"{text}"))
+            Err(format!("is not a WebAssembly module: it begins with \"{begin}\""))
         }
         Some(Some(CORE)) => Ok(bytes),
         Some(Some(_)) => Err("is no core module (a component?): build it for wasm32-unknown-unknown".into()),
         Some(None) => Err(format!("is cut off after {} bytes", bytes.len())),
     }
+}
+
+/// Whether it is a module written as text: that begins with a parenthesis or a comment.
+fn is_text(bytes: &[u8]) -> bool {
+    let begin = bytes.trim_ascii_start();
+    begin.starts_with(b"(") || begin.starts_with(b";;")
 }
 
 fn config(bounds: &Sandbox) -> Config {

@@ -14,10 +14,13 @@ use guests::*;
 
 #[test]
 fn what_is_no_module_for_this_yard_is_refused_in_words() {
-    let files: [(&[u8], &str); 6] = [
+    let files: [(&[u8], &str); 9] = [
         (b"", "begins with \"\""),
         (b"\x7fELF\x02\x01\x01\0\0\0", "is not a WebAssembly module: it begins with \"\\x7fELF"),
-        (b"(module)", "translate text by wat2wasm"),
+        (b"(module)", "exports no `memory`"),
+        (b" ;; words\n(module", "is no valid module: expected `)`"),
+        (b"(((((((((((", "x.wasm:1:2"),
+        (b"(modul\xff", "is no valid module"),
         (b"\0asm\x01\0", "is cut off after 6 bytes"),
         (b"\0asm\x0d\0\x01\0", "is no core module"),
         (b"\0asm\x01\0\0\0\xff\xff", "is no valid module"),

@@ -47,6 +47,10 @@
  * (10 ms unless set otherwise) the batch goes by the built-in policy and is counted; 100 failed calls in a row
  * switch the function off.
  *
+ * OUTPUT. Standard output belongs to the program that runs the yard: `flowyard run --json` prints one object there,
+ * and sends what a plug-in prints to standard error. In a program of your own nobody does that for you. Print
+ * to standard error, and leave to `counter` what happens with packets.
+ *
  * BYTE ORDER. Numbers are in the order of the machine. Packet bytes are as on the wire.
  */
 #ifndef FLOWYARD_PLUGIN_H

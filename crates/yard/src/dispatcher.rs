@@ -185,6 +185,18 @@ impl Dispatcher {
         self.finish()
     }
 
+    #[cfg(feature = "bench")]
+    pub(crate) fn turn_by_hand(&mut self) -> bool {
+        self.gate.tick();
+        self.turn().open
+    }
+
+    #[cfg(feature = "bench")]
+    pub(crate) fn end_by_hand(self) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        self.finish()
+    }
+
     fn turn(&mut self) -> Turn {
         let mut turn = Turn { busy: false, full: false, wait_ns: None, open: false };
         turn.busy |= self.outlets.reclaim(&mut self.stock) > 0;

@@ -24,6 +24,9 @@
 
 mod audit;
 mod backlog;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench_support;
 mod card;
 mod counters;
 mod cpu;

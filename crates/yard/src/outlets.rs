@@ -47,7 +47,6 @@ impl Segment {
 
 impl Parcel {
     /// Takes all out.
-    #[cold]
     pub(crate) fn take(&mut self) -> Parcel {
         let Segment { offset, len, .. } = self.first;
         let first = Segment { buffer: self.first.take(), offset, len };

@@ -260,6 +260,12 @@ impl Yard {
         &self.region
     }
 
+    /// The first dispatcher, to be run by hand in the caller's thread: for benchmarks.
+    #[cfg(feature = "bench")]
+    pub fn by_hand(mut self) -> crate::bench_support::ByHand {
+        crate::bench_support::ByHand::new(self.dispatchers.remove(0))
+    }
+
     /// Starts the dispatcher threads.
     ///
     /// # Errors

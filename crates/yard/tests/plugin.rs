@@ -1,90 +1,28 @@
 //! Native plug-ins, built here by the machine's C compiler and loaded: what they are shown, what follows what they
 //! say, what is refused and in which words, and that they are replaced while packets flow.
 
+mod built;
 mod common;
 #[path = "../include/flowyard_plugin.rs"]
 mod flowyard_plugin;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use built::*;
 use common::*;
-use flowyard::function::{Chain, Failure, Function, Limits, Packet, Verdict, closure};
+use flowyard::function::{Chain, Failure, Limits, Packet, Verdict, closure};
 use flowyard::mem::tables::{Kind, Shape, Table};
-use flowyard::mem::{Consumer, Grant, Wait};
-use flowyard::port::traffic::{Carrier, GenPacket, Mix, MixOptions, PacketKind};
+use flowyard::mem::{Grant, Wait};
 use flowyard::steer::TunnelKind;
-use flowyard::{Aside, Group, Stage, Yard, YardConfig, plugin};
-use tempfile::TempDir;
-
-const INCLUDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include");
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plugin");
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/plugins");
-
-/// Runs a compiler, or whatever starts one. False if it is not there; panics if it is and fails.
-fn compiles(command: &mut Command) -> bool {
-    let output = match command.output() {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let why = format!("no {}", command.get_program().display());
-            flowyard_testkit::net::skipped(module_path!(), line!(), &why);
-            return false;
-        }
-        output => output.expect("it starts"),
-    };
-    assert!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
-    true
-}
-
-/// A folder for what is built.
-fn folder() -> TempDir {
-    TempDir::new().expect("a temporary folder")
-}
-
-/// Builds one of the plug-ins of the tests, as `as_name`; `None`, and a word about it, without a compiler.
-fn build(dir: &TempDir, source: &str, as_name: &str, flags: &[&str]) -> Option<PathBuf> {
-    let to = dir.path().join(as_name);
-    let mut cc = Command::new("cc");
-    cc.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-I", INCLUDE, "-o"]);
-    cc.arg(&to).arg(Path::new(SOURCES).join(source)).args(flags);
-    compiles(&mut cc).then_some(to)
-}
-
-/// Builds the subscriber example by its own Makefile, with nothing but the header to include.
-fn build_subscriber(dir: &TempDir) -> Option<PathBuf> {
-    let include = dir.path().join("include");
-    fs::create_dir(&include).expect("room on disk");
-    fs::copy(Path::new(INCLUDE).join("flowyard_plugin.h"), include.join("flowyard_plugin.h")).expect("room on disk");
-    let assign = |name: &str, path: &Path| format!("{name}={}", path.display());
-    let mut make = Command::new("make");
-    make.arg("-C").arg(Path::new(EXAMPLES).join("subscriber"));
-    make.args([assign("INCLUDE", &include), assign("OUT", dir.path()), "CFLAGS=-O1 -Werror".into()]);
-    let cc = compiles(Command::new("cc").arg("--version"));
-    (cc && compiles(&mut make)).then(|| dir.path().join("subscriber.so"))
-}
-
-fn no_tables(_: &str) -> Option<Table> {
-    None
-}
-
-fn load(path: &Path, config: &str) -> Function {
-    plugin::load(path, config, no_tables).unwrap_or_else(|e| panic!("{e}"))
-}
+use flowyard::{Aside, Group, Yard, YardConfig, plugin};
 
 /// What loading it says, in words.
 fn refused(path: &Path) -> String {
     plugin::load(path, "", no_tables).expect_err("no plug-in").to_string()
-}
-
-fn with(function: Function) -> YardConfig {
-    YardConfig { rings: 4, function: Some(function), ..YardConfig::default() }
-}
-
-/// What opening a yard with it says.
-fn refused_to_open(function: Function) -> String {
-    Yard::open(&with(function), &specs(&["gen:mix?packets=10"])).err().expect("it refuses").to_string()
 }
 
 #[test]
@@ -164,217 +102,6 @@ fn the_header_is_good_for_cpp() {
     if compiles(cpp.arg(&to).arg(&source)) {
         assert_eq!(load(&to, "").name(), "cpp");
     }
-}
-
-/// By its time: what a generated packet is, and whose.
-type Truth = HashMap<u64, (GenPacket, String)>;
-
-/// Frames of a mix with the truth about each.
-fn truth(options: &MixOptions, packets: usize) -> (Vec<(Vec<u8>, u64)>, Truth) {
-    let mut mix = Mix::new(options);
-    let mut frame = [0; Mix::FRAME_BYTES];
-    let (mut frames, mut truth) = (Vec::new(), HashMap::new());
-    for _ in 0..packets {
-        let packet = mix.next(&mut frame);
-        let bytes = frame[..packet.len].to_vec();
-        let conversation = mix.conversation(packet.conversation);
-        let who = match conversation.carrier {
-            Carrier::Pppoe => format!("session {:02x?}", &bytes[16..18]),
-            _ => conversation.client.to_string(),
-        };
-        assert!(truth.insert(packet.time_ns, (packet, who)).is_none(), "a time for each packet");
-        frames.push((bytes, packet.time_ns));
-    }
-    (frames, truth)
-}
-
-/// `struct subscriber` of the example, as a consumer reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, zerocopy::FromBytes)]
-#[repr(C)]
-struct Subscriber {
-    id: u32,
-    by: u8,
-    direction: u8,
-    session: u16,
-    teid: u32,
-    zero: u32,
-}
-
-/// A packet as a second consumer saw it, behind a stage: ring, time, subscriber, mark.
-type SeenBehind = (u16, u64, Subscriber, u64);
-
-/// Runs a yard on a capture, each ring's packets going through a stage to a second consumer.
-fn run_through_stages(config: &YardConfig, capture: &Path) -> (flowyard::Report, Vec<SeenBehind>) {
-    let opened = Yard::open(config, &specs(&[&pcap(capture)])).unwrap_or_else(|e| panic!("{e}"));
-    let (report, seen) = run_with(opened, |reader| {
-        let ring = reader.ring();
-        let (mut stage, end) = Stage::new(reader, 256).expect("a stage");
-        let mut second = Consumer::attach_local(end).expect("attached");
-        let second = std::thread::spawn(move || {
-            let mut seen = Vec::new();
-            while second.wait(None) != Wait::Ended {
-                while let Some(packet) = second.next() {
-                    let subscriber = packet.annotation::<Subscriber>().expect("16 of 64 bytes");
-                    seen.push((ring, packet.tag().time_ns, subscriber, packet.tag().user));
-                }
-            }
-            seen
-        });
-        while stage.wait(None) != Wait::Ended {
-            while stage.next().is_some() {
-                stage.pass_waiting(None).expect("passed on");
-            }
-        }
-        assert_eq!(stage.finish(None).violations, 0);
-        second.join().expect("no assertion failed")
-    });
-    assert!(report.sums_agree() && report.buffers_missing == 0, "{report:?}");
-    let counts = report.function.expect("counted");
-    assert_eq!(counts.failures, [0; Failure::ALL.len()]);
-    (report, seen.into_iter().flatten().collect())
-}
-
-/// Addresses of clients of generated traffic; servers are outside.
-const USERS: &str = "# who they are\nusers = 10.0.0.0/9\n\n users=2001:db8:a::/105 # and these\n";
-
-#[test]
-fn subscribers_keep_to_one_ring_in_both_directions_and_consumers_read_who_they_are() {
-    let dir = folder();
-    let Some(path) = build_subscriber(&dir) else { return };
-    let (frames, truth) = truth(&MixOptions { flows: 400, ..MixOptions::default() }, 30_000);
-    let capture = dir.path().join("mix.pcapng");
-    write_capture(&capture, &frames);
-    let config = YardConfig { rings: 7, ..with(load(&path, USERS)) };
-    let (_, seen) = run_through_stages(&config, &capture);
-    assert_eq!(seen.len(), frames.len());
-    let mut rings: HashMap<&str, HashSet<u16>> = HashMap::new();
-    let mut ids: HashMap<&str, HashSet<u32>> = HashMap::new();
-    let (mut by, mut nobody) = ([0; 4], 0);
-    for (ring, time_ns, subscriber, mark) in &seen {
-        let (packet, who) = &truth[time_ns];
-        rings.entry(who).or_default().insert(*ring);
-        by[usize::from(subscriber.by)] += 1;
-        assert_eq!(u64::from(subscriber.id), *mark);
-        if subscriber.id == 0 {
-            // Nothing of the conversation can be seen in it: it follows its datagram's first piece.
-            assert_eq!(packet.kind, PacketKind::OuterLaterFragment, "{packet:?}");
-            nobody += 1;
-            continue;
-        }
-        ids.entry(who).or_default().insert(subscriber.id);
-        if subscriber.direction > 0 && packet.kind != PacketKind::IcmpError {
-            assert_eq!(subscriber.direction == 2, packet.backward, "{packet:?} of {who}");
-        }
-    }
-    let several: Vec<_> = rings.iter().filter(|(_, rings)| rings.len() > 1).collect();
-    assert!(several.is_empty(), "subscribers on several rings: {several:?}");
-    assert!(ids.values().all(|ids| ids.len() == 1));
-    let distinct: HashSet<u32> = ids.values().flatten().copied().collect();
-    assert_eq!(distinct.len(), ids.len(), "an id for each");
-    let used: HashSet<u16> = rings.values().flatten().copied().collect();
-    assert_eq!(used.len(), 7);
-    assert!(by[1] > 1000 && by[2] == 0 && by[3] > 10_000 && nobody > 100, "{by:?}, nobody {nobody}");
-}
-
-/// A key of the example's table.
-fn key(by: u8, session: u16, teid: u32, address: &[u8]) -> [u8; 24] {
-    let mut key = [0; 24];
-    key[0] = by;
-    key[2..4].copy_from_slice(&session.to_be_bytes());
-    key[4..8].copy_from_slice(&teid.to_be_bytes());
-    key[8..8 + address.len()].copy_from_slice(address);
-    key
-}
-
-#[test]
-fn subscribers_are_whom_a_shared_table_says() {
-    let dir = folder();
-    let Some(path) = build_subscriber(&dir) else { return };
-    let only = vec![Carrier::Pppoe, Carrier::Gtp, Carrier::Plain];
-    let (frames, truth) = truth(&MixOptions { flows: 300, only, ..MixOptions::default() }, 20_000);
-    let capture = dir.path().join("access.pcapng");
-    write_capture(&capture, &frames);
-    // The table, as whoever runs the access network would fill it: from what is seen here of each
-    // conversation, a number each.
-    let table = Table::create("subscribers", Shape::new(Kind::Hash, 24, 4, 4096).expect("a shape")).expect("memory");
-    let mut expected: HashMap<u32, (u32, u8)> = HashMap::new();
-    let set = |key: [u8; 24], id: u32| table.set(&key, &id.to_le_bytes()).expect("room");
-    for (bytes, time_ns) in &frames {
-        let packet = &truth[time_ns].0;
-        let conversation = packet.conversation;
-        // Every fifth is unknown to the table.
-        let id = if conversation % 5 == 4 { 0 } else { conversation / 5 + 100 };
-        let ethertype = u16::from_be_bytes([bytes[12], bytes[13]]);
-        let whole_outside = !matches!(packet.kind, PacketKind::OuterFirstFragment | PacketKind::OuterLaterFragment);
-        if ethertype == 0x8864 {
-            expected.insert(conversation, (id, 1));
-            let (session, client) = (u16::from_be_bytes([bytes[16], bytes[17]]), if packet.backward { 0 } else { 6 });
-            if id > 0 && packet.kind != PacketKind::IcmpError {
-                set(key(1, session, 0, &bytes[client..client + 6]), id);
-            }
-            continue;
-        }
-        let (addresses, udp) = if ethertype == 0x0800 { (30..34, 34) } else { (38..54, 54) };
-        let gtp = bytes[udp..].get(2..4) == Some(&2152u16.to_be_bytes()) && bytes[udp - 11] != 6;
-        let is_gtp = gtp && bytes.get(udp + 9) == Some(&0xff) && bytes[udp + 8] >> 4 == 3;
-        if is_gtp && whole_outside {
-            expected.insert(conversation, (id, 2));
-            let teid = u32::from_be_bytes(bytes[udp + 12..udp + 16].try_into().expect("4 bytes"));
-            if id > 0 {
-                set(key(2, 0, teid, &bytes[addresses]), id);
-            }
-        }
-    }
-    let found = {
-        let table = table.clone();
-        move |name: &str| (name == "people").then(|| table.clone())
-    };
-    let function = plugin::load(&path, "table = people", found).expect("loads");
-    let (report, seen) = run_through_stages(&with(function), &capture);
-    assert_eq!(seen.len(), frames.len());
-    let (mut rings, mut known): (HashMap<u32, HashSet<u16>>, _) = (HashMap::new(), [0; 3]);
-    for (ring, time_ns, subscriber, _) in &seen {
-        let packet = &truth[time_ns].0;
-        match expected.get(&packet.conversation) {
-            Some((id, by)) if packet.kind != PacketKind::OuterLaterFragment => {
-                assert_eq!((subscriber.id, subscriber.by), (*id, if *id > 0 { *by } else { 0 }), "{packet:?}");
-                known[usize::from(*by)] += u64::from(*id > 0);
-                if *id > 0 {
-                    rings.entry(*id).or_default().insert(*ring);
-                }
-            }
-            Some((id, _)) if *id > 0 => drop(rings.entry(*id).or_default().insert(*ring)),
-            _ => assert_eq!(subscriber.id, 0, "{packet:?}"),
-        }
-    }
-    assert!(rings.values().all(|rings| rings.len() == 1), "{rings:?}");
-    assert!(known[1] > 1000 && known[2] > 1000 && rings.len() > 30, "{known:?} of {}", rings.len());
-    assert!(report.function.expect("counted").built_in > 1000, "nobody's packets");
-}
-
-#[test]
-fn the_example_says_what_it_cannot_do_with_its_configuration() {
-    let dir = folder();
-    let Some(path) = build_subscriber(&dir) else { return };
-    let cases = [
-        ("", "who are the users?"),
-        ("users = 10.0.0.0", "users = 10.0.0.0: write 10.0.0.0/8"),
-        ("users = 10.0.0.0/33", "at most /32"),
-        ("users = ten/8", "ten is no address"),
-        ("user = 1.2.3.4/5", r#"cannot read "user = 1.2.3.4/5""#),
-        ("table = absent", r#"there is no table "absent"; make it before"#),
-    ];
-    for (config, words) in cases {
-        let said = refused_to_open(load(&path, config));
-        assert!(said.contains(words) && said.contains("subscriber.so"), "{config:?}: {said}");
-    }
-    let narrow = YardConfig { annotation_bytes: 0, ..with(load(&path, USERS)) };
-    let said = Yard::open(&narrow, &specs(&["gen:mix?packets=10"])).err().expect("no annotation").to_string();
-    assert!(said.contains("needs 16 bytes of annotation, and the yard has 0"), "{said}");
-    let small =
-        |_: &str| Some(Table::create("small", Shape::new(Kind::Hash, 4, 8, 16).expect("shape")).expect("memory"));
-    let said = refused_to_open(plugin::load(&path, "table = small", small).expect("loads"));
-    assert!(said.contains("is hash:key=4,value=8,entries=16, but the plug-in wants key=24, value=4"), "{said}");
 }
 
 #[test]

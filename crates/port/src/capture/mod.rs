@@ -29,11 +29,13 @@ mod port;
 mod reader;
 mod record;
 mod source;
+mod spool;
 mod writer;
 
 pub use port::PcapOpener;
 pub use reader::CaptureReader;
 pub use record::{Interface, Options, Record};
+pub use spool::Spool;
 pub use writer::{CaptureWriter, FileFormat};
 
 /// Longest packet that a record may hold, unless its link type is one of those in

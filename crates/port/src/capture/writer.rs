@@ -2,7 +2,7 @@
 //! name ends in `.pcap`.
 //!
 //! Records are gathered in a buffer of 256 KiB and written in one call when it is full. Nothing is
-//! rewritten later, so the destination may be a pipe.
+//! rewritten later, so the destination may be a pipe. Who writes much lets a [`Spool`] do that call.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::record::{Interface, OPT_COMMENT};
+use super::spool::{Spool, Stream};
 use super::{longest_packet, pcapng};
 use crate::{Outgoing, PortError, Sink};
 
@@ -41,13 +42,21 @@ impl FileFormat {
 /// call [`CaptureWriter::finish`].
 pub struct CaptureWriter {
     name: String,
-    out: Box<dyn Write + Send>,
+    out: Destination,
     format: FileFormat,
     buffer: Vec<u8>,
     /// Link type of each interface.
     links: Vec<u16>,
     written_bytes: u64,
     packets: u64,
+}
+
+/// Where full buffers go.
+enum Destination {
+    /// Out, at once.
+    Here(Box<dyn Write + Send>),
+    /// To the thread that writes them.
+    Spool(Stream),
 }
 
 impl std::fmt::Debug for CaptureWriter {
@@ -65,14 +74,19 @@ impl CaptureWriter {
     /// # Errors
     /// If it cannot be made.
     pub fn create(path: impl AsRef<Path>) -> Result<CaptureWriter, PortError> {
-        CaptureWriter::create_with(path, "")
+        CaptureWriter::create_with(path, "", None)
     }
 
-    /// As [`CaptureWriter::create`], with a comment on the whole file (pcapng only).
+    /// As [`CaptureWriter::create`], with a comment on the whole file (pcapng only), and written by the thread
+    /// of a spool if one is given.
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn create_with(path: impl AsRef<Path>, comment: &str) -> Result<CaptureWriter, PortError> {
+    pub fn create_with(
+        path: impl AsRef<Path>,
+        comment: &str,
+        spool: Option<&Spool>,
+    ) -> Result<CaptureWriter, PortError> {
         let path = path.as_ref();
         let name = path.display().to_string();
         let file = if path.as_os_str() == "-" {
@@ -83,7 +97,11 @@ impl CaptureWriter {
         let file = file.map_err(|e| {
             PortError::action(name.as_str(), "make the capture", e, "check that the folder exists and may be written")
         })?;
-        CaptureWriter::begin(name, Box::new(file), FileFormat::of_name(path), comment)
+        let out = match spool {
+            None => Destination::Here(Box::new(file)),
+            Some(spool) => Destination::Spool(spool.stream(Box::new(file))),
+        };
+        CaptureWriter::begin(name, out, FileFormat::of_name(path), comment)
     }
 
     /// Writes to anything; `name` is for errors.
@@ -95,15 +113,10 @@ impl CaptureWriter {
         out: Box<dyn Write + Send>,
         format: FileFormat,
     ) -> Result<CaptureWriter, PortError> {
-        CaptureWriter::begin(name.into(), out, format, "")
+        CaptureWriter::begin(name.into(), Destination::Here(out), format, "")
     }
 
-    fn begin(
-        name: String,
-        out: Box<dyn Write + Send>,
-        format: FileFormat,
-        comment: &str,
-    ) -> Result<CaptureWriter, PortError> {
+    fn begin(name: String, out: Destination, format: FileFormat, comment: &str) -> Result<CaptureWriter, PortError> {
         let mut writer = CaptureWriter {
             name,
             out,
@@ -251,13 +264,16 @@ impl CaptureWriter {
     }
 
     fn drain(&mut self) -> Result<(), PortError> {
-        let result = self.out.write_all(&self.buffer);
         self.written_bytes += self.buffer.len() as u64;
+        let result = match &mut self.out {
+            Destination::Here(out) => out.write_all(&self.buffer),
+            Destination::Spool(stream) => stream.take(&mut self.buffer),
+        };
         self.buffer.clear();
         result.map_err(|e| {
             PortError::action(
                 self.name.as_str(),
-                format!("write after {} bytes", self.written_bytes),
+                format!("write the first {} bytes", self.written_bytes),
                 e,
                 "check the free space",
             )
@@ -292,7 +308,11 @@ impl Sink for CaptureWriter {
             self.interface(&Interface::of_link(1))?;
         }
         self.drain()?;
-        self.out.flush().map_err(|e| PortError::action(self.name.as_str(), "write", e, "check the free space"))
+        let flushed = match &mut self.out {
+            Destination::Here(out) => out.flush(),
+            Destination::Spool(stream) => stream.flush(),
+        };
+        flushed.map_err(|e| PortError::action(self.name.as_str(), "write", e, "check the free space"))
     }
 }
 

@@ -8,9 +8,8 @@ use flowyard_mem::{Region, Tag};
 use flowyard_steer::{Decision, Dissection, Flow, Table};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::seat::Kept;
 use super::verdict::{RawVerdict, Verdict};
-use crate::outlets::Parcel;
+use crate::outlets::{Parcel, corrected};
 use crate::sorter::Route;
 
 /// Most packets of a batch.
@@ -23,6 +22,13 @@ pub(crate) struct Item {
     pub(crate) parcel: Parcel,
     pub(crate) decision: Decision,
     pub(crate) route: Route,
+}
+
+impl Item {
+    /// Takes the packet out.
+    pub(super) fn take(&mut self) -> Item {
+        Item { parcel: self.parcel.take(), ..*self }
+    }
 }
 
 /// Room for an annotation, aligned as one.
@@ -43,6 +49,16 @@ pub(crate) struct Shown {
     pub(crate) annotation: *mut u8,
     pub(crate) tag: *mut Tag,
     pub(crate) bytes_len: u32,
+}
+
+/// The yard's tag of a packet with what a function may correct of it taken from `theirs`: offsets, protocol, kind, tunnel,
+/// VLAN and the user's mark.
+#[inline]
+pub(super) fn accepted(own: &Tag, theirs: &Tag) -> Tag {
+    let [first, .., a, b, c, d]: [u64; 8] = zerocopy::transmute!(*own);
+    let [_, offsets, tunnel, user, ..]: [u64; 8] = zerocopy::transmute!(*theirs);
+    let words = [first, offsets, tunnel, user, a, b, c, d];
+    Tag { hash_version: own.hash_version, ..zerocopy::transmute!(words) }
 }
 
 /// Private copies for regions that foreign processes may write. Plug-ins find the annotation aligned to 64.
@@ -66,9 +82,8 @@ pub struct Batch<'a> {
     pub(super) group: bool,
     /// The function has had tags in its hands, to change as it likes.
     pub(super) edited: bool,
-    /// It has seen tags by address: what it may not change is in `kept`.
-    pub(super) shown: bool,
-    pub(super) kept: &'a mut [Kept; BATCH],
+    /// Copies of the tags, for functions that see them by address.
+    pub(super) lent: &'a mut [Tag; BATCH],
 }
 
 impl Batch<'_> {
@@ -127,7 +142,7 @@ impl Batch<'_> {
         }
     }
 
-    /// The packets by address, for functions that are not Rust: what `write` makes of each goes to `places`. The
+    /// The packets by address, for functions that are not Rust, which call [`Batch::accept_tags`] afterwards: what `write` makes of each goes to `places`. The
     /// addresses are good until the batch is used by another method than [`Batch::verdicts`]; no two packets share a
     /// byte of what may be written: annotation (as many bytes as the yard has) and tag. A group's function is given
     /// copies of the annotations, in `copies`.
@@ -136,9 +151,9 @@ impl Batch<'_> {
     /// If `places` or `copies` has fewer than [`Batch::len`].
     #[inline]
     pub(crate) fn show<T>(&mut self, places: &mut [T], copies: &mut [Annotation], write: impl Fn(Shown) -> T) {
-        if !self.shown {
-            self.shown = true;
-            self.kept.iter_mut().zip(&*self.tags).for_each(|(kept, tag)| *kept = Kept::of(tag));
+        self.lent[..self.tags.len()].copy_from_slice(self.tags);
+        if self.edited || self.group {
+            self.put_right_what_is_lent();
         }
         let (region, count) = (self.region, self.items.len());
         let places = &mut places[..count];
@@ -148,7 +163,7 @@ impl Batch<'_> {
             return self.show_copies(places, copies, write);
         }
         let annotated = region.geometry().annotation_bytes > 0;
-        for ((item, tag), place) in self.items.iter_mut().zip(&mut *self.tags).zip(places) {
+        for ((item, tag), place) in self.items.iter_mut().zip(&mut *self.lent).zip(places) {
             let first = &mut item.parcel.first;
             let (bytes_len, tag) = (u32::from(first.len), &raw mut *tag);
             let shown = match region.places(&mut first.buffer, first.offset.into(), first.len.into()) {
@@ -165,11 +180,29 @@ impl Batch<'_> {
         }
     }
 
+    /// An earlier function of a chain may have written anything into the tags that are to be shown; and a group has
+    /// rings of its own.
+    #[cold]
+    fn put_right_what_is_lent(&mut self) {
+        for (at, item) in self.items.iter().enumerate() {
+            let ring = self.built_in_ring(item);
+            self.lent[at] = Tag { ring, ..corrected(self.lent[at], &item.parcel, &item.decision) };
+        }
+    }
+
+    /// Takes over what was written into tags that were shown by address: of what is the function's to correct.
+    #[inline]
+    pub(crate) fn accept_tags(&mut self) {
+        for (tag, lent) in self.tags.iter_mut().zip(&*self.lent) {
+            *tag = accepted(tag, lent);
+        }
+    }
+
     #[cold]
     fn show_copies<T>(&mut self, places: &mut [T], copies: &mut [Annotation], write: impl Fn(Shown) -> T) {
         let region = self.region;
         let copies = &mut copies[..places.len()];
-        for (((item, tag), place), copy) in self.items.iter_mut().zip(&mut *self.tags).zip(places).zip(copies) {
+        for (((item, tag), place), copy) in self.items.iter_mut().zip(&mut *self.lent).zip(places).zip(copies) {
             let first = &item.parcel.first;
             let annotation = if region.geometry().annotation_bytes == 0 {
                 std::ptr::null_mut()
@@ -193,7 +226,7 @@ impl Batch<'_> {
     /// What is known of a packet beside its bytes: tag, verdict so far, and whether it goes by a fallback.
     pub(super) fn described(&self, at: usize) -> (Tag, [u8; 16], bool) {
         let item = &self.items[at];
-        let tag = Tag { ring: self.built_in_ring(item), ..self.tags[at] };
+        let tag = Tag { ring: self.built_in_ring(item), ..corrected(self.tags[at], &item.parcel, &item.decision) };
         let verdict = zerocopy::transmute!(self.verdicts[at]);
         (tag, verdict, item.route == Route::Fallback)
     }

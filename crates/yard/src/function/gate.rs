@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use flowyard_mem::{Region, Stock, Tag, flags};
 use flowyard_steer::{Decision, FragmentTable};
 
-use super::batch::{COPY_BYTES, Item, Scratch};
+use super::batch::{COPY_BYTES, Item, Scratch, accepted};
 use super::seat::{Seat, Sight};
 use super::{BATCH, Failure, FunctionCounts, Limits, RawVerdict, Sent, Shunts, Steer, Verdict};
 use crate::SharedFragments;
@@ -209,27 +209,31 @@ impl Gate {
         self.divert(items, way);
         self.write_tags(items, way);
         let groups = way.outlets.groups();
-        let sight = |group: usize, is| Sight { region: way.region, table: &groups[group].table, group: is };
+        let copied = way.region.foreign_writers();
+        let sight = |at: usize, group| Sight { region: way.region, table: &groups[at].table, group, copied };
         let tag = |item: &Item| way.outlets.tag_of(&item.parcel, &item.decision, item.route);
         self.seats[0].judge(&sight(0, false), items, &mut self.tags, &mut self.scratch, tag);
+        if self.seats[0].edited {
+            for (theirs, item) in self.tags.iter_mut().zip(&*items) {
+                *theirs = accepted(&tag(item), theirs);
+            }
+        }
         for (group, seat) in self.seats[1..].iter_mut().enumerate().filter(|(_, seat)| seat.is_taken()) {
             self.tags_shown.clone_from(&self.tags);
-            self.tags_shown.iter_mut().for_each(|tag| tag.ring = groups[group].table.ring(tag.hash));
             seat.judge(&sight(group, true), items, &mut self.tags_shown, &mut self.scratch, tag);
         }
         let with_groups = self.seats[1..].iter().any(Seat::is_taken);
-        if !with_groups && !self.fragments && self.seats[0].is_silent() {
+        let simple = !with_groups && !self.fragments;
+        if simple && self.seats[0].is_silent() {
             self.seats[0].counts.built_in += items.len() as u64;
-            if self.seats[0].edited {
-                for (tag, item) in self.tags.iter_mut().zip(&*items) {
-                    *tag = corrected(*tag, &item.parcel, &item.decision);
-                }
-            }
             self.deliver(items, way);
         } else {
-            for (at, item) in items.drain(..).enumerate() {
-                self.carry_out(at, item, with_groups, way);
+            for (at, item) in items.iter_mut().enumerate() {
+                if !simple || !self.carry_out_simply(at, item, way) {
+                    self.carry_out(at, item.take(), with_groups, way);
+                }
             }
+            items.clear();
         }
         way.memory.publish();
         self.seats.iter_mut().for_each(Seat::hold_to_limits);
@@ -255,6 +259,30 @@ impl Gate {
             let item = items.remove(at);
             way.outlets.aside(Aside::Shunted, item.parcel, way.stock);
         }
+    }
+
+    /// Carries out what most functions say of most packets: this ring, this hash, or nothing. Answers false, and does
+    /// nothing, if it is anything else.
+    #[inline]
+    fn carry_out_simply(&mut self, at: usize, item: &mut Item, way: &mut Way<'_>) -> bool {
+        let seat = &mut self.seats[0];
+        let raw = seat.verdicts[at];
+        if raw.slice != 0 || raw.pull != 0 {
+            return false;
+        }
+        let (tag, decision) = (&mut self.tags[at], &mut item.decision);
+        let table = &way.outlets.groups()[0].table;
+        match raw.kind {
+            RawVerdict::BUILT_IN => seat.counts.built_in += 1,
+            RawVerdict::RING if raw.ring < table.rings() => (decision.ring, tag.ring) = (raw.ring, raw.ring),
+            RawVerdict::HASH => {
+                (decision.hash, decision.ring) = (raw.value, table.ring(raw.value));
+                (tag.hash, tag.ring, tag.hash_version) = (raw.value, decision.ring, 0);
+            }
+            _ => return false,
+        }
+        way.outlets.deliver(&mut item.parcel, decision, tag, way.stock);
+        true
     }
 
     fn carry_out(&mut self, at: usize, item: Item, with_groups: bool, way: &mut Way<'_>) {

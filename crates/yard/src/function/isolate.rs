@@ -25,7 +25,6 @@ use flowyard_steer::{Decision, Frame, LinkType, Policy, Table, dissect};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::batch::{COPY_BYTES, Item, Scratch};
-use super::seat::Kept;
 use super::{BATCH, Batch, Failure, Function, FunctionError, RawVerdict, Steer, Surroundings};
 use crate::outlets::{Parcel, Segment};
 use crate::sorter::Route;
@@ -399,7 +398,7 @@ struct Bench {
     tags: Vec<Tag>,
     verdicts: Vec<RawVerdict>,
     scratch: Box<Scratch>,
-    kept: [Kept; BATCH],
+    lent: Box<[Tag; BATCH]>,
     table: Table,
     policy: Policy,
 }
@@ -415,7 +414,7 @@ impl Bench {
             tags: vec![Tag::default(); BATCH],
             verdicts: vec![RawVerdict::default(); BATCH],
             scratch: Box::new(Scratch { bytes: [0; COPY_BYTES], annotation: [0; 256] }),
-            kept: [Kept::default(); BATCH],
+            lent: Box::new([Tag::default(); BATCH]),
             table: Table::even(surroundings.rings)?,
             policy: Policy::default(),
         })
@@ -455,8 +454,7 @@ impl Bench {
                 copied: false,
                 group: false,
                 edited: false,
-                shown: false,
-                kept: &mut self.kept,
+                lent: &mut self.lent,
             });
             out.clear();
             out.extend_from_slice(&u32::from(said.is_err()).to_le_bytes());

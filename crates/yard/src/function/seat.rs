@@ -22,11 +22,12 @@ pub(crate) struct Seat {
     pub(super) counts: FunctionCounts,
     /// The function may have changed tags in the last round.
     pub(super) edited: bool,
-    /// What of the tags of a batch is not the function's to change.
-    kept: [Kept; BATCH],
+    /// The tags of a batch that functions have in their hands which are not Rust.
+    lent: Box<[Tag; BATCH]>,
     failed: bool,
     failed_in_row: u32,
-    clock: quanta::Clock,
+    /// Made with the first function: measuring its scale takes some milliseconds.
+    clock: Option<quanta::Clock>,
     /// The budget in units of the clock.
     budget: u64,
     /// What the thread had used when it was last looked at: about ten times a second, and before each call
@@ -47,32 +48,6 @@ impl std::ops::Drop for Seat {
     }
 }
 
-/// The words of a tag that the yard writes, whatever a function did to them: hash, ring, stop and depth; hash version
-/// and so on; and all that the port knows.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Kept {
-    first: u64,
-    hash_version: u8,
-    port: [u64; 4],
-}
-
-impl Kept {
-    #[inline]
-    pub(super) fn of(tag: &Tag) -> Kept {
-        let [first, .., a, b, c, d]: [u64; 8] = zerocopy::transmute!(*tag);
-        Kept { first, hash_version: tag.hash_version, port: [a, b, c, d] }
-    }
-
-    #[inline]
-    fn put_back(&self, tag: &mut Tag) {
-        let [_, x, y, z, ..]: [u64; 8] = zerocopy::transmute!(*tag);
-        let [a, b, c, d] = self.port;
-        let words = [self.first, x, y, z, a, b, c, d];
-        *tag = zerocopy::transmute!(words);
-        tag.hash_version = self.hash_version;
-    }
-}
-
 /// Calls that are watched after one that took long.
 const WATCHED: u32 = 1000;
 
@@ -82,6 +57,8 @@ pub(super) struct Sight<'a> {
     pub(super) table: &'a Table,
     /// A group's function: it decides, and changes nothing.
     pub(super) group: bool,
+    /// A foreign process may write the region: packets are shown one at a time, in private copies.
+    pub(super) copied: bool,
 }
 
 impl Seat {
@@ -95,10 +72,10 @@ impl Seat {
             sent,
             counts: FunctionCounts::default(),
             edited: false,
-            kept: [Kept::default(); BATCH],
+            lent: Box::new([Tag::default(); BATCH]),
             failed: false,
             failed_in_row: 0,
-            clock: quanta::Clock::new(),
+            clock: None,
             budget: u64::MAX,
             usage: (0, 0, u64::MAX),
             watched: 0,
@@ -121,8 +98,11 @@ impl Seat {
         (self.off, self.failed, self.failed_in_row) = (false, false, 0);
         self.limits = limits;
         // The clock's scale is linear: measured once over a million of its units.
-        let unit_ns = self.clock.delta_as_nanos(0, 1 << 20) as f64 / f64::from(1 << 20);
-        self.budget = (limits.budget.as_nanos() as f64 / unit_ns.max(1e-6)) as u64;
+        if self.function.is_some() {
+            let clock = self.clock.get_or_insert_with(quanta::Clock::new);
+            let unit_ns = clock.delta_as_nanos(0, 1 << 20) as f64 / f64::from(1 << 20);
+            self.budget = (limits.budget.as_nanos() as f64 / unit_ns.max(1e-6)) as u64;
+        }
         if let (Some(new), Some(old)) = (&mut self.function, &mut old) {
             self.counts.reloads += 1;
             if catch_unwind(AssertUnwindSafe(|| new.adopt(old.as_mut()))).is_err() {
@@ -204,7 +184,7 @@ impl Seat {
         self.failed = false;
         self.counts.packets += items.len() as u64;
         // One at a time where a foreign process may write: there is one private copy.
-        let most = if sight.region.foreign_writers() { 1 } else { BATCH };
+        let most = if sight.copied { 1 } else { BATCH };
         let mut at = 0;
         while at < items.len() {
             let end = items.len().min(at + most);
@@ -223,7 +203,7 @@ impl Seat {
         restore: &impl Fn(&Item) -> Tag,
     ) {
         let Some(function) = &mut self.function else { return };
-        let copied = sight.region.foreign_writers();
+        let copied = sight.copied;
         let annotation_bytes = sight.region.geometry().annotation_bytes;
         let items = &mut items[range.clone()];
         if copied {
@@ -239,23 +219,22 @@ impl Seat {
             copied,
             group: sight.group,
             edited: false,
-            kept: &mut self.kept,
-            shown: false,
+            lent: &mut self.lent,
         };
         let watching = self.watched > 0;
         if watching {
             self.usage = thread_usage();
         }
-        let began = self.clock.raw();
+        let clock = self.clock.as_ref();
+        let began = clock.map_or(0, quanta::Clock::raw);
         let said = catch_unwind(AssertUnwindSafe(|| function.steer(&mut batch)));
-        let (edited, shown) = (batch.edited, batch.shown);
-        let took = self.clock.raw().saturating_sub(began);
+        let took = clock.map_or(0, quanta::Clock::raw).saturating_sub(began);
+        self.edited |= batch.edited;
         let failure = match said {
             Ok(Err(failure)) => Some(failure),
             Err(_) => Some(Failure::Panicked),
             Ok(Ok(())) => (took > self.budget && self.own_doing()).then_some(Failure::OverBudget),
         };
-        self.edited |= edited;
         self.watched -= u32::from(watching);
         if let Some(failure) = failure {
             self.failed = true;
@@ -265,9 +244,6 @@ impl Seat {
                 *tag = restore(item);
             }
             return;
-        }
-        if shown {
-            tags[range].iter_mut().zip(&self.kept).for_each(|(tag, kept)| kept.put_back(tag));
         }
         if copied && !sight.group {
             sight.region.set_annotation(&mut items[0].parcel.first.buffer, &scratch.annotation[..annotation_bytes]);

@@ -101,6 +101,7 @@ impl Steer for Instance {
         // SAFETY: `count` packets were just filled in, and there are as many verdicts. What they point to is
         // this batch's alone, each to other bytes, until it is used again (`Batch::show`): after the call.
         let said = unsafe { self.library.steer()(self.state, self.packets.as_ptr(), verdicts, count) };
+        batch.accept_tags();
         if said == 0 { Ok(()) } else { Err(Failure::Refused) }
     }
 
