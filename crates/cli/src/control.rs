@@ -9,6 +9,7 @@
 //! PUT  /tables/NAME?key=K     set one entry: the value in the body
 //! POST /tables/NAME           set entries: CSV in the body
 //! DELETE /tables/NAME?key=K   remove one entry; all of them without a key
+//! /bpf, /bpf/SLOT             the user's programs in the kernel
 //! ```
 //!
 //! Who may connect is a matter of the socket's permissions: it is made for its owner alone.
@@ -50,6 +51,7 @@ pub struct Yard {
     pub ports: Vec<String>,
     pub groups: Vec<(String, u16)>,
     pub tables: Tables,
+    pub kernel: crate::bpf::Kernel,
     pub maker: Box<Maker>,
     /// Largest request body that is read.
     pub longest_bytes: u64,
@@ -194,7 +196,7 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-type Answer = std::result::Result<(u16, &'static str, Vec<u8>), (u16, String)>;
+pub type Answer = std::result::Result<(u16, &'static str, Vec<u8>), (u16, String)>;
 
 fn answer(mut request: Request, yard: &Yard) {
     // A bug in answering one request is no reason to answer none any more. Nothing of a request outlives it but what
@@ -240,6 +242,11 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
                 .collect();
             json(answers.into())
         }
+        (_, ["bpf", slot @ ..]) if slot.len() < 2 => {
+            let name = query.strip_prefix("name=").map(percent_decoded);
+            let object = if method == Method::Put { body(request, yard.longest_bytes)? } else { Vec::new() };
+            crate::bpf::respond(&yard.kernel, &method, slot.first().copied(), name.as_deref(), &object)
+        }
         (Method::Get, ["tables"]) => json(crate::table::list(&yard.tables)),
         (_, ["tables", name]) => {
             let key = query.strip_prefix("key=").map(percent_decoded);
@@ -257,7 +264,7 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
             crate::table::respond(&yard.tables, &method, name, key.as_deref(), &body)
         }
         (_, ["status" | "reload" | "function" | "tables"]) => Err((405, format!("{path} does not take {method}"))),
-        _ => Err((404, format!("there is no {path}: /status, /reload, /function, /tables"))),
+        _ => Err((404, format!("there is no {path}: /status, /reload, /function, /tables, /bpf"))),
     }
 }
 
@@ -360,6 +367,7 @@ mod tests {
             live: running.live().to_vec(),
             ports: Vec::new(),
             groups: vec![(String::new(), 1)],
+            kernel: None,
             tables: Tables::default(),
             maker,
             longest_bytes,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use miette::{IntoDiagnostic, Result, miette};
 
 use crate::Outcome;
@@ -30,9 +30,45 @@ enum Verb {
         #[arg(required = true)]
         request: Vec<String>,
     },
+    /// Your own eBPF programs, in a yard that steers in the kernel
+    #[command(subcommand)]
+    Bpf(Bpf),
     /// The named tables that functions look things up in
     #[command(subcommand)]
     Table(Table),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bpf {
+    /// What stands in the slots, and what the kernel counted, as JSON
+    List,
+    /// Put a program into a slot, in the place of the one there: each packet passes one of the two
+    Load {
+        /// Where: before steering, or between steering and delivery
+        slot: Slot,
+        /// Its object file, built with flowyard.bpf.h
+        file: PathBuf,
+    },
+    /// Take the program out of a slot
+    Unload {
+        /// Which
+        slot: Slot,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Slot {
+    Before,
+    After,
+}
+
+impl Slot {
+    fn url(self) -> &'static str {
+        match self {
+            Slot::Before => "/bpf/before",
+            Slot::After => "/bpf/after",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,6 +99,13 @@ impl Ctl {
             Verb::Status => ("GET", "/status".into(), Vec::new()),
             Verb::Reload => ("POST", "/reload".into(), Vec::new()),
             Verb::Function { request } => ("POST", "/function".into(), request.join(" ").into_bytes()),
+            Verb::Bpf(Bpf::List) => ("GET", "/bpf".into(), Vec::new()),
+            Verb::Bpf(Bpf::Load { slot, file }) => {
+                let object = std::fs::read(&file).map_err(|e| miette!("cannot read {}: {e}", file.display()))?;
+                let name = percent_encoded(&file.file_stem().unwrap_or_default().to_string_lossy());
+                ("PUT", format!("{}?name={name}", slot.url()), object)
+            }
+            Verb::Bpf(Bpf::Unload { slot }) => ("DELETE", slot.url().into(), Vec::new()),
             Verb::Table(Table::List) => ("GET", "/tables".into(), Vec::new()),
             Verb::Table(Table::Get { table, key }) => ("GET", keyed(&table, &key), Vec::new()),
             Verb::Table(Table::Set { table, key, value }) => ("PUT", keyed(&table, &key), value.into_bytes()),

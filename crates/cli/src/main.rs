@@ -1,6 +1,7 @@
 //! The `flowyard` program: verbs that say what they do.
 
 mod audit;
+mod bpf;
 mod control;
 mod ctl;
 mod digits;

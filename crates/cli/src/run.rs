@@ -89,7 +89,7 @@ fn ports_help() -> String {
     }
     text.push_str(
         "\nExamples:\n  flowyard run\n  flowyard run pcap:trace.pcap.gz --rings 8\n  \
-         sudo flowyard run xdp:eth0 --rings 4 --for 10\n  sudo flowyard run packet:eth0 -o out",
+         sudo flowyard run xdp:eth0 --rings 4 --for 10\n  sudo flowyard run xdp:eth0 --rings 4 --steer kernel\n  sudo flowyard run packet:eth0 -o out",
     );
     text
 }
@@ -114,6 +114,7 @@ impl Run {
         let specs: Vec<PortSpec> = names.iter().map(|n| n.parse()).collect::<Result<_, _>>().into_diagnostic()?;
         let live = specs.iter().any(|s| matches!(s.kind, flowyard::port::Kind::Xdp | flowyard::port::Kind::Packet));
         let hash = self.sorting.hash(live)?;
+        let kernel = self.steering.in_kernel()?;
         let mut out = output::own_stdout(self.steering.is_there())?;
         let (first_group, rings, groups) = self.steering.groups(&self.sorting)?;
         let tables = self.steering.make_tables()?;
@@ -131,6 +132,7 @@ impl Run {
             dispatchers: self.memory.dispatchers,
             policy: self.sorting.policy(),
             hash: hash.clone(),
+            kernel,
             pin: !self.memory.no_pin,
             ..YardConfig::default()
         };
@@ -150,6 +152,7 @@ impl Run {
             live: running.live().to_vec(),
             ports: infos.iter().map(|info| info.name.clone()).collect(),
             groups: names.clone(),
+            kernel: running.kernel().cloned(),
             longest_bytes: control::LONGEST_BYTES,
             reloading: std::sync::Mutex::default(),
             maker: {
@@ -170,6 +173,7 @@ impl Run {
             None => None,
         };
         self.watch(&running, started, &control)?;
+        let own_program = crate::bpf::has_own(&control.kernel);
         let report = running.join();
         drop(socket);
         let time = started.elapsed();
@@ -186,6 +190,7 @@ impl Run {
             findings,
             groups: names,
             function: config.function.as_ref().map(|f| f.name().to_owned()),
+            own_program,
             time,
             verify,
             seed: seed(&hash),
@@ -220,6 +225,9 @@ impl Run {
         eprintln!("{}; {rings} of {} slots{}", yard.region(), self.memory.ring_slots, seed(hash));
         if let Some(function) = &config.function {
             eprintln!("function: {}", function.name());
+        }
+        if config.kernel {
+            eprintln!("steering: in the kernel; what its program marks, in user space");
         }
     }
 
@@ -448,6 +456,8 @@ struct Figures {
     groups: Vec<(String, u16)>,
     /// Its name, if there is one.
     function: Option<String>,
+    /// A program of the user's was in the kernel at the end.
+    own_program: bool,
     time: Duration,
     verify: bool,
     seed: String,
@@ -458,7 +468,7 @@ impl Figures {
     /// Whether nothing went wrong: sums agree, what was delivered was seen, nothing was split, no port
     /// failed. Where a function of the user's decides, it may split.
     fn agrees(&self) -> bool {
-        let whole = self.split() == 0 || self.report.function.is_some();
+        let whole = self.split() == 0 || self.report.function.is_some() || self.own_program;
         self.report.sums_agree() && self.all_seen() && self.report.errors.is_empty() && whole
     }
 
@@ -524,6 +534,11 @@ impl Figures {
         for (name, counters) in &r.ports {
             for (what, n) in counters.lost.iter().filter(|(_, n)| *n > 0) {
                 let _ = writeln!(text, "  lost before the yard at {name}, {what}: {}", output::count(*n));
+            }
+            let steering = ["steered-in-", "marked-", "passed-for-want-", "ended-in-"];
+            let told = |(what, n): &&(&str, u64)| *n > 0 && steering.iter().any(|head| what.starts_with(head));
+            for (what, n) in counters.notes.iter().filter(told) {
+                let _ = writeln!(text, "  {name}, {what}: {}", output::count(*n));
             }
         }
         let (rate, bits) = (output::rate(r.delivered(), self.time), output::bit_rate(bytes, self.time));

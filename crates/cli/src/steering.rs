@@ -21,7 +21,10 @@ const FORMS: &str = if cfg!(feature = "wasm") {
 };
 
 fn help() -> String {
-    format!("A function that sees every packet before it goes to a ring: {FORMS}; several make a chain, asked in order")
+    format!(
+        "A function that sees every packet before it goes to a ring: {FORMS}; several make a chain, asked in order. The \
+         word kernel alone has the built-in policy run in the kernel, for one xdp: port"
+    )
 }
 
 /// The user's own function.
@@ -67,6 +70,7 @@ pub struct Spec {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    Kernel,
     Rules,
     Plugin,
     Wasm,
@@ -77,7 +81,10 @@ impl FromStr for Spec {
 
     fn from_str(text: &str) -> Result<Spec, String> {
         let forms = FORMS;
-        let (kind, rest) = text.split_once(':').ok_or(format!("write {forms}"))?;
+        if text == "kernel" {
+            return Ok(Spec { kind: Kind::Kernel, file: PathBuf::new(), config: None });
+        }
+        let (kind, rest) = text.split_once(':').ok_or(format!("write {forms}, or kernel"))?;
         let (file, config) = match rest.split_once("?config=") {
             Some((file, config)) => (file, Some(config.into())),
             None => (rest, None),
@@ -114,13 +121,27 @@ fn table_file(text: &str) -> Result<(String, PathBuf), String> {
 impl Steering {
     /// Whether there is a function.
     pub fn is_there(&self) -> bool {
-        !self.functions.is_empty()
+        self.functions.iter().any(|spec| spec.kind != Kind::Kernel)
+    }
+
+    /// Whether the kernel is to steer.
+    pub fn in_kernel(&self) -> Result<bool> {
+        let kernel = self.functions.iter().any(|spec| spec.kind == Kind::Kernel);
+        if kernel && self.functions.len() > 1 {
+            let others = self.functions.iter().filter(|spec| spec.kind != Kind::Kernel);
+            let others: Vec<_> = others.map(|spec| spec.file.display().to_string()).collect();
+            let others = if others.is_empty() { "itself".into() } else { others.join(", ") };
+            return Err(miette!(
+                "--steer kernel cannot be together with {others}: the kernel runs the built-in policy alone; leave one of them out"
+            ));
+        }
+        Ok(kernel)
     }
 
     /// Reads the files and makes the function: a chain if there are several. `None` without any.
     pub fn function(&self, tables: &Tables) -> Result<Option<Function>> {
         let mut functions = Vec::new();
-        for spec in &self.functions {
+        for spec in self.functions.iter().filter(|spec| spec.kind != Kind::Kernel) {
             let limits = Limits {
                 budget: self.budget.unwrap_or(Limits::default().budget),
                 failures: self.failures.unwrap_or(Limits::default().failures),
@@ -176,6 +197,7 @@ impl Steering {
 impl Spec {
     fn load(&self, tables: &Tables) -> Result<Function, FunctionError> {
         match self.kind {
+            Kind::Kernel => Err(FunctionError::new("kernel", "is no function")), // `Steering::function` asks for none
             Kind::Rules => rules::load(&self.file).map_err(|e| FunctionError::new("rules", e.to_string())),
             Kind::Plugin => {
                 let tables = tables.clone();
@@ -266,7 +288,9 @@ mod tests {
         let spec: Spec = "plugin:/a/b.so?config=/etc/b.toml".parse().expect("it names one");
         assert_eq!(spec, Spec { kind: Kind::Plugin, file: "/a/b.so".into(), config: Some("/etc/b.toml".into()) });
         assert_eq!("rules:r.toml".parse::<Spec>().map(|s| s.kind), Ok(Kind::Rules));
+        assert_eq!("kernel".parse::<Spec>().map(|s| s.kind), Ok(Kind::Kernel));
         for (text, says) in [
+            ("kernel:x", "\"kernel\""),
             ("r.toml", "rules:FILE"),
             ("lua:x", "\"lua\""),
             ("rules:", "names no file"),

@@ -15,6 +15,10 @@ pub mod tap;
 pub mod traffic;
 mod xdp;
 
+use std::sync::Arc;
+
+use flowyard_steer::Classifier;
+
 pub use error::PortError;
 pub use packet::PacketSink;
 pub use port::{Arrival, Opener, Outgoing, Port, PortCounters, PortInfo, Progress, Received, Sink};
@@ -29,9 +33,29 @@ pub use sys::thread_usage;
 /// A name, interface, file or option that cannot be: with what can.
 pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, PortError> {
     match spec.kind {
-        Kind::Xdp => xdp::prepare(spec, parts),
+        Kind::Xdp => xdp::prepare(spec, parts, None),
         Kind::Packet => packet::prepare(spec, parts),
         Kind::Pcap => Ok(vec![Box::new(capture::PcapOpener::new(spec)?)]),
         Kind::Gen => Ok(vec![Box::new(traffic::GenOpener::new(spec)?)]),
+    }
+}
+
+/// As [`prepare`], for ports that steer in the kernel by `classifier`: `xdp:` alone. Their packets come with the
+/// head of their tag ([`Port::kernel`]).
+///
+/// # Errors
+/// As [`prepare`], and another kind of port. What of the classifier the kernel cannot do is said when the port is
+/// opened.
+pub fn prepare_steered(
+    spec: &PortSpec,
+    parts: usize,
+    classifier: &Arc<Classifier>,
+) -> Result<Vec<Box<dyn Opener>>, PortError> {
+    match spec.kind {
+        Kind::Xdp => xdp::prepare(spec, parts, Some(classifier)),
+        _ => Err(spec.bad_option(
+            "cannot be steered in the kernel",
+            "use xdp:IF, or steer in user space (leave out --steer kernel)",
+        )),
     }
 }

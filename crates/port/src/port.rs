@@ -10,7 +10,9 @@
 //! found. Dropping a port without closing it restores the interface as well, but loses its buffers.
 
 use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex};
 
+use flowyard_kernel::KernelSteer;
 use flowyard_mem::{Buffer, Clock, Region, Stock};
 
 use crate::PortError;
@@ -131,6 +133,12 @@ pub trait Port: Send {
     /// Descriptors that become readable when something arrives. Empty for sources that never idle.
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
+    }
+
+    /// The program that steers this port's packets in the kernel, if one does: then the 32 bytes before each
+    /// packet are the head of its tag ([`flowyard_kernel::Answer::read`]).
+    fn kernel(&self) -> Option<Arc<Mutex<KernelSteer>>> {
+        None
     }
 
     /// Counts so far. May make a system call; not for the packet path.

@@ -2,14 +2,15 @@
 //! ring.
 //!
 //! One turn: take home what consumers returned, move backlogs on, receive a batch from each port,
-//! sort it, write tags and slots, commit, wake who sleeps. A busy dispatcher makes no system call of
+//! sort it (where the kernel has, read its word), write tags and slots, commit, wake who sleeps. A busy dispatcher makes no system call of
 //! its own, and allocates nothing for packets in one buffer; an idle one sleeps on its ports and pipes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use flowyard_mem::{Clock, Region, Stock, flags};
+use flowyard_kernel::{Answer, HEAD_BYTES};
+use flowyard_mem::{Clock, Region, Stock, Tag, flags};
 use flowyard_port::{Port, PortCounters, Progress, Received};
 use flowyard_steer::{Datagram, Decision, Frame, Hold, LinkType, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -41,6 +42,8 @@ pub(crate) struct Source {
     port: Box<dyn Port>,
     number: u16,
     sorter: Sorter<Parcel>,
+    /// The kernel has steered its packets: the head of the tag lies before each.
+    steered: bool,
     ended: bool,
     /// It found no free buffer when it was last asked: its descriptors say nothing until some come home.
     starved: bool,
@@ -50,7 +53,8 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(port: Box<dyn Port>, number: u16, sorter: Sorter<Parcel>) -> Source {
-        Source { port, number, sorter, ended: false, starved: false, last: (0, Clock::None) }
+        let steered = port.kernel().is_some();
+        Source { port, number, sorter, steered, ended: false, starved: false, last: (0, Clock::None) }
     }
 
     /// Packet time now: the last packet's, or the time of day where packets carry that. So files are
@@ -284,7 +288,17 @@ impl Dispatcher {
             source.last = (head.arrival.time_ns, head.arrival.clock);
             self.received.0 += 1;
             self.received.1 += u64::from(head.arrival.len);
-            let item = self.gate.begin(Parcel { first, rest, arrival: head.arrival, port: source.number });
+            let mut parcel = Parcel { first, rest, arrival: head.arrival, port: source.number, user: 0 };
+            if source.steered {
+                match steered(&self.region, &parcel.first, source.sorter.classifier().table.rings()) {
+                    Ok(tag) => {
+                        self.outlets.deliver_steered(&mut parcel, tag, &mut self.stock);
+                        continue;
+                    }
+                    Err(user) => parcel.user = user,
+                }
+            }
+            let item = self.gate.begin(parcel);
             let wait = look(&self.region, &mut source.sorter, item, &mut self.scratch[..]);
             if (wait.is_some() || source.sorter.waiting() > 0)
                 && let Some(Item { parcel, decision, .. }) = self.gate.take_back()
@@ -407,6 +421,19 @@ fn look(
     let stripped_vlan = (arrival.flags & flags::VLAN_STRIPPED != 0).then_some(arrival.stripped_vlan);
     let frame = Frame { bytes, link: LinkType(arrival.link), stripped_vlan, wire_len: arrival.wire_len };
     sorter.look_into(&frame, arrival.time_ns, &mut (), decision)
+}
+
+/// What the kernel says of a packet; where it leaves that to us, the user's word alone. A foreign process may
+/// write the region: a ring that there is not leaves it to us as well.
+#[inline]
+fn steered(region: &Region, first: &Segment, rings: u16) -> Result<Tag, u64> {
+    let mut copy = [0; HEAD_BYTES];
+    let at = usize::from(first.offset).checked_sub(HEAD_BYTES).ok_or(0u64)?;
+    let head = region.peek(&first.buffer, at, HEAD_BYTES, &mut copy).first_chunk().ok_or(0u64)?;
+    match Answer::read(head) {
+        Answer::Ring(tag) if tag.ring < rings => Ok(tag),
+        Answer::Ring(tag) | Answer::Marked(_, tag) => Err(tag.user),
+    }
 }
 
 fn realtime_ns() -> u64 {

@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use flowyard_kernel::Fragments;
 use flowyard_steer::{Datagram, FragmentMemory, FragmentTable};
 
 /// Shards: more than any yard has dispatchers.
@@ -24,6 +25,8 @@ pub struct SharedFragments {
     pending: Option<Vec<(Datagram, Option<u32>, u64)>>,
     /// Judges the pieces of what is deferred, as the shared tables will.
     private: Option<Box<FragmentTable>>,
+    /// The memory of the program that steers in the kernel, in the place of the yard's own.
+    kernel: Option<Arc<Mutex<Fragments>>>,
 }
 
 /// Most that is deferred at a time; when it is reached, all of it is published at once, in its order.
@@ -31,7 +34,7 @@ const MOST_PENDING: usize = 8192;
 
 impl Clone for SharedFragments {
     fn clone(&self) -> Self {
-        SharedFragments { inner: self.inner.clone(), own: 0, pending: None, private: None }
+        SharedFragments { inner: self.inner.clone(), own: 0, pending: None, private: None, kernel: self.kernel.clone() }
     }
 }
 
@@ -46,11 +49,26 @@ impl Default for SharedFragments {
     fn default() -> Self {
         let shard = || Mutex::new(FragmentTable::new(CAPACITY / SHARDS, FragmentTable::AGE_NS));
         let inner = Inner { shards: std::array::from_fn(|_| shard()), learned: AtomicU64::new(0) };
-        SharedFragments { inner: Arc::new(inner), own: 0, pending: None, private: None }
+        SharedFragments { inner: Arc::new(inner), own: 0, pending: None, private: None, kernel: None }
     }
 }
 
 impl SharedFragments {
+    /// The memory that a program in the kernel shares: for whoever finishes what it marks.
+    pub fn of_kernel(fragments: Fragments) -> SharedFragments {
+        SharedFragments { kernel: Some(Arc::new(Mutex::new(fragments))), ..SharedFragments::default() }
+    }
+
+    /// The kernel's, locked. Each call into it is a system call: this is the slow path.
+    fn in_kernel(&self) -> Option<MutexGuard<'_, Fragments>> {
+        self.kernel.as_ref().map(|kernel| kernel.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether others may learn without telling: then whoever holds packets asks again by itself.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.kernel.is_some()
+    }
+
     fn shard(&self, datagram: &Datagram) -> MutexGuard<'_, FragmentTable> {
         let mut hasher = DefaultHasher::new();
         datagram.hash(&mut hasher);
@@ -108,6 +126,9 @@ impl SharedFragments {
 
 impl FragmentMemory for SharedFragments {
     fn learn(&mut self, datagram: &Datagram, hash: u32, now_ns: u64) {
+        if let Some(mut kernel) = self.in_kernel() {
+            return kernel.learn(datagram, hash, now_ns);
+        }
         if self.put_off(datagram, Some(hash), now_ns) {
             if let Some(private) = &mut self.private {
                 private.learn(datagram, hash, now_ns);
@@ -120,6 +141,9 @@ impl FragmentMemory for SharedFragments {
     }
 
     fn recall(&mut self, datagram: &Datagram, now_ns: u64) -> Option<u32> {
+        if let Some(mut kernel) = self.in_kernel() {
+            return kernel.recall(datagram, now_ns);
+        }
         if self.deferred(datagram).is_some() {
             // It may be another datagram's piece, that uses the identifier again.
             let hash = self.private.as_mut().and_then(|private| private.recall(datagram, now_ns));
@@ -130,6 +154,9 @@ impl FragmentMemory for SharedFragments {
     }
 
     fn guess(&mut self, datagram: &Datagram, now_ns: u64) -> Option<u32> {
+        if let Some(mut kernel) = self.in_kernel() {
+            return kernel.guess(datagram, now_ns);
+        }
         self.deferred(datagram).or_else(|| self.shard(datagram).guess(datagram, now_ns))
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Parcel {
     pub(crate) rest: Vec<Segment>,
     pub(crate) arrival: Arrival,
     pub(crate) port: u16,
+    /// What the user's program in the kernel wrote for the tag.
+    pub(crate) user: u64,
 }
 
 impl Segment {
@@ -164,6 +166,14 @@ impl Outlets {
         } else {
             self.put(usize::from(decision.ring), parcel, decision.hash, tag, stock);
         }
+    }
+
+    /// Puts a packet that the kernel has steered on the ring that the head of its tag names. The parcel is empty
+    /// afterwards.
+    #[inline]
+    pub(crate) fn deliver_steered(&mut self, parcel: &mut Parcel, head: Tag, stock: &mut Stock) {
+        let tag = completed(head, parcel);
+        self.put(usize::from(tag.ring), parcel, tag.hash, &tag, stock);
     }
 
     /// To every ring of every group.
@@ -587,13 +597,17 @@ fn further(first: Slot, offset: u16, len: u16, left: usize) -> Slot {
 /// The tag that the user's function has had in its hands: what is not the function's to say, as it is.
 #[inline]
 pub(crate) fn corrected(tag: Tag, parcel: &Parcel, decision: &Decision) -> Tag {
-    let (d, arrival) = (&decision.dissection, &parcel.arrival);
+    let d = &decision.dissection;
+    let tag = Tag { hash: decision.hash, ring: decision.ring, stop: d.stop() as u8, depth: d.depth(), ..tag };
+    completed(tag, parcel)
+}
+
+/// The tag with what the port knows of the packet. Of its flags, that of a fallback stays.
+#[inline]
+fn completed(tag: Tag, parcel: &Parcel) -> Tag {
+    let arrival = &parcel.arrival;
     let fallback = tag.flags & flags::FRAGMENT_FALLBACK;
     let mut tag = Tag {
-        hash: decision.hash,
-        ring: decision.ring,
-        stop: d.stop() as u8,
-        depth: d.depth(),
         time_ns: arrival.time_ns,
         flags: arrival.flags | fallback,
         wire_len: arrival.wire_len,
@@ -638,7 +652,7 @@ fn tag_of(parcel: &Parcel, decision: &Decision, route: Route, hash_version: u8) 
         tunnel_kind,
         hash_version,
         vlan: d.vlan().unwrap_or(0),
-        user: 0,
+        user: parcel.user,
         time_ns: arrival.time_ns,
         flags: arrival.flags | fallback,
         wire_len: arrival.wire_len,

@@ -19,6 +19,9 @@ pub const HOLD_PACKETS: usize = 4096;
 /// Longest time held, in nanoseconds of packet time.
 pub const HOLD_NS: u64 = 100_000_000;
 
+/// How often the kernel is asked for the first fragments of packets held.
+const ASK_AGAIN_NS: u64 = 1_000_000;
+
 /// How a packet came by its ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
@@ -90,7 +93,8 @@ pub struct Sorter<T> {
     learned: Vec<Datagram>,
     /// First fragments that the packet between `look` and `settle` carries, if anyone might care.
     carried: [Option<Datagram>; MAX_CARRIED],
-    /// What `memory.learned_elsewhere()` was when the held packets were last looked at.
+    /// What `memory.learned_elsewhere()` was when the held packets were last looked at; the time, where the
+    /// memory is the kernel's.
     looked_at: u64,
     counts: SorterCounts,
 }
@@ -253,9 +257,18 @@ impl<T> Sorter<T> {
         }
     }
 
-    /// Lets those go whose first fragment another dispatcher has seen. Cheap when nothing waits or
+    /// Lets those go whose first fragment another dispatcher or the kernel has seen. Cheap when nothing waits or
     /// nothing was learned; to be called once a batch.
     pub fn refresh(&mut self, now_ns: u64, emit: &mut impl FnMut(T, &Decision, Route)) {
+        if !self.held.is_empty() && self.memory.is_silent() {
+            // Nobody says that a first fragment came by: asked again, but not at every batch.
+            if now_ns.abs_diff(self.looked_at) >= ASK_AGAIN_NS {
+                self.looked_at = now_ns;
+                self.look_again(None, now_ns, emit);
+                self.release([None; MAX_CARRIED], now_ns, emit);
+            }
+            return;
+        }
         if !self.held.is_empty() && self.looked_at != self.memory.learned_elsewhere() {
             self.looked_at = self.memory.learned_elsewhere();
             self.look_again(None, now_ns, emit);

@@ -1,11 +1,12 @@
 //! The yard: the running composition of ports, steering and pipes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use flowyard_kernel::{KernelError, KernelSteer};
 use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, Region, Stock};
-use flowyard_port::{Opener, PortCounters, PortError, PortInfo, PortSpec, prepare};
+use flowyard_port::{Opener, PortCounters, PortError, PortInfo, PortSpec, prepare, prepare_steered};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
 use crate::counters::{Live, Report};
@@ -47,6 +48,9 @@ pub struct YardConfig {
     pub policy: Policy,
     /// How the key becomes a hash.
     pub hash: FlowHash,
+    /// Have the kernel steer, by a program on the interface: one `xdp:` port, one group, the default policy and
+    /// hash, no function of the user's. What the program cannot decide, the dispatchers do. Same rings.
+    pub kernel: bool,
     /// Bind each dispatcher to a core, where there is more than one.
     pub pin: bool,
 }
@@ -89,6 +93,7 @@ impl Default for YardConfig {
             dispatchers: 1,
             policy: Policy::default(),
             hash: FlowHash::Default { seed: FIXED_SEED },
+            kernel: false,
             pin: true,
         }
     }
@@ -108,6 +113,17 @@ pub enum YardError {
         /// What it may be.
         allowed: String,
     },
+    /// What cannot be together with steering in the kernel.
+    #[error("yard: steering in the kernel cannot have {what}: {remedy}")]
+    Kernel {
+        /// What was asked for.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The steering program.
+    #[error(transparent)]
+    Program(#[from] KernelError),
     /// A port could not be opened.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -147,6 +163,7 @@ pub struct Yard {
     pin: bool,
     surroundings: Surroundings,
     names: Vec<Option<String>>,
+    kernel: Option<Arc<Mutex<KernelSteer>>>,
 }
 
 impl Yard {
@@ -158,7 +175,9 @@ impl Yard {
     /// # Errors
     /// What could not be had: object, action, value, remedy. Ports opened before are closed again.
     pub fn open(config: &YardConfig, ports: &[PortSpec]) -> Result<(Yard, Vec<RingReader>), YardError> {
-        Yard::assemble(config, plan(config, ports)?)
+        let classifier = classifier(config)?;
+        let parts = plan(config, ports, &classifier)?;
+        Yard::assemble(config, classifier, parts)
     }
 
     /// As [`Yard::open`], over one port of the caller's own making: how the benchmarks drive the
@@ -168,16 +187,19 @@ impl Yard {
     /// As [`Yard::open`].
     #[doc(hidden)]
     pub fn open_over(config: &YardConfig, port: Box<dyn Opener>) -> Result<(Yard, Vec<RingReader>), YardError> {
-        Yard::assemble(config, vec![vec![(0, port)]])
+        Yard::assemble(config, classifier(config)?, vec![vec![(0, port)]])
     }
 
-    fn assemble(config: &YardConfig, parts: Vec<Part>) -> Result<(Yard, Vec<RingReader>), YardError> {
-        let table = table(config.rings, config.weights.as_ref())?;
-        let groups = groups(config, &table)?;
-        let classifier = Arc::new(Classifier { policy: config.policy.clone(), hash: config.hash.clone(), table });
+    fn assemble(
+        config: &YardConfig,
+        classifier: Arc<Classifier>,
+        parts: Vec<Part>,
+    ) -> Result<(Yard, Vec<RingReader>), YardError> {
+        let groups = groups(config, &classifier.table)?;
         let (region, mut stock) = Region::create(&config.name, geometry(config, &parts)?)?;
         let stop = Arc::new(AtomicBool::new(false));
         let memory = SharedFragments::default();
+        let mut steering = None;
         let mut dispatchers = Vec::new();
         let mut infos: Vec<(u16, PortInfo)> = Vec::new();
         let rings = groups.iter().map(|group| usize::from(group.table.rings())).sum();
@@ -195,7 +217,15 @@ impl Yard {
                 if !infos.iter().any(|(_, i)| i.name == port.info().name) {
                     infos.push((number, port.info().clone()));
                 }
-                let sorter = Sorter::new(classifier.clone(), memory.clone());
+                let memory = match port.kernel() {
+                    None => memory.clone(),
+                    Some(kernel) => {
+                        let fragments = kernel.lock().unwrap_or_else(PoisonError::into_inner).fragments()?;
+                        steering = Some(kernel);
+                        SharedFragments::of_kernel(fragments)
+                    }
+                };
+                let sorter = Sorter::new(classifier.clone(), memory);
                 sources.push(Source::new(port, number, sorter));
             }
             let mut ledger = Ledger::new(&region);
@@ -217,7 +247,7 @@ impl Yard {
         let surroundings = surroundings(config, shares);
         let seats = std::iter::once(&config.function).chain(config.groups.iter().map(|g| &g.function));
         let names = seats.map(|f| f.as_ref().map(|f| f.name().to_owned())).collect();
-        Ok((Yard { dispatchers, stop, region, infos, pin: config.pin, surroundings, names }, readers))
+        Ok((Yard { dispatchers, stop, region, infos, pin: config.pin, surroundings, names, kernel: steering }, readers))
     }
 
     /// The ports as they were opened, in the order they were given.
@@ -258,8 +288,9 @@ impl Yard {
             threads.push(thread.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?);
         }
         let ports = self.infos.into_iter().map(|info| info.name).collect();
-        let functions = Functions { mailboxes, surroundings: self.surroundings, names: Mutex::new(self.names) };
-        Ok(Running { threads, live, stop: self.stop, ports, functions: Arc::new(functions) })
+        let (surroundings, names) = (self.surroundings, Mutex::new(self.names));
+        let functions = Functions { mailboxes, surroundings, names, kernel: self.kernel.is_some() };
+        Ok(Running { threads, live, stop: self.stop, ports, functions: Arc::new(functions), kernel: self.kernel })
     }
 }
 
@@ -271,12 +302,18 @@ pub struct Running {
     stop: Arc<AtomicBool>,
     ports: Vec<String>,
     functions: Arc<Functions>,
+    kernel: Option<Arc<Mutex<KernelSteer>>>,
 }
 
 impl Running {
     /// The functions of the yard: to replace or to ask them while it runs.
     pub fn functions(&self) -> &Arc<Functions> {
         &self.functions
+    }
+
+    /// The program that steers in the kernel, if one does: for the user's own programs before and after it.
+    pub fn kernel(&self) -> Option<&Arc<Mutex<KernelSteer>>> {
+        self.kernel.as_ref()
     }
 
     /// Tells the yard to stop: ports are left alone, what waits is delivered as far as consumers make
@@ -312,6 +349,13 @@ impl Running {
         }
         report
     }
+}
+
+/// What packets are sorted by. Numbers of rings and weights that cannot be are refused by name.
+fn classifier(config: &YardConfig) -> Result<Arc<Classifier>, YardError> {
+    check_rings(config)?;
+    let table = table(config.rings, config.weights.as_ref())?;
+    Ok(Arc::new(Classifier { policy: config.policy.clone(), hash: config.hash.clone(), table }))
 }
 
 fn table(rings: u16, weights: Option<&Vec<u32>>) -> Result<Table, TableError> {
@@ -362,20 +406,50 @@ fn host(name: &str) -> Result<Host, YardError> {
     Ok(Host::new(tap))
 }
 
-type Part = Vec<(u16, Box<dyn Opener>)>;
+fn refuse<T>(what: &'static str, value: String, allowed: &str) -> Result<T, YardError> {
+    Err(YardError::Config { what, value, allowed: allowed.into() })
+}
 
-/// Shares ports out among dispatchers: a live port's queues evenly; sources that can wait never
-/// together with those that cannot, so that pausing one loses nothing of the other.
-fn plan(config: &YardConfig, ports: &[PortSpec]) -> Result<Vec<Part>, YardError> {
-    let refuse = |what, value: String, allowed: &str| Err(YardError::Config { what, value, allowed: allowed.into() });
-    if ports.is_empty() {
-        return refuse("number of ports", "0".into(), "at least 1");
-    }
+fn check_rings(config: &YardConfig) -> Result<(), YardError> {
     if config.rings == 0 || usize::from(config.rings) > Table::BUCKETS {
         return refuse("number of rings", config.rings.to_string(), &format!("1 to {}", Table::BUCKETS));
     }
     if let Some(weights) = config.weights.as_ref().filter(|w| w.len() != usize::from(config.rings)) {
         return refuse("number of weights", weights.len().to_string(), "the number of rings");
+    }
+    Ok(())
+}
+
+/// Refuses what the program in the kernel does not do. What of the policy it does not do, it says itself.
+fn check_kernel(config: &YardConfig, ports: &[PortSpec]) -> Result<(), YardError> {
+    let cannot = |what: String, remedy| Err(YardError::Kernel { what, remedy });
+    let slow = "leave it out, or steer in user space";
+    if !config.groups.is_empty() {
+        return cannot(format!("{} groups of rings", 1 + config.groups.len()), slow);
+    }
+    if let Some(function) = &config.function {
+        return cannot(format!("the function {}", function.name()), slow);
+    }
+    if let Some(host) = &config.host {
+        return cannot(format!("the way to the host {host}, which only a function uses"), slow);
+    }
+    if ports.len() > 1 {
+        let remedy = "give one port (fragments of one datagram would be parted), or steer in user space";
+        return cannot(format!("{} ports", ports.len()), remedy);
+    }
+    Ok(())
+}
+
+type Part = Vec<(u16, Box<dyn Opener>)>;
+
+/// Shares ports out among dispatchers: a live port's queues evenly; sources that can wait never
+/// together with those that cannot, so that pausing one loses nothing of the other.
+fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -> Result<Vec<Part>, YardError> {
+    if config.kernel {
+        check_kernel(config, ports)?;
+    }
+    if ports.is_empty() {
+        return refuse("number of ports", "0".into(), "at least 1");
     }
     if config.groups.len() >= MOST_GROUPS {
         return refuse("number of groups", (1 + config.groups.len()).to_string(), "at most 8");
@@ -398,7 +472,11 @@ fn plan(config: &YardConfig, ports: &[PortSpec]) -> Result<Vec<Part>, YardError>
     let mut waiting: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut next = [0, 0];
     for (number, spec) in ports.iter().enumerate() {
-        for opener in prepare(spec, config.dispatchers)? {
+        let openers = match config.kernel {
+            false => prepare(spec, config.dispatchers)?,
+            true => prepare_steered(spec, config.dispatchers, classifier)?,
+        };
+        for opener in openers {
             let can_wait = usize::from(opener.info().can_wait);
             let parts = if can_wait == 1 { &mut waiting } else { &mut live };
             parts[next[can_wait] % config.dispatchers].push((number as u16, opener));
@@ -408,7 +486,7 @@ fn plan(config: &YardConfig, ports: &[PortSpec]) -> Result<Vec<Part>, YardError>
     Ok(live.into_iter().chain(waiting).filter(|part| !part.is_empty()).collect())
 }
 
-fn geometry(config: &YardConfig, parts: &[Part]) -> Result<Geometry, MemError> {
+fn geometry(config: &YardConfig, parts: &[Part]) -> Result<Geometry, YardError> {
     let infos = || parts.iter().flatten().map(|(_, opener)| opener.info());
     let buffer_bytes = infos().map(|i| i.buffer_bytes).max().unwrap_or(2048);
     let held: usize = infos().map(|i| i.buffers_held).sum();
@@ -421,10 +499,20 @@ fn geometry(config: &YardConfig, parts: &[Part]) -> Result<Geometry, MemError> {
             what: "number of buffers",
             value: buffers as u64,
             allowed: "at least one for each dispatcher in use",
-        });
+        }
+        .into());
+    }
+    let least = held + rings * parts.len();
+    if let Some(buffers) = config.buffers.filter(|b| config.kernel && *b <= least) {
+        let allowed = format!(
+            "more than {least}, {held} for the kernel's rings and {} for the rings of the yard, so that one that nobody \
+             empties leaves the others with some: give more buffers, or fewer or smaller rings (?ring=N, ring slots)",
+            rings * parts.len()
+        );
+        return refuse("number of buffers, for steering in the kernel,", buffers.to_string(), &allowed);
     }
     let needed = held + rings * parts.len() + fragments + SPARE_BUFFERS * parts.len();
-    Geometry::new(buffer_bytes, config.annotation_bytes, config.buffers.unwrap_or(needed))
+    Ok(Geometry::new(buffer_bytes, config.annotation_bytes, config.buffers.unwrap_or(needed))?)
 }
 
 /// Splits an equal share off for one of `left` dispatchers.

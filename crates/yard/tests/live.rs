@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use common::*;
 use flowyard::mem::{Clock, Packet, Tag, Wait, flags};
 use flowyard::port::traffic::MixOptions;
-use flowyard::steer::{Classifier, FlowHash, Frame, LinkType, Policy, Table};
-use flowyard::{Report, RingReader, SharedFragments, Sorter, Witness, Yard, YardConfig};
+use flowyard::steer::{Classifier, FlowHash, Frame, LinkType, Policy, SYMMETRIC_KEY, Table, ToeplitzKey};
+use flowyard::{Group, Report, RingReader, SharedFragments, Sorter, Witness, Yard, YardConfig};
 use flowyard_testkit::net::{Injector, Namespace, Veth, numbered_frame};
 use flowyard_testkit::require_root;
 
@@ -34,9 +34,12 @@ struct Case {
     offloads: bool,
     dispatchers: usize,
     mtu: u32,
+    rings: u16,
+    kernel: bool,
 }
 
-const CASE: Case = Case { port: "xdp:fy0", queues: 1, offloads: false, dispatchers: 1, mtu: 1500 };
+const CASE: Case =
+    Case { port: "xdp:fy0", queues: 1, offloads: false, dispatchers: 1, mtu: 1500, rings: RINGS, kernel: false };
 
 impl Case {
     fn namespace(self) -> Namespace {
@@ -47,7 +50,8 @@ impl Case {
     }
 
     fn config(self) -> YardConfig {
-        YardConfig { rings: RINGS, hash: HASH, dispatchers: self.dispatchers, ..YardConfig::default() }
+        let Case { rings, dispatchers, kernel, .. } = self;
+        YardConfig { rings, hash: HASH, dispatchers, kernel, ..YardConfig::default() }
     }
 }
 
@@ -66,9 +70,9 @@ fn frames() -> Vec<Vec<u8>> {
 }
 
 /// The ring of each frame: what `inspect` would print with this seed.
-fn sorted(frames: &[Vec<u8>]) -> Vec<u16> {
+fn sorted(frames: &[Vec<u8>], rings: u16) -> Vec<u16> {
     let classifier =
-        Classifier { policy: Policy::default(), hash: HASH, table: Table::even(RINGS).expect("four rings") };
+        Classifier { policy: Policy::default(), hash: HASH, table: Table::even(rings).expect("some rings") };
     let mut sorter = Sorter::new(Arc::new(classifier), SharedFragments::default());
     let mut rings = vec![u16::MAX; frames.len()];
     for (at, frame) in frames.iter().enumerate() {
@@ -88,8 +92,8 @@ fn as_sent(packet: &Packet<'_>, tag: &Tag) -> Vec<u8> {
     bytes
 }
 
-fn consume(mut reader: RingReader) -> OfRing {
-    let (mut got, mut witness) = (Vec::new(), Witness::new(RINGS));
+fn consume(mut reader: RingReader, rings: u16) -> OfRing {
+    let (mut got, mut witness) = (Vec::new(), Witness::new(rings));
     while reader.wait(None) != Wait::Ended {
         while let Some(packet) = reader.next() {
             let tag = packet.tag();
@@ -122,15 +126,26 @@ fn assert_same_state(before: &str, after: &str) {
     assert!(before == after, "the interface is not as it was: {differing:#?}");
 }
 
+/// Moves this thread to another processor at every turn: by that the kernel picks the queue of what a packet
+/// socket sends.
+fn send_from(turn: usize) {
+    let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(turn % processors);
+    let _ = rustix::thread::sched_setaffinity(None, &set); // where that is not ours to say, the kernel moves it
+}
+
 /// Sends all frames through a yard, in pieces that fit its queues.
 fn through_a_yard(case: Case, frames: &[Vec<u8>]) -> (Report, Vec<OfRing>, [u64; 2]) {
     let (yard, readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
-    let consumers: Vec<_> = readers.into_iter().map(|reader| std::thread::spawn(|| consume(reader))).collect();
+    let consumers: Vec<_> =
+        readers.into_iter().map(|reader| std::thread::spawn(move || consume(reader, case.rings))).collect();
     let running = yard.start().expect("threads");
     let from = now_ns();
     let injector = Injector::open("fy1").expect("root may");
     let mut sent = 0;
-    for chunk in frames.chunks(CHUNK) {
+    for (turn, chunk) in frames.chunks(CHUNK).enumerate() {
+        send_from(turn);
         injector.send(chunk).expect("the interface is up");
         sent += chunk.len() as u64;
         let deadline = Instant::now() + PATIENCE;
@@ -157,11 +172,14 @@ fn check(case: Case, frames: &[Vec<u8>]) -> Vec<Got> {
     assert!(report.sums_agree(), "{report:?}");
     assert_eq!((report.received(), report.lost_before(), report.dropped()), (frames.len() as u64, 0, 0), "{report:?}");
     assert_eq!((report.violations, report.buffers_missing, &report.errors), (0, 0, &Vec::new()));
+    if case.kernel {
+        assert_steered(&report);
+    }
 
     // Where time ran out for a fragment (a machine that stood still for 100 ms) it says so.
     let late = report.sorter.expired + report.sorter.given_up;
     let mut expected: HashMap<&[u8], Vec<u16>> = HashMap::new();
-    for (frame, ring) in frames.iter().zip(sorted(frames)) {
+    for (frame, ring) in frames.iter().zip(sorted(frames, case.rings)) {
         expected.entry(frame).or_default().push(ring);
     }
     let (mut queues, mut fallbacks, mut stripped) = (HashSet::new(), 0, 0);
@@ -184,13 +202,136 @@ fn check(case: Case, frames: &[Vec<u8>]) -> Vec<Got> {
     assert_eq!(fallbacks, late, "{:?}", report.sorter);
 
     let (got, witnesses): (Vec<_>, Vec<_>) = consumers.into_iter().unzip();
-    assert!(got.iter().all(|ring| ring.len() > frames.len() / 20), "all rings have their share");
+    assert!(
+        got.iter().all(|ring| ring.len() > frames.len() / (5 * usize::from(case.rings))),
+        "all rings have their share"
+    );
     let findings = Witness::compare(&witnesses);
     assert!(findings.split <= late && findings.conversations > 100, "{findings:?}");
     if case.port.starts_with("xdp") {
-        assert_eq!((queues.len() > 1, stripped), (case.queues > 1, 0), "all queues are used, and tags are left in");
+        // In the stack, veth's packets show the queue before their own: of two, the first alone.
+        let several = case.queues > if case.port.contains("generic") { 2 } else { 1 };
+        assert_eq!((queues.len() > 1, stripped), (several, 0), "all queues are used, and tags are left in");
     }
     got.into_iter().flatten().collect()
+}
+
+/// That the kernel has steered what came, but for what it marked, and that its sums agree with the port's.
+fn assert_steered(report: &Report) {
+    let counters = &report.ports[0].1;
+    let note = |wanted: &str| counters.notes.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, n)| *n);
+    let marked: u64 = counters.notes.iter().filter(|(name, _)| name.starts_with("marked-")).map(|(_, n)| n).sum();
+    assert_eq!(note("steered-in-kernel") + note("steered-in-user-space"), counters.packets, "{counters:?}");
+    assert_eq!(note("redirected"), counters.packets + counters.lost_total(), "{counters:?}");
+    assert!(marked * 10 < counters.packets, "{counters:?}");
+    if counters.lost_total() == 0 {
+        assert_eq!(note("steered-in-user-space"), marked, "{counters:?}");
+    }
+}
+
+/// What is known of a packet, but for when and where it came.
+fn judged(got: Vec<Got>) -> Vec<(Vec<u8>, Tag)> {
+    let plain = |got: Got| (got.bytes, Tag { time_ns: 0, queue: 0, ..got.tag });
+    let mut judged: Vec<_> = got.into_iter().map(plain).collect();
+    judged.sort_by(|a, b| (&a.0, a.1.hash).cmp(&(&b.0, b.1.hash)));
+    judged
+}
+
+/// Checks what the kernel steers, and holds every tag against that of the same traffic steered in user space.
+fn check_kernel(case: Case) {
+    let frames = frames();
+    let kernel = judged(check(Case { kernel: true, ..case }, &frames));
+    let user = judged(check(Case { kernel: false, ..case }, &frames));
+    assert_eq!(kernel.len(), user.len());
+    for (kernel, user) in kernel.iter().zip(&user) {
+        assert_eq!(kernel.0, user.0);
+        if !(kernel.1.has(flags::FRAGMENT_FALLBACK) || user.1.has(flags::FRAGMENT_FALLBACK)) {
+            assert_eq!(kernel.1, user.1, "{:02x?}", kernel.0);
+        }
+    }
+}
+
+#[test]
+fn what_the_kernel_cannot_do_is_refused_with_the_reason() {
+    let kernel = || YardConfig { kernel: true, ..YardConfig::default() };
+    let refusal = |config: &YardConfig, ports: &[&str]| {
+        Yard::open(config, &specs(ports)).map(drop).expect_err("it is refused").to_string()
+    };
+    for (config, ports, says) in [
+        (kernel(), ["gen:mix"].as_slice(), "use xdp:IF"),
+        (kernel(), &["xdp:lo", "xdp:lo"], "2 ports: give one port"),
+        (YardConfig { groups: vec![Group::new("ids", 2)], ..kernel() }, &["xdp:lo"], "2 groups of rings: leave it out"),
+        (YardConfig { host: Some("tap0".into()), ..kernel() }, &["xdp:lo"], "tap0"),
+    ] {
+        let refusal = refusal(&config, ports);
+        assert!(refusal.contains(says) && refusal.contains("kernel"), "{refusal}");
+    }
+    require_root!();
+    let _alone = alone();
+    let namespace = CASE.namespace();
+    let toeplitz = FlowHash::Toeplitz(ToeplitzKey::new(&SYMMETRIC_KEY).expect("a key"));
+    for (config, says) in [
+        (YardConfig { hash: toeplitz, ..kernel() }, "Toeplitz"),
+        (YardConfig { policy: Policy { key_vlan: true, ..Policy::default() }, ..kernel() }, "policy.key_vlan"),
+        (YardConfig { buffers: Some(4000), ..kernel() }, "more than 6720, 2624 for the kernel's rings and 4096"),
+    ] {
+        let refusal = namespace.run(|| refusal(&config, &["xdp:fy0"]));
+        assert!(refusal.contains(says), "{refusal}");
+    }
+    let enough = YardConfig { buffers: Some(6721), ..kernel() };
+    namespace.run(|| Yard::open(&enough, &specs(&["xdp:fy0"])).map(drop)).expect("so many are enough");
+}
+
+/// A ring that nobody empties loses its own packets and no others.
+#[test]
+fn a_ring_that_stands_still_leaves_the_others_alone() {
+    require_root!();
+    let _alone = alone();
+    let case = Case { kernel: true, ..CASE };
+    let frames: Vec<Vec<u8>> = (0..20_000).map(|n| numbered_frame(n as u16 % 64, n, 60)).collect();
+    let (report, got) = case.namespace().run(|| {
+        let (yard, mut readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
+        let still = readers.remove(0);
+        let consumers: Vec<_> =
+            readers.into_iter().map(|reader| std::thread::spawn(move || consume(reader, RINGS))).collect();
+        let running = yard.start().expect("threads");
+        let injector = Injector::open("fy1").expect("root may");
+        let received = || running.live().iter().map(|l| l.received.load(Ordering::Relaxed)).sum::<u64>();
+        for (turn, chunk) in frames.chunks(CHUNK).enumerate() {
+            injector.send(chunk).expect("the interface is up");
+            let deadline = Instant::now() + PATIENCE;
+            while received() < ((turn + 1) * CHUNK).min(frames.len()) as u64 {
+                assert!(Instant::now() < deadline, "{} arrived", received());
+                std::thread::yield_now();
+            }
+        }
+        running.stop();
+        let report = join(running);
+        drop(still);
+        (report, consumers.into_iter().map(|c| c.join().expect("no panic").0.len()).collect::<Vec<_>>())
+    });
+    assert!(report.sums_agree(), "{report:?}");
+    assert_eq!((report.received(), report.lost_before()), (frames.len() as u64, 0), "{report:?}");
+    assert!(report.rings[0].dropped_total() > 0 && got.iter().all(|got| *got > 1000), "{report:?}");
+    assert!(report.rings[1..].iter().all(|ring| ring.dropped_total() == 0), "{report:?}");
+}
+
+#[test]
+fn the_kernel_steers_in_the_driver() {
+    require_root!();
+    for (queues, rings, dispatchers) in [(1, 1, 1), (1, 4, 1), (1, 16, 1), (2, 1, 1), (2, 4, 2), (2, 16, 1), (4, 4, 2)]
+    {
+        check_kernel(Case { port: "xdp:fy0?native", queues, rings, dispatchers, ..CASE });
+    }
+}
+
+#[test]
+fn the_kernel_steers_in_the_stack() {
+    require_root!();
+    for (queues, rings, dispatchers) in [(1, 1, 1), (1, 4, 1), (1, 16, 1), (2, 1, 1), (2, 4, 2), (2, 16, 1), (4, 4, 2)]
+    {
+        check_kernel(Case { port: "xdp:fy0?generic", queues, rings, dispatchers, ..CASE });
+    }
 }
 
 #[test]
@@ -223,8 +364,8 @@ fn frames_of_several_buffers() {
     require_root!();
     let frames: Vec<_> =
         (0..2000u64).map(|n| numbered_frame(n as u16 % 150, n, 60 + n as usize * 149 % 8955)).collect();
-    for port in ["xdp:fy0?native", "packet:fy0"] {
-        let got = check(Case { port, queues: 4, mtu: 9000, ..CASE }, &frames);
+    for (port, kernel) in [("xdp:fy0?native", false), ("xdp:fy0?native", true), ("packet:fy0", false)] {
+        let got = check(Case { port, queues: 4, mtu: 9000, kernel, ..CASE }, &frames);
         assert!(got.iter().any(|g| g.bytes.len() > 2 * 4096));
     }
 }
@@ -234,8 +375,8 @@ fn a_flood_is_lost_by_name_alone_and_ends_within_a_second() {
     require_root!();
     let _alone = alone();
     let frames = frames();
-    for port in ["xdp:fy0", "packet:fy0?blocks=2&block=128"] {
-        let case = Case { port, queues: 4, ..CASE };
+    for (port, kernel) in [("xdp:fy0", false), ("xdp:fy0", true), ("packet:fy0?blocks=2&block=128", false)] {
+        let case = Case { port, queues: 4, kernel, ..CASE };
         let namespace = case.namespace();
         let before = state(&namespace);
         // On a machine that does other things as well, one of three will do.
@@ -247,7 +388,8 @@ fn a_flood_is_lost_by_name_alone_and_ends_within_a_second() {
 /// Answers how long it took to end while the flood went on.
 fn flood(case: Case, frames: &[Vec<u8>]) -> Duration {
     let (yard, readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
-    let consumers: Vec<_> = readers.into_iter().map(|reader| std::thread::spawn(|| consume(reader))).collect();
+    let consumers: Vec<_> =
+        readers.into_iter().map(|reader| std::thread::spawn(move || consume(reader, case.rings))).collect();
     let running = yard.start().expect("a thread");
     let (flooding, sent) = (AtomicBool::new(true), AtomicU64::new(0));
     let (ending, report) = std::thread::scope(|scope| {

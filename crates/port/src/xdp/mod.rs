@@ -8,6 +8,20 @@
 //! system call while packets keep coming (but for a look at the interface once a second), and no
 //! allocation.
 //!
+//! # Steering in the kernel
+//! With [`prepare_steered`](crate::prepare_steered) the program on the interface is that of
+//! [`flowyard_kernel`], and each queue has a socket for each ring of the yard and one for what the program
+//! marks, all on the same region, with one fill ring a queue. The port receives from all of them; the 32 bytes
+//! before each packet are the head of its tag.
+//!
+//! ```text
+//! queue 0: fill ring, sockets for rings 0 … N-1, socket for marked packets
+//! queue 1: the same, on the same region
+//! ```
+//!
+//! The kernel holds more buffers a queue than all receive rings of the queue can take (`?ring=N` entries
+//! each), so that a ring that is full loses its own packets and no others.
+//!
 //! # Offloads, told honestly
 //! XDP shows bytes, not what the kernel knows of them; a frame's flags are therefore empty:
 //! - An unfinished checksum cannot be seen. Over veth, a sender's TCP and UDP packets have one
@@ -34,6 +48,8 @@ mod socket;
 use std::sync::{Arc, Mutex, Weak};
 
 use flowyard_mem::{Region, Stock};
+use flowyard_steer::Classifier;
+use socket::Sizes;
 
 use crate::interface::{Interface, Links, XdpPlace};
 use crate::link::{ETHERNET, link_type};
@@ -41,6 +57,11 @@ use crate::{Opener, Port, PortError, PortInfo, PortSpec};
 
 /// Entries of a fill ring and of a receive ring, and buffers that the kernel holds a queue.
 const DEFAULT_RING: u32 = 2048;
+/// Entries of each receive ring where the kernel steers: there is one for each ring of the yard.
+const DEFAULT_LANE: u32 = 512;
+/// Buffers that the kernel holds a queue where it steers, beyond what all receive rings of the queue can hold: so
+/// that one which nobody empties leaves the others with some.
+const HELD_BEYOND: u32 = 64;
 /// Ethernet header and two VLAN tags: what a frame has on top of the MTU.
 const LAYER2_BYTES: usize = 14 + 8;
 /// Longest frame in several buffers: an IP packet of 65535 bytes that the kernel has merged.
@@ -58,7 +79,7 @@ struct Options {
 }
 
 impl Options {
-    fn read(spec: &PortSpec) -> Result<Options, PortError> {
+    fn read(spec: &PortSpec, default_ring: u32) -> Result<Options, PortError> {
         spec.only(&["native", "generic", "copy", "zerocopy", "promisc", "ring"])?;
         let either = |yes: &str, no: &str| match (spec.flag(yes)?, spec.flag(no)?) {
             (true, true) => Err(spec.bad_option(format!("cannot be both {yes} and {no}"), "write one of them")),
@@ -72,7 +93,7 @@ impl Options {
             return Err(spec.bad_option("cannot be zerocopy in generic mode", "write ?native&zerocopy, or ?generic"));
         }
         let allowed = "a power of two from 64 to 65536";
-        let ring = spec.value("ring", allowed)?.unwrap_or(DEFAULT_RING);
+        let ring = spec.value("ring", allowed)?.unwrap_or(default_ring);
         if !ring.is_power_of_two() || !(64..=65536).contains(&ring) {
             return Err(spec.bad_option(format!("option ring is {ring}"), format!("write ?ring=N with {allowed}")));
         }
@@ -89,6 +110,11 @@ struct Shared {
     /// The one queue asked for; all if none.
     only: Option<u32>,
     parts: u32,
+    /// What the kernel steers by, if it does.
+    classifier: Option<Arc<Classifier>>,
+    sizes: Sizes,
+    /// Buffers in the kernel's hands a queue.
+    held: u32,
     attachment: Mutex<Weak<program::Attachment>>,
 }
 
@@ -118,9 +144,14 @@ impl Opener for XdpOpener {
     }
 }
 
-/// Looks the interface up and splits its queues into at most `parts` openers.
-pub(crate) fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, PortError> {
-    let options = Options::read(spec)?;
+/// Looks the interface up and splits its queues into at most `parts` openers. With a classifier the kernel
+/// steers by it.
+pub(crate) fn prepare(
+    spec: &PortSpec,
+    parts: usize,
+    classifier: Option<&Arc<Classifier>>,
+) -> Result<Vec<Box<dyn Opener>>, PortError> {
+    let options = Options::read(spec, if classifier.is_some() { DEFAULT_LANE } else { DEFAULT_RING })?;
     let name = spec.name();
     let interface = Interface::find(&name, &spec.what)?;
     if link_type(interface.hardware) != ETHERNET {
@@ -147,12 +178,18 @@ pub(crate) fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opene
     let one_buffer = frame <= buffer_bytes - MOST_FRONT_BYTES && !generic;
     let longest_packet = if one_buffer { buffer_bytes - 256 } else { LONGEST_MERGED };
     let ring = options.ring;
+    let lanes = classifier.map_or(1, |classifier| u32::from(classifier.table.rings()) + 1);
+    let held = if classifier.is_some() { lanes * ring + HELD_BEYOND } else { ring };
+    let sizes = Sizes { lanes: lanes as usize, receive: ring, fill: held.next_power_of_two() };
     let shared = Arc::new(Shared {
         name: name.clone(),
         interface,
         options,
         only: spec.queue,
         parts,
+        classifier: classifier.cloned(),
+        sizes,
+        held,
         attachment: Mutex::new(Weak::new()),
     });
     let opener = |part| {
@@ -163,7 +200,7 @@ pub(crate) fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opene
             can_wait: false,
             live: true,
             longest_packet,
-            buffers_held: mine * ring as usize,
+            buffers_held: mine * held as usize,
             buffer_bytes,
         };
         Box::new(XdpOpener { shared: shared.clone(), part, info }) as Box<dyn Opener>
@@ -194,6 +231,7 @@ fn remedy(errno: Option<i32>) -> &'static str {
         Some(libc::ENOBUFS) => {
             "the locked-memory limit is too small: raise `ulimit -l`, add CAP_IPC_LOCK, or use fewer buffers"
         }
+        Some(libc::EMFILE) => "raise the limit of open files (`ulimit -n`), or use fewer rings",
         Some(libc::ENETDOWN) => "bring the interface up: `ip link set IF up`",
         Some(libc::EOPNOTSUPP) => "the driver cannot: leave out zerocopy or native, or use packet:IF",
         Some(libc::EAFNOSUPPORT) => "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS): use packet:IF",

@@ -1,18 +1,21 @@
 //! The port: the queues of one dispatcher, received in turn.
 //!
-//! The kernel holds at most `ring` buffers a queue, so a fill ring never overflows and a receive
-//! ring only fills if packets come in more pieces than buffers. Each call visits every queue at
-//! least once, gives each at most [`QUANTUM`] packets before the next, and first refills it.
+//! The kernel holds at most as many buffers a queue as its fill ring has room for. Where a queue has one socket
+//! its receive ring has room for all of them; where it has several, for fewer, so that a full one leaves the
+//! others with buffers. Each call visits every socket at least once, gives each at most [`QUANTUM`] packets before
+//! the next, and first refills its queue.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use flowyard_kernel::{KernelSteer, Mark};
 use flowyard_mem::{Clock, Lent, Region, Stock};
 
 use super::program::{Attachment, Demand};
 use super::ring::ProgramCounts;
-use super::socket::{BUSY_PATIENCE, Binding, Failed, QueueSocket};
+use super::socket::{BUSY_PATIENCE, Binding, Failed, QueueSockets};
 use super::{LAYER2_BYTES, LONGEST_MERGED, Shared, queue_count, receive_queues, remedy};
 use crate::interface::{Interface, Links, XdpPlace};
 use crate::link::ETHERNET;
@@ -32,6 +35,17 @@ const DETACH_PATIENCE: Duration = Duration::from_millis(500);
 /// takes the queue away from a work queue, 16 ms later when measured.
 const ZERO_COPY_GRACE: Duration = Duration::from_millis(100);
 
+/// What the kernel left to user space, by reason.
+const MARKED: [(Mark, &str); 6] = [
+    (Mark::Protocol, "marked-protocol"),
+    (Mark::First, "marked-first-fragment"),
+    (Mark::Ambiguous, "marked-ambiguous"),
+    (Mark::Steps, "marked-steps"),
+    (Mark::Offset, "marked-offset"),
+    (Mark::Several, "marked-several-buffers"),
+];
+const _: () = assert!(MARKED.len() == Mark::ALL.len());
+
 /// One dispatcher's queues of an interface.
 pub(super) struct XdpPort {
     info: PortInfo,
@@ -44,7 +58,8 @@ pub(super) struct XdpPort {
     lent: Lent,
     links: Links,
     binding: Binding,
-    next: usize,
+    /// The queue whose turn it is, and its lane.
+    next: (usize, usize),
     calls: u32,
     number: u64,
     packets: u64,
@@ -63,9 +78,9 @@ pub(super) struct XdpPort {
     ended: bool,
 }
 
-/// A queue's socket, and the program's counts when it was opened.
+/// A queue's sockets, and the program's counts when they were opened.
 struct Queue {
-    socket: QueueSocket,
+    sockets: QueueSockets,
     before: ProgramCounts,
 }
 
@@ -95,6 +110,7 @@ impl XdpPort {
                         port: name,
                         interface: &interface,
                         options: &shared.options,
+                        classifier: shared.classifier.as_deref(),
                         longest_bytes: capacity as u32,
                         several_buffers: needed,
                     })?);
@@ -117,7 +133,7 @@ impl XdpPort {
             lent: region.lent(),
             links,
             binding: Binding { copy, several_buffers, patience: BUSY_PATIENCE },
-            next: 0,
+            next: (0, 0),
             calls: 0,
             number: 0,
             packets: 0,
@@ -173,16 +189,25 @@ impl XdpPort {
     /// packets come, in this order: a socket without buffers would lose its first packets.
     fn add(&mut self, index: u32, queue: u32, buffers: usize, stock: &mut Stock) -> Result<(), Failed> {
         let Some(attachment) = self.attachment.clone() else { return Ok(()) };
-        let first = self.queues.first().map(|q| q.socket.as_fd());
-        let ring = self.shared.options.ring;
-        let mut socket = QueueSocket::open(index, queue, ring, &self.region, self.binding, first)?;
-        refill(&mut socket, ring.min(buffers as u32), &mut self.lent, stock, self.region.geometry().buffer_bytes);
-        if socket.fill.needs_wakeup() {
-            socket.wake();
+        let first = self.queues.first().map(|q| q.sockets.as_fd());
+        let (sizes, held) = (self.shared.sizes, self.shared.held);
+        if self.shared.classifier.is_some() && buffers < held as usize {
+            let enough = format!(
+                "{buffers} buffers are left of the {held} that {} receive rings of {} entries need: give the yard more \
+                 buffers, or a smaller ?ring=N",
+                sizes.lanes, sizes.receive
+            );
+            let action = format!("let the kernel steer on queue {queue}");
+            return Err(Failed { action, source: io::Error::other(enough) });
+        }
+        let mut sockets = QueueSockets::open(index, queue, sizes, &self.region, self.binding, first)?;
+        refill(&mut sockets, held.min(buffers as u32), &mut self.lent, stock, self.region.geometry().buffer_bytes);
+        if sockets.fill.needs_wakeup() {
+            sockets.wake();
         }
         let before = attachment.counts(queue);
-        let entered = attachment.enter(queue, &socket);
-        self.queues.push(Queue { socket, before });
+        let entered = sockets.lanes.iter().enumerate().try_for_each(|(n, lane)| attachment.enter(queue, n, lane));
+        self.queues.push(Queue { sockets, before });
         entered.map_err(|source| Failed { action: format!("enter queue {queue} into the program's map"), source })
     }
 
@@ -194,16 +219,20 @@ impl XdpPort {
             (_, Some(why)) => format!("generic (native: {why})"),
             (_, None) => "generic".into(),
         };
-        let zero_copy = self.queues.first().is_some_and(|q| q.socket.zero_copy());
+        let zero_copy = self.queues.first().is_some_and(|q| q.sockets.zero_copy());
         self.info.mode = format!(
-            "{}, {place}, {}, {}-byte buffers{}{}",
+            "{}{}, {place}, {}, {}-byte buffers{}{}",
             queue_count(self.queues.len()),
+            match self.shared.sizes.lanes {
+                1 => String::new(),
+                lanes => format!(" of {lanes} sockets, steered in the kernel"),
+            },
             if zero_copy { "zero-copy" } else { "copy" },
             self.region.geometry().buffer_bytes,
             if self.binding.several_buffers { ", frames of several buffers" } else { "" },
             if self.shared.options.promiscuous { ", promiscuous" } else { "" },
         );
-        self.info.buffers_held = self.queues.len() * self.shared.options.ring as usize;
+        self.info.buffers_held = self.queues.len() * self.shared.held as usize;
     }
 
     /// Looks whether the interface is still there, and whether it has queues that nobody serves.
@@ -234,7 +263,7 @@ impl XdpPort {
         if self.shared.only.is_none() {
             let real = receive_queues(&interface).min(attachment.queues());
             for queue in self.shared.queues_of(self.part, real) {
-                if !self.queues.iter().any(|q| q.socket.queue == queue) {
+                if !self.queues.iter().any(|q| q.sockets.queue == queue) {
                     self.serve_new(&interface, queue, stock);
                 }
             }
@@ -260,7 +289,7 @@ impl XdpPort {
     /// takes every buffer back.
     fn shut(&mut self, stock: &mut Stock) {
         self.quiesce();
-        let zero_copy = self.queues.iter().any(|q| q.socket.zero_copy());
+        let zero_copy = self.queues.iter().any(|q| q.sockets.zero_copy());
         self.queues.clear();
         if zero_copy {
             std::thread::sleep(ZERO_COPY_GRACE);
@@ -272,35 +301,41 @@ impl XdpPort {
     /// Stops packets from coming and settles the sums.
     fn quiesce(&mut self) {
         let Some(attachment) = &self.attachment else { return };
-        for queue in &self.queues {
-            attachment.leave(queue.socket.queue);
+        for Queue { sockets, .. } in &self.queues {
+            (0..sockets.lanes.len()).for_each(|lane| attachment.leave(sockets.queue, lane));
         }
         crate::sys::wait_for_processors();
-        for queue in &mut self.queues {
-            let waiting = queue.socket.receive.ready(true);
-            let packets = (0..waiting).filter(|n| !queue.socket.receive.peek(*n).continues()).count() as u64;
-            queue.socket.receive.release(waiting);
-            self.undelivered += packets;
-            let redirected = attachment.counts(queue.socket.queue).redirected - queue.before.redirected;
-            let lost = queue.socket.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0));
-            self.unaccounted += redirected.saturating_sub(queue.socket.taken + packets + lost);
+        for Queue { sockets, before } in &mut self.queues {
+            let mut settled = 0;
+            for lane in &mut sockets.lanes {
+                let waiting = lane.receive.ready(true);
+                let packets = (0..waiting).filter(|n| !lane.receive.peek(*n).continues()).count() as u64;
+                lane.receive.release(waiting);
+                self.undelivered += packets;
+                let lost = lane.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0));
+                settled += lane.taken + packets + lost;
+            }
+            let redirected = attachment.counts(sockets.queue).redirected - before.redirected;
+            self.unaccounted += redirected.saturating_sub(settled);
         }
     }
 
     fn count(&self) -> PortCounters {
         let (mut no_buffer, mut ring_full, mut too_long, mut passed, mut redirected) = (0, 0, 0, 0, 0);
         let (mut fill_empty, mut fill_invalid) = (0, 0);
-        for queue in &self.queues {
-            if let Ok(s) = queue.socket.statistics() {
+        for Queue { sockets, before } in &self.queues {
+            for (n, lane) in sockets.lanes.iter().enumerate() {
+                let Ok(s) = lane.statistics() else { continue };
                 no_buffer += s.rx_dropped;
                 ring_full += s.rx_ring_full.unwrap_or(0);
-                fill_empty += s.rx_fill_ring_empty_descs.unwrap_or(0);
                 fill_invalid += s.rx_invalid_descs;
+                // One figure for all sockets on a fill ring: the first tells.
+                fill_empty += s.rx_fill_ring_empty_descs.filter(|_| n == 0).unwrap_or(0);
             }
             if let Some(attachment) = &self.attachment {
-                let now = attachment.counts(queue.socket.queue);
-                too_long += now.too_long - queue.before.too_long;
-                redirected += now.redirected - queue.before.redirected;
+                let now = attachment.counts(sockets.queue);
+                too_long += now.too_long - before.too_long;
+                redirected += now.redirected - before.redirected;
             }
         }
         if let Some(attachment) = &self.attachment {
@@ -311,7 +346,7 @@ impl XdpPort {
         }
         // The card counts for the whole interface: the first part tells.
         let missed = if self.part == 0 { self.missed.saturating_sub(self.missed_at_start) } else { 0 };
-        PortCounters {
+        let mut counters = PortCounters {
             packets: self.packets,
             bytes: self.bytes,
             lost: vec![
@@ -333,7 +368,32 @@ impl XdpPort {
                 ("queues-added", self.queues_added),
                 ("queues-refused", self.queues_refused),
             ],
+        };
+        self.count_steering(&mut counters.notes);
+        counters
+    }
+
+    /// What the steering program did: by what came out of its sockets, and by its own word.
+    fn count_steering(&self, notes: &mut Vec<(&'static str, u64)>) {
+        let Some(attachment) = self.attachment.as_ref().filter(|a| a.kernel().is_some()) else { return };
+        let (mut steered, mut left, mut no_room, mut by_user) = (0, 0, 0, 0);
+        let mut marked = MARKED.map(|(_, name)| (name, 0));
+        for Queue { sockets, .. } in &self.queues {
+            let Some((last, rings)) = sockets.lanes.split_last() else { continue };
+            steered += rings.iter().map(|lane| lane.taken).sum::<u64>();
+            left += last.taken;
+            let counts = attachment.steering_counts(sockets.queue);
+            no_room += counts.no_room;
+            by_user += counts.by_user();
+            for ((_, sum), (mark, _)) in marked.iter_mut().zip(MARKED) {
+                *sum += counts.marked_by(mark);
+            }
         }
+        notes.push(("steered-in-kernel", steered));
+        notes.push(("steered-in-user-space", left));
+        notes.extend(marked);
+        notes.push(("passed-for-want-of-metadata", no_room));
+        notes.push(("ended-in-users-program", by_user));
     }
 }
 
@@ -348,23 +408,29 @@ impl Port for XdpPort {
         }
         let before = batch.len();
         let buffer_bytes = self.region.geometry().buffer_bytes;
-        let ring = self.shared.options.ring;
         let mut time_ns = 0;
         let mut quiet = 0;
         let mut dry = false;
         // With few buffers, a quiet queue must not sit on those that a busy one needs.
-        let share = ((self.lent.len() + stock.len()) / self.queues.len().max(1)).clamp(1, ring as usize) as u32;
-        while batch.len() < limit && quiet < self.queues.len() {
-            let turn = self.next;
-            self.next = if turn + 1 == self.queues.len() { 0 } else { turn + 1 };
-            let socket = &mut self.queues[turn].socket;
-            refill(socket, share, &mut self.lent, stock, buffer_bytes);
-            dry |= socket.held == 0;
-            if socket.fill.needs_wakeup() {
-                socket.wake();
+        let share = (self.lent.len() + stock.len()) / self.queues.len().max(1);
+        let share = share.clamp(1, self.shared.held as usize) as u32;
+        let queues = self.queues.len();
+        let lanes = queues * self.shared.sizes.lanes;
+        while batch.len() < limit && quiet < lanes {
+            let (turn, lane) = self.next;
+            let sockets = &mut self.queues[turn].sockets;
+            self.next = match (lane + 1 == sockets.lanes.len(), turn + 1 == queues) {
+                (false, _) => (turn, lane + 1),
+                (true, false) => (turn + 1, 0),
+                (true, true) => (0, 0),
+            };
+            refill(sockets, share, &mut self.lent, stock, buffer_bytes);
+            dry |= sockets.held == 0;
+            if sockets.fill.needs_wakeup() {
+                sockets.wake();
                 self.wakeups += 1;
             }
-            if socket.receive.ready(false) == 0 {
+            if sockets.lanes[lane].receive.ready(false) == 0 {
                 quiet += 1;
                 continue;
             }
@@ -373,15 +439,15 @@ impl Port for XdpPort {
                 time_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
             }
             let room = (limit - batch.len()).min(QUANTUM);
-            let mut takes = Takes { time_ns, number: self.number, packets: 0, bytes: 0, invalid: 0 };
-            if takes.take(socket, &mut self.lent, stock, batch, room, buffer_bytes) == 0 {
+            let mut takes = Takes { lane, time_ns, number: self.number, packets: 0, bytes: 0, invalid: 0 };
+            if takes.take(sockets, &mut self.lent, stock, batch, room, buffer_bytes) == 0 {
                 quiet += 1; // The rest of a packet is still on its way.
             }
             self.number = takes.number;
             self.packets += takes.packets;
             self.bytes += takes.bytes;
             self.invalid += takes.invalid;
-            socket.taken += takes.packets + takes.invalid;
+            sockets.lanes[lane].taken += takes.packets + takes.invalid;
         }
         self.calls = self.calls.wrapping_add(1);
         if batch.len() > before {
@@ -400,7 +466,11 @@ impl Port for XdpPort {
     }
 
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        self.queues.iter().map(|q| q.socket.as_fd()).collect()
+        self.queues.iter().flat_map(|q| q.sockets.lanes.iter().map(AsFd::as_fd)).collect()
+    }
+
+    fn kernel(&self) -> Option<Arc<Mutex<KernelSteer>>> {
+        self.attachment.as_ref()?.kernel().cloned()
     }
 
     fn counters(&mut self) -> PortCounters {
@@ -439,27 +509,28 @@ impl Port for XdpPort {
     }
 }
 
-/// Gives the kernel buffers for `socket` until it holds `share`, at most as many as its ring has.
-fn refill(socket: &mut QueueSocket, share: u32, lent: &mut Lent, stock: &mut Stock, buffer_bytes: usize) {
-    let missing = share.saturating_sub(socket.held);
-    if missing == 0 || (missing < REFILL && socket.held > REFILL) {
+/// Gives the kernel buffers for a queue until it holds `share`, at most as many as its ring has.
+fn refill(sockets: &mut QueueSockets, share: u32, lent: &mut Lent, stock: &mut Stock, buffer_bytes: usize) {
+    let missing = share.saturating_sub(sockets.held);
+    if missing == 0 || (missing < REFILL && sockets.held > REFILL) {
         return;
     }
-    let count = missing.min(socket.fill.free(missing));
+    let count = missing.min(sockets.fill.free(missing));
     let mut given = 0;
     while given < count {
         let Some(buffer) = stock.take() else { break };
-        socket.fill.push(u64::from(lent.lend(buffer)) * buffer_bytes as u64);
+        sockets.fill.push(u64::from(lent.lend(buffer)) * buffer_bytes as u64);
         given += 1;
     }
     if given > 0 {
-        socket.fill.commit();
-        socket.held += given;
+        sockets.fill.commit();
+        sockets.held += given;
     }
 }
 
-/// What one visit to a queue took from it.
+/// What one visit to a socket took from it.
 struct Takes {
+    lane: usize,
     time_ns: u64,
     number: u64,
     packets: u64,
@@ -468,30 +539,31 @@ struct Takes {
 }
 
 impl Takes {
-    /// Moves up to `most` packets from the socket to `batch`; answers how many entries it used.
+    /// Moves up to `most` packets from a lane to `batch`; answers how many entries it used.
     fn take(
         &mut self,
-        socket: &mut QueueSocket,
+        QueueSockets { queue, lanes, held, .. }: &mut QueueSockets,
         lent: &mut Lent,
         stock: &mut Stock,
         batch: &mut Vec<Received>,
         most: usize,
         buffer_bytes: usize,
     ) -> u32 {
-        let mut ready = socket.receive.ready(false);
+        let receive = &mut lanes[self.lane].receive;
+        let mut ready = receive.ready(false);
         let (mut used, start) = (0, batch.len());
         while used < ready && batch.len() - start < most {
             // A packet's segments are taken together or not yet.
-            let mut last = socket.receive.peek(used);
+            let mut last = receive.peek(used);
             let (mut segments, mut len) = (1, last.len);
             while last.continues() {
                 if used + segments == ready {
-                    ready = socket.receive.ready(true);
+                    ready = receive.ready(true);
                     if used + segments == ready {
                         break;
                     }
                 }
-                last = socket.receive.peek(used + segments);
+                last = receive.peek(used + segments);
                 len = len.saturating_add(last.len);
                 segments += 1;
             }
@@ -503,7 +575,7 @@ impl Takes {
                 clock: Clock::Realtime,
                 len,
                 wire_len: len,
-                queue: socket.queue as u16,
+                queue: *queue as u16,
                 link: ETHERNET,
                 number: self.number + 1,
                 ..Arrival::default()
@@ -511,13 +583,13 @@ impl Takes {
             let first = batch.len();
             let mut sound = true;
             for segment in used..used + segments {
-                let at = socket.receive.peek(segment);
+                let at = receive.peek(segment);
                 let (index, offset) = (at.address / buffer_bytes as u64, at.address as usize % buffer_bytes);
                 let Some(buffer) = u32::try_from(index).ok().and_then(|index| lent.take(index)) else {
                     sound = false;
                     continue;
                 };
-                socket.held -= 1;
+                *held -= 1;
                 let fits = at.len as usize <= buffer_bytes - offset;
                 sound &= fits;
                 batch.push(Received {
@@ -538,7 +610,7 @@ impl Takes {
             self.packets += 1;
             self.bytes += u64::from(len);
         }
-        socket.receive.release(used);
+        receive.release(used);
         used
     }
 }
@@ -547,8 +619,8 @@ impl Drop for XdpPort {
     fn drop(&mut self) {
         // Without a stock to give buffers to: sockets close and the program goes, by field order.
         if let Some(attachment) = &self.attachment {
-            for queue in &self.queues {
-                attachment.leave(queue.socket.queue);
+            for Queue { sockets, .. } in &self.queues {
+                (0..sockets.lanes.len()).for_each(|lane| attachment.leave(sockets.queue, lane));
             }
         }
     }

@@ -6,13 +6,15 @@
 
 use std::error::Error;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Map, MapData, XskMap};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use flowyard_kernel::{Counts, KernelSteer, Place, Setup};
+use flowyard_steer::Classifier;
 
 use super::ring::{Counters, ProgramCounts};
 use super::{Options, remedy};
@@ -34,27 +36,66 @@ pub(super) struct Attachment {
     pub why: Option<String>,
     /// Whether frames may span several buffers.
     pub several_buffers: bool,
+    program: Mutex<Attached>,
+    choice: Choice,
+    queues: u32,
+    _promiscuous: Option<OwnedFd>,
+}
+
+/// Who chooses the socket.
+enum Choice {
+    /// The card, by the queue.
+    Queue(Box<Redirect>),
+    /// The steering program, by queue and ring.
+    Ring(Arc<Mutex<KernelSteer>>),
+}
+
+/// What the program for one socket a queue shares with us.
+struct Redirect {
     counters: Counters,
     sockets: Mutex<XskMap<MapData>>,
-    program: Mutex<Attached>,
-    _promiscuous: Option<OwnedFd>,
     // The program's instructions name it by descriptor, whenever it is loaded.
     _counters_map: MapData,
 }
 
-/// The program, loaded and attached.
+/// The program, loaded.
+enum Program {
+    Redirect(Ebpf, &'static str),
+    Steer(Arc<Mutex<KernelSteer>>),
+}
+
+impl Program {
+    fn with<T>(&mut self, work: impl FnOnce(&mut Xdp) -> Result<T, ProgramError>) -> Result<T, ProgramError> {
+        match self {
+            Program::Redirect(ebpf, name) => work(ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?),
+            Program::Steer(kernel) => work(locked(kernel).root().map_err(|_| ProgramError::NotLoaded)?),
+        }
+    }
+}
+
+/// The program, attached.
 struct Attached {
-    ebpf: Ebpf,
-    name: &'static str,
+    program: Program,
     /// The kernel's number of the program.
     id: u32,
     link: Option<XdpLinkId>,
 }
 
 impl Attached {
-    fn program(&mut self) -> Result<&mut Xdp, ProgramError> {
-        let program = self.ebpf.program_mut(self.name).ok_or(ProgramError::NotLoaded)?;
-        program.try_into()
+    fn attach(&mut self, index: u32, mode: XdpMode) -> Result<(), ProgramError> {
+        let attach = |program: &mut Xdp| Ok((program.info()?.id(), program.attach_to_if_index(index, mode)?));
+        let (id, link) = self.program.with(attach)?;
+        (self.id, self.link) = (id, Some(link));
+        Ok(())
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // Others may hold the steering program longer than it may stay on the interface.
+        if let Some(link) = self.link.take() {
+            let _ = self.program.with(|program| program.detach(link));
+        }
     }
 }
 
@@ -67,10 +108,53 @@ pub(super) struct Demand<'a> {
     pub interface: &'a Interface,
     /// What the user asked for.
     pub options: &'a Options,
+    /// What to steer by in the kernel, if that is to be.
+    pub classifier: Option<&'a Classifier>,
     /// Most bytes of a frame that fits in one buffer.
     pub longest_bytes: u32,
     /// Whether the MTU allows longer frames.
     pub several_buffers: bool,
+}
+
+impl Demand<'_> {
+    fn fail(&self, action: &str, error: &(dyn Error + 'static)) -> PortError {
+        PortError::action(self.port, action, words(error), remedy(errno(error)))
+    }
+
+    /// Loads the program for one socket a queue.
+    fn redirect(&self, several: bool) -> Result<(Program, Choice), PortError> {
+        let port = self.port;
+        let queues = self.interface.most_queues;
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .map_max_entries("sockets", queues)
+            .map_max_entries("counters", queues)
+            .override_global("longest_bytes", &self.longest_bytes, true)
+            .load(OBJECT)
+            .map_err(|e| self.fail("load its XDP program", &e))?;
+        let odd = |what: &str| {
+            PortError::action(port, "load its XDP program", format!("the object has no {what}"), "run bpf/build.sh")
+        };
+        let sockets = ebpf.take_map("sockets").ok_or_else(|| odd("map `sockets`"))?;
+        let sockets = XskMap::try_from(sockets).map_err(|e| self.fail("use its map of sockets", &e))?;
+        let Some(Map::Array(counters_map)) = ebpf.take_map("counters") else { return Err(odd("map `counters`")) };
+        let counters = Counters::map(counters_map.fd().as_fd(), queues)
+            .map_err(|e| PortError::action(port, "map the counters of its XDP program", e, ""))?;
+        let mut program = Program::Redirect(ebpf, if several { SEVERAL_BUFFERS } else { ONE_BUFFER });
+        program.with(Xdp::load).map_err(|e| self.fail("load its XDP program", &e))?;
+        let sockets = Mutex::new(sockets);
+        Ok((program, Choice::Queue(Box::new(Redirect { counters, sockets, _counters_map: counters_map }))))
+    }
+
+    /// Loads the steering program.
+    fn steering(&self, classifier: &Classifier, several_buffers: bool) -> Result<(Program, Choice), PortError> {
+        let (queues, longest_bytes) = (self.interface.most_queues, self.longest_bytes);
+        let setup = Setup { queues, several_buffers, longest_bytes, ..Setup::new(classifier) };
+        let kernel =
+            KernelSteer::load(&setup).map_err(|e| PortError::action(self.port, "load the steering program", e, ""))?;
+        let kernel = Arc::new(Mutex::new(kernel));
+        Ok((Program::Steer(kernel.clone()), Choice::Ring(kernel)))
+    }
 }
 
 impl Attachment {
@@ -81,57 +165,36 @@ impl Attachment {
         if let Some((place, id)) = interface.xdp.first() {
             return Err(occupied(port, interface, *place, *id));
         }
-        let queues = interface.most_queues;
-        let fail = |action: &str, error: &(dyn Error + 'static)| {
-            PortError::action(port, action, words(error), remedy(errno(error)))
-        };
-        let mut ebpf = EbpfLoader::new()
-            .btf(None)
-            .map_max_entries("sockets", queues)
-            .map_max_entries("counters", queues)
-            .override_global("longest_bytes", &demand.longest_bytes, true)
-            .load(OBJECT)
-            .map_err(|e| fail("load its XDP program", &e))?;
-        let odd = |what: &str| {
-            PortError::action(port, "load its XDP program", format!("the object has no {what}"), "run bpf/build.sh")
-        };
-        let sockets = ebpf.take_map("sockets").ok_or_else(|| odd("map `sockets`"))?;
-        let sockets = XskMap::try_from(sockets).map_err(|e| fail("use its map of sockets", &e))?;
-        let Some(Map::Array(counters_map)) = ebpf.take_map("counters") else { return Err(odd("map `counters`")) };
-        let counters = Counters::map(counters_map.fd().as_fd(), queues)
-            .map_err(|e| PortError::action(port, "map the counters of its XDP program", e, ""))?;
-
-        let mut attached = Attached { ebpf, name: ONE_BUFFER, id: 0, link: None };
         let mut why = None;
-        let mut place = None;
+        let mut found = None;
         for (candidate, mode) in [(XdpPlace::Native, XdpMode::Driver), (XdpPlace::Generic, XdpMode::Skb)] {
             if options.place.is_some_and(|only| only != candidate) {
                 continue;
             }
             // The stack merges frames (GRO, GSO), whatever the MTU.
             let several = demand.several_buffers || candidate == XdpPlace::Generic;
-            attached.name = if several { SEVERAL_BUFFERS } else { ONE_BUFFER };
-            let program = attached.program().map_err(|e| fail("use its XDP program", &e))?;
-            program.load().map_err(|e| fail("load its XDP program", &e))?;
-            let id = program.info().map_err(|e| fail("ask for its XDP program's number", &e))?.id();
-            match program.attach_to_if_index(interface.index, mode) {
-                Ok(link) => {
-                    attached.id = id;
-                    attached.link = Some(link);
-                    place = Some(candidate);
+            let (program, choice) = match demand.classifier {
+                None => demand.redirect(several)?,
+                Some(classifier) => demand.steering(classifier, several)?,
+            };
+            let mut attached = Attached { program, id: 0, link: None };
+            match attached.attach(interface.index, mode) {
+                Ok(()) => {
+                    found = Some((candidate, several, attached, choice));
                     break;
                 }
                 // Only a driver that cannot is a reason to go on to the stack.
                 Err(e) if options.place.is_none() && candidate == XdpPlace::Native && driver_cannot(errno(&e)) => {
                     why = Some(words(&e));
-                    program.unload().map_err(|e| fail("unload its XDP program", &e))?;
                 }
                 Err(e) => {
-                    return Err(fail(&format!("attach its XDP program ({})", candidate.word()), &e));
+                    return Err(demand.fail(&format!("attach its XDP program ({})", candidate.word()), &e));
                 }
             }
         }
-        let place = place.ok_or_else(|| odd("place to go"))?;
+        let Some((place, several_buffers, attached, choice)) = found else {
+            return Err(PortError::action(port, "attach its XDP program", "there is no place to go", ""));
+        };
         let promiscuous = match options.promiscuous {
             true => Some(crate::sys::hold_promiscuous(interface.index).map_err(|e| {
                 let advice = remedy(e.raw_os_error());
@@ -142,38 +205,52 @@ impl Attachment {
         Ok(Attachment {
             place,
             why,
-            several_buffers: attached.name == SEVERAL_BUFFERS,
-            counters,
-            sockets: Mutex::new(sockets),
+            several_buffers,
             program: Mutex::new(attached),
+            choice,
+            queues: interface.most_queues,
             _promiscuous: promiscuous,
-            _counters_map: counters_map,
         })
     }
 
-    /// Sends packets of `queue` to `socket` from now on.
-    pub(super) fn enter(&self, queue: u32, socket: impl AsFd) -> io::Result<()> {
-        use std::os::fd::AsRawFd;
-        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        sockets.set(queue, socket.as_fd().as_raw_fd(), 0).map_err(|e| io::Error::other(words(&e)))
+    /// Sends packets of `queue` that are for its socket number `lane` to `socket` from now on: the only one, or
+    /// where the kernel steers those of the rings, and then that of marked packets.
+    pub(super) fn enter(&self, queue: u32, lane: usize, socket: impl AsFd) -> io::Result<()> {
+        match &self.choice {
+            Choice::Queue(redirect) => {
+                let set = locked(&redirect.sockets).set(queue, socket.as_fd().as_raw_fd(), 0);
+                set.map_err(|e| io::Error::other(words(&e)))
+            }
+            Choice::Ring(kernel) => {
+                let kernel = locked(kernel);
+                kernel.enter(queue, place_of(&kernel, lane), socket).map_err(io::Error::other)
+            }
+        }
     }
 
-    /// Sends packets of `queue` to the host from now on.
-    pub(super) fn leave(&self, queue: u32) {
-        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Sends packets of `queue` that are for its socket number `lane` to the host from now on.
+    pub(super) fn leave(&self, queue: u32, lane: usize) {
         // It fails where the kernel has emptied the slot already, because the socket is gone.
-        let _ = sockets.unset(queue);
+        match &self.choice {
+            Choice::Queue(redirect) => {
+                let _ = locked(&redirect.sockets).unset(queue);
+            }
+            Choice::Ring(kernel) => {
+                let kernel = locked(kernel);
+                let _ = kernel.leave(queue, place_of(&kernel, lane));
+            }
+        }
     }
 
     /// The kernel's number of the program.
     pub(super) fn id(&self) -> u32 {
-        self.program.lock().unwrap_or_else(PoisonError::into_inner).id
+        locked(&self.program).id
     }
 
     /// Asks `look` for the interface, and answers it with whether our program is still on it. No
     /// other part installs the program anew meanwhile.
     pub(super) fn still_on<E>(&self, look: impl FnOnce() -> Result<Interface, E>) -> Result<(Interface, bool), E> {
-        let attached = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let attached = locked(&self.program);
         let interface = look()?;
         let on = interface.xdp.iter().any(|(_, id)| *id == attached.id);
         Ok((interface, on))
@@ -183,17 +260,16 @@ impl Attachment {
     /// does not run it on those otherwise. The kernel ignores an update to the same program, so it
     /// is loaded a second time.
     pub(super) fn install_again(&self) -> io::Result<()> {
-        let mut attached = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attached = locked(&self.program);
         let Some(link) = attached.link.take() else { return Ok(()) };
-        let renew = || -> Result<(XdpLinkId, u32), ProgramError> {
-            let program = attached.program()?;
+        let renew = |program: &mut Xdp| {
             let link = program.take_link(link)?;
             program.unload()?; // Only our descriptor: the link keeps what is attached.
             program.load()?;
             let link = program.attach_to_link(link)?;
             Ok((link, program.info()?.id()))
         };
-        let (link, id) = renew().map_err(|e| io::Error::other(words(&e)))?;
+        let (link, id) = attached.program.with(renew).map_err(|e| io::Error::other(words(&e)))?;
         attached.link = Some(link);
         attached.id = id;
         Ok(())
@@ -201,13 +277,41 @@ impl Attachment {
 
     /// What the program has counted on `queue`.
     pub(super) fn counts(&self, queue: u32) -> ProgramCounts {
-        self.counters.of(queue)
+        match &self.choice {
+            Choice::Queue(redirect) => redirect.counters.of(queue),
+            Choice::Ring(_) => {
+                let Counts { redirected, passed, too_long, .. } = self.steering_counts(queue);
+                ProgramCounts { redirected, passed, too_long }
+            }
+        }
+    }
+
+    /// What the steering program has counted on `queue`: nothing where there is none.
+    pub(super) fn steering_counts(&self, queue: u32) -> Counts {
+        self.kernel().and_then(|kernel| locked(kernel).counts(queue).ok()).unwrap_or_default()
+    }
+
+    /// The steering program, if that chooses the socket.
+    pub(super) fn kernel(&self) -> Option<&Arc<Mutex<KernelSteer>>> {
+        match &self.choice {
+            Choice::Queue(_) => None,
+            Choice::Ring(kernel) => Some(kernel),
+        }
     }
 
     /// Queues that there is room for.
     pub(super) fn queues(&self) -> u32 {
-        self.counters.queues()
+        self.queues
     }
+}
+
+/// What the sockets of a queue are for, in their order.
+fn place_of(kernel: &KernelSteer, lane: usize) -> Place {
+    u16::try_from(lane).ok().filter(|ring| *ring < kernel.rings()).map_or(Place::Marked, Place::Ring)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Answers of drivers that have no XDP, or not for this MTU or these offloads.

@@ -254,9 +254,4 @@ impl Counters {
         };
         ProgramCounts { redirected: word(0), passed: word(1), too_long: word(2) }
     }
-
-    /// Queues that are counted.
-    pub(super) fn queues(&self) -> u32 {
-        self.queues
-    }
 }

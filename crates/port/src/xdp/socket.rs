@@ -1,4 +1,8 @@
-//! One AF_XDP socket on one queue: bound, with its fill and receive ring mapped.
+//! The AF_XDP sockets on one queue: bound, with their fill and receive rings mapped.
+//!
+//! A queue has one fill ring, and one socket, its *lane*, for each place where packets can go: one lane, or
+//! where the kernel steers one for each ring and one for what is marked. The first lane owns the fill ring; the
+//! others have a receive ring alone and share what it has (`XDP_SHARED_UMEM` on the same queue).
 //!
 //! The first socket of a port registers the region's buffer area as its UMEM; the others of the
 //! same port share that registration (`XDP_SHARED_UMEM`), each with a fill ring of its own. The
@@ -14,8 +18,8 @@ use std::time::{Duration, Instant};
 use flowyard_mem::Region;
 use rustix::io::Errno;
 use rustix::net::xdp::{
-    SocketAddrXdp, SocketAddrXdpFlags, SocketAddrXdpWithSharedUmem, XdpOptionsFlags, XdpStatistics, XdpUmemReg,
-    XdpUmemRegFlags,
+    SocketAddrXdp, SocketAddrXdpFlags, SocketAddrXdpWithSharedUmem, XdpMmapOffsets, XdpOptionsFlags, XdpStatistics,
+    XdpUmemReg, XdpUmemRegFlags,
 };
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 
@@ -60,65 +64,117 @@ pub(super) struct Failed {
     pub source: io::Error,
 }
 
-/// A socket bound to one queue.
+/// A socket bound to a queue, with its receive ring.
 #[derive(Debug)]
-pub(super) struct QueueSocket {
-    /// Its queue.
-    pub queue: u32,
-    // The rings come before the descriptor, so that they are unmapped first: a mapped ring keeps
-    // the socket, and its hold on the queue, alive.
+pub(super) struct Lane {
+    // The ring comes before the descriptor, so that it is unmapped first: a mapped ring keeps the socket, and
+    // its hold on the queue, alive.
     /// Where packets arrive.
     pub receive: ReceiveRing,
-    /// Where empty buffers go.
-    pub fill: FillRing,
     fd: OwnedFd,
-    /// Buffers in the kernel's hands through this socket.
-    pub held: u32,
     /// Packets of this socket handed on, without those counted as lost.
     pub taken: u64,
 }
 
-impl QueueSocket {
-    /// Opens a socket on `queue` of interface `index`, with rings of `ring` entries: over `region`
-    /// newly registered as UMEM, or sharing the registration of `first`.
+/// The sockets of one queue.
+#[derive(Debug)]
+pub(super) struct QueueSockets {
+    /// Their queue.
+    pub queue: u32,
+    // Before the lanes: as above.
+    /// Where empty buffers go.
+    pub fill: FillRing,
+    /// At least one: the first is the fill ring's.
+    pub lanes: Vec<Lane>,
+    /// Buffers in the kernel's hands through these sockets.
+    pub held: u32,
+}
+
+/// Sizes of a queue's rings, powers of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// Sockets.
+    pub lanes: usize,
+    /// Entries of each receive ring.
+    pub receive: u32,
+    /// Entries of the fill ring.
+    pub fill: u32,
+}
+
+impl QueueSockets {
+    /// Opens sockets on `queue` of interface `index`: over `region` newly registered as UMEM, or sharing the
+    /// registration of `first`.
     pub(super) fn open(
         index: u32,
         queue: u32,
-        ring: u32,
+        sizes: Sizes,
         region: &Region,
         binding: Binding,
         first: Option<BorrowedFd<'_>>,
-    ) -> Result<QueueSocket, Failed> {
-        let failed = |action: String| {
-            move |source: Errno| Failed { action: format!("{action} for queue {queue}"), source: source.into() }
-        };
-        let fd = rustix::net::socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None)
-            .map_err(failed("create an AF_XDP socket".into()))?;
+    ) -> Result<QueueSockets, Failed> {
+        let leader = Opening::new(index, queue, sizes.receive)?;
         if first.is_none() {
-            register(&fd, region).map_err(failed(format!("register {} as packet memory", region)))?;
+            register(&leader.fd, region).map_err(leader.failed(format!("register {} as packet memory", region)))?;
         }
-        let size = |what| failed(format!("make its {what} ring of {ring} entries"));
-        sockopt::set_xdp_umem_fill_ring_size(&fd, ring).map_err(size("fill"))?;
-        sockopt::set_xdp_umem_completion_ring_size(&fd, ring).map_err(size("completion"))?;
-        sockopt::set_xdp_rx_ring_size(&fd, ring).map_err(size("receive"))?;
-        let at = sockopt::xdp_mmap_offsets(&fd).map_err(failed("read its ring offsets".into()))?;
-        let map = |source| Failed { action: format!("map its rings for queue {queue}"), source };
-        let receive = ReceiveRing::map(&fd, &at.rx, ring).map_err(map)?;
-        let fill = FillRing::map(&fd, &at.fr, ring).map_err(map)?;
-        let socket = QueueSocket { queue, receive, fill, fd, held: 0, taken: 0 };
+        let size = |what| leader.failed(format!("make its {what} ring of {} entries", sizes.fill));
+        sockopt::set_xdp_umem_fill_ring_size(&leader.fd, sizes.fill).map_err(size("fill"))?;
+        sockopt::set_xdp_umem_completion_ring_size(&leader.fd, sizes.fill).map_err(size("completion"))?;
+        let at = leader.offsets()?;
+        let map = |source| Failed { action: format!("map its fill ring for queue {queue}"), source };
+        let fill = FillRing::map(&leader.fd, &at.fr, sizes.fill).map_err(map)?;
         let flags = if first.is_some() { SocketAddrXdpFlags::XDP_SHARED_UMEM } else { binding.flags() };
-        socket.bind(index, flags, first, binding.patience).map_err(failed(format!("bind it ({flags:?})")))?;
-        Ok(socket)
+        let mut lanes = vec![leader.bind(flags, first, binding.patience)?];
+        while lanes.len() < sizes.lanes {
+            let follower = Opening::new(index, queue, sizes.receive)?;
+            let leader = lanes.first().map(AsFd::as_fd);
+            lanes.push(follower.bind(SocketAddrXdpFlags::XDP_SHARED_UMEM, leader, binding.patience)?);
+        }
+        Ok(QueueSockets { queue, fill, lanes, held: 0 })
     }
 
+    /// The socket that owns the fill ring.
+    fn leader(&self) -> BorrowedFd<'_> {
+        self.lanes[0].as_fd() // `open` makes at least one
+    }
+}
+
+/// A socket that is not yet bound.
+struct Opening {
+    fd: OwnedFd,
+    index: u32,
+    queue: u32,
+    receive: u32,
+}
+
+impl Opening {
+    fn new(index: u32, queue: u32, receive: u32) -> Result<Opening, Failed> {
+        let fd = rustix::net::socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None);
+        let fd = fd.map_err(failed(queue, "create an AF_XDP socket".into()))?;
+        let opening = Opening { fd, index, queue, receive };
+        let action = format!("make its receive ring of {receive} entries");
+        sockopt::set_xdp_rx_ring_size(&opening.fd, receive).map_err(opening.failed(action))?;
+        Ok(opening)
+    }
+
+    fn failed(&self, action: String) -> impl FnOnce(Errno) -> Failed + use<> {
+        failed(self.queue, action)
+    }
+
+    fn offsets(&self) -> Result<XdpMmapOffsets, Failed> {
+        sockopt::xdp_mmap_offsets(&self.fd).map_err(self.failed("read its ring offsets".into()))
+    }
+
+    /// Binds it, waiting for a queue that is busy.
     fn bind(
-        &self,
-        index: u32,
+        self,
         flags: SocketAddrXdpFlags,
         first: Option<BorrowedFd<'_>>,
         patience: Duration,
-    ) -> Result<(), Errno> {
-        let addr = SocketAddrXdp::new(flags, index, self.queue);
+    ) -> Result<Lane, Failed> {
+        let at = self.offsets()?;
+        let map = |source| Failed { action: format!("map its receive ring for queue {}", self.queue), source };
+        let receive = ReceiveRing::map(&self.fd, &at.rx, self.receive).map_err(map)?;
+        let addr = SocketAddrXdp::new(flags, self.index, self.queue);
         let give_up = Instant::now() + patience;
         loop {
             let bound = match first {
@@ -129,32 +185,47 @@ impl QueueSocket {
             };
             match bound {
                 Err(Errno::BUSY) if Instant::now() < give_up => std::thread::sleep(BUSY_PAUSE),
-                other => return other,
+                Err(errno) => return Err(self.failed(format!("bind it ({flags:?})"))(errno)),
+                Ok(()) => return Ok(Lane { receive, fd: self.fd, taken: 0 }),
             }
         }
     }
+}
 
-    /// Whether the card writes packets into the region itself.
-    pub(super) fn zero_copy(&self) -> bool {
-        sockopt::xdp_options(&self.fd).is_ok_and(|options| options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY))
-    }
+fn failed(queue: u32, action: String) -> impl FnOnce(Errno) -> Failed {
+    move |source| Failed { action: format!("{action} for queue {queue}"), source: source.into() }
+}
 
+impl Lane {
     /// What the kernel has counted.
     pub(super) fn statistics(&self) -> Result<XdpStatistics, Errno> {
         sockopt::xdp_statistics(&self.fd)
+    }
+}
+
+impl AsFd for Lane {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl QueueSockets {
+    /// Whether the card writes packets into the region itself.
+    pub(super) fn zero_copy(&self) -> bool {
+        sockopt::xdp_options(self.leader()).is_ok_and(|options| options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY))
     }
 
     /// Makes the kernel look at the fill ring again.
     pub(super) fn wake(&self) {
         // The answer does not matter: there is nothing to receive this way, and an error of the
         // interface shows in its own check.
-        let _ = rustix::net::recv(&self.fd, &mut [0u8; 0], RecvFlags::DONTWAIT);
+        let _ = rustix::net::recv(self.leader(), &mut [0u8; 0], RecvFlags::DONTWAIT);
     }
 }
 
-impl AsFd for QueueSocket {
+impl AsFd for QueueSockets {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.leader()
     }
 }
 

@@ -506,8 +506,13 @@ impl Bench {
 fn item(buffer: Buffer) -> Item {
     let frame = Frame::new(&[], LinkType::RAW);
     let dissection = dissect(&frame, &Policy::default(), &mut ());
-    let parcel =
-        Parcel { first: Segment { buffer, offset: 0, len: 0 }, rest: Vec::new(), arrival: Arrival::default(), port: 0 };
+    let parcel = Parcel {
+        first: Segment { buffer, offset: 0, len: 0 },
+        rest: Vec::new(),
+        arrival: Arrival::default(),
+        port: 0,
+        user: 0,
+    };
     Item { parcel, decision: Decision { ring: 0, hash: 0, dissection }, route: Route::Direct }
 }
 

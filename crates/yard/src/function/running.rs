@@ -16,6 +16,8 @@ pub struct Functions {
     pub(crate) surroundings: Surroundings,
     /// Name of the function on each seat: the yard's, then one for each further group.
     pub(crate) names: Mutex<Vec<Option<String>>>,
+    /// The kernel steers: a function would see what is marked alone.
+    pub(crate) kernel: bool,
 }
 
 /// What is counted of one function.
@@ -36,9 +38,13 @@ impl Functions {
     /// this thread, after their last batch.
     ///
     /// # Errors
-    /// The new function cannot be had, or the yard has ended.
+    /// The new function cannot be had, the kernel steers, or the yard has ended.
     pub fn reload(&self, function: Option<&Function>) -> Result<(), FunctionError> {
         let name = function.map_or("none", Function::name);
+        if self.kernel && function.is_some() {
+            let why = "packets of this yard are steered in the kernel, and would not pass it: start the yard without";
+            return Err(FunctionError::new(name, why));
+        }
         let mut new = Vec::new();
         for dispatcher in 0..self.mailboxes.len() {
             let surroundings = Surroundings { dispatcher, ..self.surroundings.clone() };
