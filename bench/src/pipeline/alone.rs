@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use flowyard::function::Function;
-use flowyard::mem::{Buffer, Clock, Region, Stock};
-use flowyard::port::{Arrival, Opener, Port, PortCounters, PortError, PortInfo, Progress, Received};
+use flowyard::mem::{Region, Stock};
+use flowyard::port::{Opener, Port, PortCounters, PortError, PortInfo, Progress, Received};
 use flowyard::{Yard, YardConfig};
 
+use super::port::Laid;
 use crate::flow::{self, BATCH, BUFFERS, SLOTS};
 use crate::laps::Meter;
 use crate::packets::Packets;
@@ -84,29 +85,13 @@ impl Opener for Closed {
     }
 
     fn open(self: Box<Self>, region: &Region, _: &mut Stock) -> Result<Box<dyn Port>, PortError> {
-        Ok(Box::new(Open {
-            start: region.geometry().packet_offset(),
-            region: region.clone(),
-            lens: vec![0; BUFFERS],
-            home: Vec::with_capacity(BUFFERS),
-            ready: Vec::with_capacity(BUFFERS),
-            counters: PortCounters::default(),
-            laps: 0,
-            closed: *self,
-        }))
+        Ok(Box::new(Open { laid: Laid::new(region), closed: *self }))
     }
 }
 
 struct Open {
     closed: Closed,
-    region: Region,
-    start: usize,
-    /// By buffer index.
-    lens: Vec<u16>,
-    home: Vec<Buffer>,
-    ready: Vec<Buffer>,
-    laps: usize,
-    counters: PortCounters,
+    laid: Laid,
 }
 
 impl Port for Open {
@@ -115,49 +100,22 @@ impl Port for Open {
     }
 
     fn receive(&mut self, stock: &mut Stock, batch: &mut Vec<Received>, limit: usize) -> Result<Progress, PortError> {
-        while let Some(buffer) = stock.take() {
-            self.home.push(buffer);
+        if !self.laid.take_home(stock) {
+            return Ok(self.laid.give(batch, limit));
         }
-        if self.home.len() == BUFFERS {
-            self.closed.lap.done.store(true, Ordering::Relaxed);
-            if self.closed.lap.wanted.swap(false, Ordering::Relaxed) {
-                self.closed.lap.done.store(false, Ordering::Relaxed);
-                std::mem::swap(&mut self.home, &mut self.ready);
-                self.ready.sort_by_key(|buffer| std::cmp::Reverse(buffer.index()));
-                flow::load(&self.closed.packets, self.laps, |at, bytes| {
-                    let buffer = &mut self.ready[BUFFERS - 1 - at];
-                    assert!(self.region.write(buffer, self.start, bytes), "a packet fits its buffer");
-                    self.lens[buffer.index() as usize] = bytes.len() as u16;
-                });
-                self.laps += 1;
-            }
-            return Ok(Progress::Idle { wait_ns: Some(0) });
+        let wanted = self.closed.lap.wanted.swap(false, Ordering::Relaxed);
+        self.closed.lap.done.store(!wanted, Ordering::Relaxed);
+        if wanted {
+            self.laid.load(&self.closed.packets);
         }
-        while batch.len() < limit {
-            let Some(buffer) = self.ready.pop() else { break };
-            let len = self.lens[buffer.index() as usize];
-            self.counters.packets += 1;
-            self.counters.bytes += u64::from(len);
-            let arrival = Arrival {
-                time_ns: self.counters.packets,
-                clock: Clock::Generated,
-                len: len.into(),
-                wire_len: len.into(),
-                link: 1,
-                number: self.counters.packets,
-                ..Arrival::default()
-            };
-            batch.push(Received { buffer, offset: self.start as u16, segment_len: len, more: false, arrival });
-        }
-        Ok(Progress::Ready)
+        Ok(Progress::Idle { wait_ns: Some(0) })
     }
 
     fn counters(&mut self) -> PortCounters {
-        self.counters.clone()
+        self.laid.counters()
     }
 
     fn close(self: Box<Self>, stock: &mut Stock) -> Result<PortCounters, PortError> {
-        self.home.into_iter().chain(self.ready).for_each(|buffer| stock.put(buffer));
-        Ok(self.counters)
+        Ok(self.laid.close(stock))
     }
 }

@@ -43,20 +43,7 @@ impl Opener for Prefilled {
 
     fn open(self: Box<Self>, region: &Region, _: &mut Stock) -> Result<Box<dyn Port>, PortError> {
         let Prefilled { info, packets, leader, figure } = *self;
-        Ok(Box::new(Open {
-            start: region.geometry().packet_offset(),
-            region: region.clone(),
-            lens: vec![0; BUFFERS],
-            home: Vec::with_capacity(BUFFERS),
-            ready: Vec::with_capacity(BUFFERS),
-            counters: PortCounters::default(),
-            lap: 0,
-            running: false,
-            leader: Some(leader),
-            info,
-            packets,
-            figure,
-        }))
+        Ok(Box::new(Open { laid: Laid::new(region), running: false, leader: Some(leader), info, packets, figure }))
     }
 }
 
@@ -65,6 +52,12 @@ struct Open {
     packets: Arc<Packets>,
     leader: Option<Leader>,
     figure: Figure,
+    laid: Laid,
+    running: bool,
+}
+
+/// Packets that lie in buffers, lap by lap.
+pub struct Laid {
     region: Region,
     start: usize,
     /// By buffer index.
@@ -74,55 +67,55 @@ struct Open {
     /// Buffers still to be sent in this lap.
     ready: Vec<Buffer>,
     lap: usize,
-    running: bool,
     counters: PortCounters,
 }
 
-impl Open {
-    fn load(&mut self) {
+impl Laid {
+    /// No packets yet, in no buffers.
+    pub fn new(region: &Region) -> Laid {
+        Laid {
+            start: region.geometry().packet_offset(),
+            region: region.clone(),
+            lens: vec![0; BUFFERS],
+            home: Vec::with_capacity(BUFFERS),
+            ready: Vec::with_capacity(BUFFERS),
+            lap: 0,
+            counters: PortCounters::default(),
+        }
+    }
+
+    /// Takes what is free. Answers whether all buffers are home.
+    pub fn take_home(&mut self, stock: &mut Stock) -> bool {
+        while let Some(buffer) = stock.take() {
+            self.home.push(buffer);
+        }
+        self.home.len() == BUFFERS
+    }
+
+    /// Laps laid out so far.
+    pub fn laps(&self) -> usize {
+        self.lap
+    }
+
+    /// Whether packets of this lap are still to be given.
+    pub fn has_some(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Lays the packets of the next lap out.
+    pub fn load(&mut self, packets: &Packets) {
         std::mem::swap(&mut self.home, &mut self.ready);
         self.ready.sort_by_key(|buffer| std::cmp::Reverse(buffer.index()));
-        flow::load(&self.packets, self.lap, |at, bytes| {
+        flow::load(packets, self.lap, |at, bytes| {
             let buffer = &mut self.ready[BUFFERS - 1 - at];
             assert!(self.region.write(buffer, self.start, bytes), "a packet fits its buffer");
             self.lens[buffer.index() as usize] = bytes.len() as u16;
         });
-    }
-}
-
-impl Port for Open {
-    fn info(&self) -> &PortInfo {
-        &self.info
+        self.lap += 1;
     }
 
-    fn receive(&mut self, stock: &mut Stock, batch: &mut Vec<Received>, limit: usize) -> Result<Progress, PortError> {
-        while let Some(buffer) = stock.take() {
-            self.home.push(buffer);
-        }
-        let Some(leader) = &mut self.leader else { return Ok(Progress::Ended) };
-        let wait = Progress::Idle { wait_ns: Some(0) };
-        if self.home.len() == BUFFERS {
-            if self.running {
-                if !leader.try_end(BUFFERS) {
-                    return Ok(wait);
-                }
-                self.running = false;
-                self.lap += 1;
-            }
-            if self.lap == flow::laps(&self.packets) {
-                let figure = self.leader.take().and_then(Leader::sample);
-                *self.figure.lock().unwrap_or_else(PoisonError::into_inner) = figure;
-                return Ok(Progress::Ended);
-            }
-            self.load();
-            self.running = true;
-            if let Some(leader) = &mut self.leader {
-                leader.begin();
-            }
-        }
-        if self.ready.is_empty() {
-            return Ok(wait);
-        }
+    /// Gives packets of the lap until `batch` has `limit`.
+    pub fn give(&mut self, batch: &mut Vec<Received>, limit: usize) -> Progress {
         while batch.len() < limit {
             let Some(buffer) = self.ready.pop() else { break };
             let len = self.lens[buffer.index() as usize];
@@ -139,16 +132,57 @@ impl Port for Open {
             };
             batch.push(Received { buffer, offset: self.start as u16, segment_len: len, more: false, arrival });
         }
-        Ok(Progress::Ready)
+        Progress::Ready
     }
 
-    fn counters(&mut self) -> PortCounters {
+    /// What was given so far.
+    pub fn counters(&self) -> PortCounters {
         self.counters.clone()
     }
 
+    /// Gives all buffers back.
+    pub fn close(self, stock: &mut Stock) -> PortCounters {
+        self.home.into_iter().chain(self.ready).for_each(|buffer| stock.put(buffer));
+        self.counters
+    }
+}
+
+impl Port for Open {
+    fn info(&self) -> &PortInfo {
+        &self.info
+    }
+
+    fn receive(&mut self, stock: &mut Stock, batch: &mut Vec<Received>, limit: usize) -> Result<Progress, PortError> {
+        let all_home = self.laid.take_home(stock);
+        let Some(leader) = &mut self.leader else { return Ok(Progress::Ended) };
+        let wait = Progress::Idle { wait_ns: Some(0) };
+        if all_home {
+            if self.running {
+                if !leader.try_end(BUFFERS) {
+                    return Ok(wait);
+                }
+                self.running = false;
+            }
+            if self.laid.laps() == flow::laps(&self.packets) {
+                let figure = self.leader.take().and_then(Leader::sample);
+                *self.figure.lock().unwrap_or_else(PoisonError::into_inner) = figure;
+                return Ok(Progress::Ended);
+            }
+            self.laid.load(&self.packets);
+            self.running = true;
+            leader.begin();
+        }
+        if !self.laid.has_some() {
+            return Ok(wait);
+        }
+        Ok(self.laid.give(batch, limit))
+    }
+
+    fn counters(&mut self) -> PortCounters {
+        self.laid.counters()
+    }
+
     fn close(self: Box<Self>, stock: &mut Stock) -> Result<PortCounters, PortError> {
-        let Open { home, ready, counters, .. } = *self;
-        home.into_iter().chain(ready).for_each(|buffer| stock.put(buffer));
-        Ok(counters)
+        Ok(self.laid.close(stock))
     }
 }

@@ -12,9 +12,6 @@ use crate::{Frame, Id, KeyId, Layer, LinkType, Observer, Policy, Stop, hash, wir
 /// What a step says: the next protocol, or why there is none.
 pub(crate) type Step = Result<Layer, Stop>;
 
-/// How many headers the unrolled way down may read.
-const UNROLLED: u8 = 3;
-
 /// Offsets are 16 bits: bytes beyond are not looked at.
 const MAX_LEN: usize = u16::MAX as usize;
 
@@ -95,20 +92,7 @@ impl<'a, O: Observer> Walk<'a, '_, O> {
     #[inline(always)]
     fn run<const CHOOSY: bool>(&mut self, first: Step) -> Stop {
         let mut step = first;
-        let mut taken = 0;
-        // The commonest way down, unrolled: the same steps as in the loop, which goes on from there.
-        if step == Ok(Layer::Eth) && self.policy.max_steps >= UNROLLED && !CHOOSY {
-            step = self.read(Layer::Eth);
-            taken = 1;
-            if step == Ok(Layer::Ip) {
-                step = self.read(Layer::Ip);
-                taken = 2;
-                if step == Ok(Layer::Tcp) {
-                    return self.read(Layer::Tcp).err().unwrap_or(Stop::Transport);
-                }
-            }
-        }
-        for _ in taken..self.policy.max_steps {
+        for _ in 0..self.policy.max_steps {
             match step {
                 Ok(layer) if CHOOSY && self.policy.leave_alone.contains(layer) => return Stop::Policy,
                 Ok(layer) => step = self.read(layer),

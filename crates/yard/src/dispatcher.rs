@@ -2,8 +2,8 @@
 //! ring.
 //!
 //! One turn: take home what consumers returned, move backlogs on, receive a batch from each port,
-//! sort it (where the kernel has, read its word), write tags and slots, commit, wake who sleeps. A busy dispatcher makes no system call of
-//! its own, and allocates nothing for packets in one buffer; an idle one sleeps on its ports and pipes.
+//! sort it (where the kernel has, read its word), write tags and slots, commit, wake who sleeps. A busy
+//! dispatcher makes no system call of its own, and allocates nothing for packets in one buffer; an idle one sleeps on its ports and pipes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -51,8 +51,8 @@ pub(crate) struct Shown {
     pub(crate) bytes_len: u32,
 }
 
-/// The yard's tag of a packet with what a function may correct of it taken from `theirs`: offsets, protocol, kind, tunnel,
-/// VLAN and the user's mark.
+/// The yard's tag of a packet with what a function may correct of it taken from `theirs`: offsets, protocol, kind,
+/// tunnel, VLAN and the user's mark.
 #[inline]
 pub(super) fn accepted(own: &Tag, theirs: &Tag) -> Tag {
     let [first, .., a, b, c, d]: [u64; 8] = zerocopy::transmute!(*own);
@@ -142,7 +142,8 @@ impl Batch<'_> {
         }
     }
 
-    /// The packets by address, for functions that are not Rust, which call [`Batch::accept_tags`] afterwards: what `write` makes of each goes to `places`. The
+    /// The packets by address, for functions that are not Rust, which call [`Batch::accept_tags`] afterwards: what
+    /// `write` makes of each goes to `places`. The
     /// addresses are good until the batch is used by another method than [`Batch::verdicts`]; no two packets share a
     /// byte of what may be written: annotation (as many bytes as the yard has) and tag. A group's function is given
     /// copies of the annotations, in `copies`.
