@@ -18,12 +18,14 @@ pub const fn ratio(ours: usize, theirs: usize) -> Ratio {
     Ratio { ours, theirs }
 }
 
-/// Median, and what 80 % of the values lie between.
+/// Median, what 80 % of the values lie between, and what the median lies between with 95 % confidence (by the order of
+/// the values alone: Conover, Practical Nonparametric Statistics, section 3.2).
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Spread {
     low: f64,
     median: f64,
     high: f64,
+    sure: (f64, f64),
     count: usize,
 }
 
@@ -32,7 +34,9 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let last = values.len().checked_sub(1)?;
         let at = |share: f64| values[(last as f64 * share).round() as usize];
-        Some(Spread { low: at(0.1), median: at(0.5), high: at(0.9), count: values.len() })
+        let off = 0.98 / (values.len() as f64).sqrt();
+        let sure = (at((0.5 - off).max(0.0)), at((0.5 + off).min(1.0)));
+        Some(Spread { low: at(0.1), median: at(0.5), high: at(0.9), sure, count: values.len() })
     }
 }
 
@@ -48,12 +52,18 @@ pub fn print(title: &str, item: &str, outcome: &Outcome, ratios: &[Ratio]) {
 /// As [`print()`], with what each contender costs over contender `base`, compared within rounds.
 pub fn print_over(title: &str, item: &str, outcome: &Outcome, base: usize) {
     print_each(title, item, outcome, |rounds| {
-        println!("\n| over {} | ns per {item} | 10–90 % | rounds |\n|---|---|---|---|", outcome.names[base]);
+        println!(
+            "\n| over {} | ns per {item} | 95 % sure | 10–90 % | rounds |\n|---|---|---|---|---|",
+            outcome.names[base]
+        );
         for (at, name) in outcome.names.iter().enumerate().filter(|(at, _)| *at != base) {
             let over = rounds.iter().filter_map(|round| Some(round.figures[at]? - round.figures[base]?));
             match Spread::of(over.collect()) {
-                Some(s) => println!("| {name} | **{:+.1}** | {:+.1}–{:+.1} | {} |", s.median, s.low, s.high, s.count),
-                None => println!("| {name} | disturbed | | 0 |"),
+                Some(s) => println!(
+                    "| {name} | **{:+.1}** | {:+.1}…{:+.1} | {:+.1}…{:+.1} | {} |",
+                    s.median, s.sure.0, s.sure.1, s.low, s.high, s.count
+                ),
+                None => println!("| {name} | disturbed | | | 0 |"),
             }
         }
     });
@@ -112,7 +122,7 @@ mod tests {
     #[test]
     fn spread_is_by_rank() {
         let spread = Spread::of((0..=10).rev().map(f64::from).collect());
-        assert_eq!(spread, Some(Spread { low: 1.0, median: 5.0, high: 9.0, count: 11 }));
+        assert_eq!(spread, Some(Spread { low: 1.0, median: 5.0, high: 9.0, sure: (2.0, 8.0), count: 11 }));
         assert_eq!(Spread::of(vec![]), None);
     }
 }

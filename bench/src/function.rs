@@ -10,42 +10,49 @@ use flowyard::mem::tables::{Kind, Lookup, Shape, Table};
 use flowyard::{plugin, rules};
 
 use crate::figures;
+use crate::machine;
 use crate::packets::{COUNT, Packets, is_ordinary};
 use crate::pipeline::alone;
-use crate::rounds::{self, Contender, Setting};
-
-type Shared = Arc<Packets>;
+use crate::probe::Distance;
+use crate::rounds::{Outcome, Round, Setting};
 
 /// Entries of the table that is looked up in.
 const ENTRIES: usize = 1_000_000;
 
+/// Times that all packets go through one yard.
+const ROUNDS_A_YARD: usize = 10;
+
 /// Runs and prints.
 pub fn run(setting: &Setting) {
     let title = "A function of the user's, over none";
-    let mut packets = Arc::new(Packets::make(COUNT, &[], is_ordinary));
-    let renew = |packets: &mut Shared| {
-        Arc::get_mut(packets).expect("no yard is left between rounds").shuffle();
-    };
     let folder = std::env::temp_dir().join(format!("flowyard-bench-{}", std::process::id()));
-    let mut functions: Vec<(&'static str, Function)> = vec![
-        ("closure, says nothing", silent()),
-        ("closure, a ring by the hash", by_ring()),
-        ("closure, marks and annotates", closure(annotates)),
-        ("closure, one of 1M entries looked up", looks_up()),
-        ("1 rule", matching(1)),
-        ("10 rules", matching(10)),
-        ("1 filter rule, outer and inner", filtering()),
+    let mut functions: Vec<(&'static str, Option<Function>)> = vec![
+        ("no function", None),
+        ("closure, says nothing", Some(silent())),
+        ("closure, a ring by the hash", Some(by_ring())),
+        ("closure, marks and annotates", Some(closure(annotates))),
+        ("closure, one of 1M entries looked up", Some(looks_up())),
+        ("1 rule", Some(matching(1))),
+        ("10 rules", Some(matching(10))),
+        ("100 rules", Some(matching(100))),
+        ("1 rule that matches half", Some(matched())),
+        ("1 filter rule, outer and inner", Some(filtering())),
     ];
     if let Some(plugin) = native(&folder) {
-        functions.push(("plug-in in C, says nothing", plugin.clone()));
-        functions.push(("chain of the plug-in, twice", Chain::function(vec![plugin.clone(), plugin])));
+        functions.push(("plug-in in C, says nothing", Some(plugin.clone())));
+        functions.push(("chain of the plug-in, twice", Some(Chain::function(vec![plugin.clone(), plugin]))));
     }
-    let mut contenders = vec![Contender::new("no function", |p: &Shared| alone::measure(p, None))];
-    for (name, function) in functions {
-        contenders.push(Contender::new(name, move |p: &Shared| alone::measure(p, Some(function.clone()))));
+    let (names, functions): (Vec<_>, Vec<_>) = functions.into_iter().unzip();
+    let mut packets = Arc::new(Packets::make(COUNT, &[], is_ordinary));
+    let mut rounds = Vec::new();
+    machine::pin(setting.core);
+    // A yard a handful of rounds, each in other memory. A round of this benchmark is a lap with each function.
+    for _ in 0..setting.rounds.div_ceil(ROUNDS_A_YARD) {
+        Arc::get_mut(&mut packets).expect("no yard is left").shuffle();
+        let laps = alone::rotate(&packets, &functions, ROUNDS_A_YARD);
+        rounds.extend(laps.into_iter().map(|figures| Round { distance: Distance::One, probe_ns: None, figures }));
     }
-    let outcome = rounds::run(setting, false, &mut packets, renew, &contenders);
-    figures::print_over(title, "packet", &outcome, 0);
+    figures::print_over(title, "packet", &Outcome { names, rounds }, 0);
     let _ = std::fs::remove_dir_all(folder);
 }
 
@@ -94,6 +101,11 @@ pub fn matching(count: u16) -> Function {
     rules::parse(&text).expect("good rules").function()
 }
 
+/// A rule that matches about half of the packets.
+pub fn matched() -> Function {
+    rules::parse("[[rule]]\nprotocol = \"tcp\"\nverdict = \"ring 1\"\n").expect("a good rule").function()
+}
+
 fn filtering() -> Function {
     rules::parse("[[rule]]\nfilter = \"tcp port 64999 and host 192.0.2.77\"\nverdict = \"drop\"\n")
         .unwrap_or_else(|e| panic!("{e}"))
@@ -102,12 +114,12 @@ fn filtering() -> Function {
 
 const PLUGIN: &str = r#"
 #include <flowyard_plugin.h>
-static int steer(void *state, const struct flowyard_packet *p, struct flowyard_verdict *v, size_t n)
+static int steer(void *state, struct flowyard_batch *batch)
 {
     (void)state;
-    for (size_t i = 0; i < n; i++)
-        if (p[i].tag->hash == 12345)
-            v[i].kind = FLOWYARD_RING;
+    for (size_t i = 0; i < batch->count; i++)
+        if (batch->tags[i].hash == 12345)
+            flowyard_decide(batch, i)->kind = FLOWYARD_RING;
     return 0;
 }
 static const struct flowyard_plugin plugin = {

@@ -19,7 +19,7 @@ use crate::flow::{Looking, Sorting};
 use crate::function;
 use crate::packets::{NO_TUNNELS, Packets, is_ordinary};
 use crate::peers;
-use crate::pipeline::{bare, shipped};
+use crate::pipeline::{alone, bare};
 use crate::steer::classifier;
 
 /// Packets of a pass.
@@ -50,13 +50,16 @@ const PARTS: [Part; 19] = [
     ("pipeline", "all of it: steer, tag, pipe, consumer", pipeline),
 ];
 
-/// What can be profiled and is no figure: two threads one after the other, as valgrind has them, wait a lot.
-const PROFILES: [Part; 5] = [
-    ("yard", "the yard as shipped, its waiting included", |n| yard(n, None)),
-    ("function", "the same with a closure that says nothing", |n| yard(n, Some(function::silent()))),
-    ("names-ring", "the same with a closure that names a ring", |n| yard(n, Some(function::by_ring()))),
-    ("rules", "the same with ten rules", |n| yard(n, Some(function::matching(10)))),
-    ("plug-in", "the same with a plug-in that says nothing", |n| yard(n, function::native(&std::env::temp_dir()))),
+/// What a function adds to the yard: one thread, so that nobody waits and the counts are the same each time.
+const PROFILES: [Part; 8] = [
+    ("yard", "none", |n| yard(n, None)),
+    ("function", "closure, says nothing", |n| yard(n, Some(function::silent()))),
+    ("names-ring", "closure, a ring by the hash", |n| yard(n, Some(function::by_ring()))),
+    ("plug-in", "plug-in in C, says nothing", |n| yard(n, function::native(&std::env::temp_dir()))),
+    ("one-rule", "1 rule", |n| yard(n, Some(function::matching(1)))),
+    ("rules", "10 rules", |n| yard(n, Some(function::matching(10)))),
+    ("hundred-rules", "100 rules", |n| yard(n, Some(function::matching(100)))),
+    ("matched", "1 rule that matches half of the packets", |n| yard(n, Some(function::matched()))),
 ];
 
 /// Runs part `name` for `passes`, for valgrind to count.
@@ -85,6 +88,16 @@ pub fn run() {
             _ => println!("| {what} | valgrind failed |"),
         }
     }
+    println!("\n## Instructions that a function adds to a packet's way through the yard\n");
+    println!("| | instructions |\n|---|---|");
+    let steps = PROFILES.map(|(name, what, _)| (what, count_turns(name)));
+    let none = steps[0].1;
+    for (what, count) in &steps[1..] {
+        match none.zip(*count) {
+            Some((none, count)) => println!("| {what} | {:.1} |", (count - none) as f64 / (TURNED * COUNT) as f64),
+            None => println!("| {what} | valgrind failed |"),
+        }
+    }
     println!("\nOne part alone: `valgrind --tool=callgrind target/release/flowyard-bench step steer 2`");
 }
 
@@ -101,6 +114,24 @@ fn count(part: &str, passes: usize) -> Option<i64> {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = text.lines().find(|line| line.contains("refs:"))?;
     line.split(':').nth(1)?.trim().replace(',', "").parse().ok()
+}
+
+/// Passes that are counted by [`count_turns`].
+const TURNED: usize = 4;
+
+/// Instructions of the dispatcher's turns when the yard runs with the function `part`.
+fn count_turns(part: &str) -> Option<i64> {
+    let own = std::env::current_exe().ok()?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*turn_by_hand*"])
+        .arg(own)
+        .args(["step", part, &TURNED.to_string()])
+        .stdout(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = text.lines().find(|line| line.contains("Collected"))?;
+    line.split(':').nth(1)?.trim().parse().ok()
 }
 
 fn over(carriers: &[Carrier], passes: usize, mut each: impl FnMut(&[u8]) -> u64) -> u64 {
@@ -232,7 +263,7 @@ fn pipeline(passes: usize) -> u64 {
 
 /// Dispatcher and consumer as they are, with or without a function.
 fn yard(passes: usize, function: Option<Function>) -> u64 {
-    let packets = Arc::new(Packets::make(passes * COUNT, &[], is_ordinary));
-    shipped::measure_with(&packets, 0, function);
+    let packets = Arc::new(Packets::make(COUNT, &[], is_ordinary));
+    alone::run(&packets, function.as_ref(), passes);
     packets.len() as u64
 }

@@ -3,73 +3,134 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
-use flowyard::function::Function;
+use flowyard::bench_support::ByHand;
+use flowyard::function::{Function, Steer, Surroundings};
 use flowyard::mem::{Region, Stock};
 use flowyard::port::{Opener, Port, PortCounters, PortError, PortInfo, Progress, Received};
-use flowyard::{Yard, YardConfig};
+use flowyard::{RingReader, Yard, YardConfig};
 
 use super::port::Laid;
 use crate::flow::{self, BATCH, BUFFERS, SLOTS};
-use crate::laps::Meter;
+use crate::machine;
 use crate::packets::Packets;
+use crate::random::Random;
 use crate::steer::RINGS;
 
-/// Runs all packets through a yard with or without a function.
-pub fn measure(packets: &Arc<Packets>, function: Option<Function>) -> Option<f64> {
-    let config = YardConfig {
-        function,
-        name: "bench".into(),
-        rings: RINGS,
-        ring_slots: SLOTS,
-        annotation_bytes: 64,
-        buffers: Some(BUFFERS),
-        pin: false,
-        ..YardConfig::default()
+/// Annotation bytes of the yard.
+const ANNOTATION: usize = 64;
+
+/// Runs all packets `times` through a yard with or without a function.
+pub fn run(packets: &Arc<Packets>, function: Option<&Function>, times: usize) {
+    let mut alone = Alone::open(packets);
+    alone.dispatcher.replace(function.map(instance));
+    for lap in 0..times * flow::laps(packets) {
+        alone.lap(lap % flow::laps(packets));
+    }
+    alone.end(times * packets.len());
+}
+
+/// Runs all packets `times` through one yard, each lap with each of `functions` in turn, in an order drawn anew: same
+/// memory, same packets, and as near in time as can be. Answers what each lap took with each of them, in nanoseconds a
+/// packet; `None` if the core was taken away meanwhile.
+pub fn rotate(packets: &Arc<Packets>, functions: &[Option<Function>], times: usize) -> Vec<Vec<Option<f64>>> {
+    let mut alone = Alone::open(packets);
+    let mut instances: Vec<_> = functions.iter().map(|function| function.as_ref().map(instance)).collect();
+    let mut order: Vec<usize> = (0..functions.len()).collect();
+    let mut random = Random::new(0x726f_7461_7465);
+    let laps = times * flow::laps(packets);
+    let rotation = |lap| {
+        random.shuffle(&mut order);
+        let mut took = vec![None; functions.len()];
+        for &at in &order {
+            alone.dispatcher.replace(instances[at].take());
+            took[at] = alone.lap(lap % flow::laps(packets));
+            instances[at] = alone.dispatcher.replace(None);
+        }
+        took
     };
-    let lap = Arc::new(Lap::default());
-    let info = PortInfo {
-        name: "bench:laps".into(),
-        mode: "packets that lie in their buffers".into(),
-        can_wait: true,
-        live: false,
-        longest_packet: 1514,
-        buffers_held: BUFFERS,
-        buffer_bytes: 2048,
-    };
-    let port = Closed { info, packets: packets.clone(), lap: lap.clone() };
-    let (yard, mut readers) = Yard::open_over(&config, Box::new(port)).expect("memory for a yard");
-    let mut dispatcher = yard.by_hand();
-    let mut meter = Meter::new();
-    let mut sum = 0;
-    for _ in 0..flow::laps(packets) {
-        lap.wanted.store(true, Ordering::Relaxed);
-        dispatcher.turn(); // lays packets out
-        meter.time(BUFFERS, || {
-            while !lap.done.load(Ordering::Relaxed) {
-                dispatcher.turn();
-                for reader in &mut readers {
-                    for _ in 0..BATCH {
-                        let Some(packet) = reader.next() else { break };
-                        sum ^= u64::from(packet.slot().hash);
-                        sum ^= packet.data().first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
-                    }
+    let all = (0..laps).map(rotation).collect();
+    alone.end(times * packets.len() * functions.len());
+    all
+}
+
+fn instance(function: &Function) -> Box<dyn Steer> {
+    let surroundings = Surroundings { dispatcher: 0, dispatchers: 1, rings: RINGS, annotation_bytes: ANNOTATION };
+    function.instance(&surroundings).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A yard whose dispatcher and consumer take turns.
+struct Alone {
+    dispatcher: ByHand,
+    readers: Vec<RingReader>,
+    laps: Arc<Lap>,
+    sum: u64,
+}
+
+impl Alone {
+    fn open(packets: &Arc<Packets>) -> Alone {
+        let config = YardConfig {
+            name: "bench".into(),
+            rings: RINGS,
+            ring_slots: SLOTS,
+            annotation_bytes: ANNOTATION,
+            buffers: Some(BUFFERS),
+            pin: false,
+            ..YardConfig::default()
+        };
+        let laps = Arc::new(Lap::default());
+        let info = PortInfo {
+            name: "bench:laps".into(),
+            mode: "packets that lie in their buffers".into(),
+            can_wait: true,
+            live: false,
+            longest_packet: 1514,
+            buffers_held: BUFFERS,
+            buffer_bytes: 2048,
+        };
+        let port = Closed { info, packets: packets.clone(), lap: laps.clone() };
+        let (yard, readers) = Yard::open_over(&config, Box::new(port)).expect("memory for a yard");
+        Alone { dispatcher: yard.by_hand(), readers, laps, sum: 0 }
+    }
+
+    /// Lays the packets of lap `lap` out and times their way.
+    fn lap(&mut self, lap: usize) -> Option<f64> {
+        self.laps.number.store(lap, Ordering::Relaxed);
+        self.laps.wanted.store(true, Ordering::Relaxed);
+        self.dispatcher.turn(); // lays packets out
+        let (stolen, switches) = (machine::stolen_ticks(), machine::involuntary_switches());
+        let start = Instant::now();
+        while !self.laps.done.load(Ordering::Relaxed) {
+            self.dispatcher.turn();
+            for reader in &mut self.readers {
+                for _ in 0..BATCH {
+                    let Some(packet) = reader.next() else { break };
+                    self.sum ^= u64::from(packet.slot().hash);
+                    self.sum ^= packet.data().first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
                 }
             }
-        });
+        }
+        let ns = start.elapsed().as_nanos() as f64 / BUFFERS as f64;
+        let clean = machine::stolen_ticks() == stolen && machine::involuntary_switches() == switches;
+        clean.then_some(ns)
     }
-    black_box(sum);
-    drop(readers);
-    let report = dispatcher.end();
-    assert!(report.errors.is_empty() && report.delivered() == packets.len() as u64, "{report:?}");
-    meter.sample()
+
+    fn end(self, packets: usize) {
+        black_box(self.sum);
+        drop(self.readers);
+        let report = self.dispatcher.end();
+        assert!(report.errors.is_empty() && report.delivered() == packets as u64, "{report:?}");
+    }
 }
 
 /// What the one who holds the clock and the port say to each other.
 #[derive(Default)]
 struct Lap {
     wanted: AtomicBool,
+    /// Which packets.
+    number: AtomicUsize,
     done: AtomicBool,
 }
 
@@ -106,7 +167,7 @@ impl Port for Open {
         let wanted = self.closed.lap.wanted.swap(false, Ordering::Relaxed);
         self.closed.lap.done.store(!wanted, Ordering::Relaxed);
         if wanted {
-            self.laid.load(&self.closed.packets);
+            self.laid.load_lap(&self.closed.packets, self.closed.lap.number.load(Ordering::Relaxed));
         }
         Ok(Progress::Idle { wait_ns: Some(0) })
     }

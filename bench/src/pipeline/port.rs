@@ -104,14 +104,19 @@ impl Laid {
 
     /// Lays the packets of the next lap out.
     pub fn load(&mut self, packets: &Packets) {
+        self.load_lap(packets, self.lap);
+        self.lap += 1;
+    }
+
+    /// Lays the packets of lap `lap` out.
+    pub fn load_lap(&mut self, packets: &Packets, lap: usize) {
         std::mem::swap(&mut self.home, &mut self.ready);
         self.ready.sort_by_key(|buffer| std::cmp::Reverse(buffer.index()));
-        flow::load(packets, self.lap, |at, bytes| {
+        flow::load(packets, lap, |at, bytes| {
             let buffer = &mut self.ready[BUFFERS - 1 - at];
             assert!(self.region.write(buffer, self.start, bytes), "a packet fits its buffer");
             self.lens[buffer.index() as usize] = bytes.len() as u16;
         });
-        self.lap += 1;
     }
 
     /// Gives packets of the lap until `batch` has `limit`.

@@ -3,7 +3,6 @@
 use std::hint::black_box;
 use std::sync::{Arc, PoisonError};
 
-use flowyard::function::Function;
 use flowyard::{RingReader, Yard, YardConfig};
 
 use super::port::{Figure, Prefilled};
@@ -14,15 +13,9 @@ use crate::steer::RINGS;
 
 /// Runs all packets through a yard whose rings one thread on core `other` drains.
 pub fn measure(packets: &Arc<Packets>, other: usize) -> Option<f64> {
-    measure_with(packets, other, None)
-}
-
-/// The same with a function of the user's.
-pub fn measure_with(packets: &Arc<Packets>, other: usize, function: Option<Function>) -> Option<f64> {
     let (leader, follower) = meet();
     let figure = Figure::default();
     let config = YardConfig {
-        function,
         name: "bench".into(),
         rings: RINGS,
         ring_slots: SLOTS,

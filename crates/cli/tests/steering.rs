@@ -36,13 +36,16 @@ static void *open_(const struct flowyard_host *host, const char *config, size_t 
     return s;
 }}
 static void close_(void *state) {{ free(state); }}
-static int steer(void *state, const struct flowyard_packet *p, struct flowyard_verdict *v, size_t n)
+static int steer(void *state, struct flowyard_batch *batch)
 {{
     struct state *s = state;
+    struct flowyard_verdict *v = flowyard_decide(batch, 0);
     s->calls++;
-    for (size_t i = 0; i < n; i++) {{
+    for (size_t i = 0; i < batch->count; i++) {{
+        struct flowyard_packet p = flowyard_packet(batch, i);
+        (void)p, (void)v;
         s->packets++;
-        p[i].tag->user = 5;
+        flowyard_mark(batch, i, 5);
         {body}
     }}
     return 0;
@@ -179,7 +182,8 @@ fn a_function_that_crashes_or_hangs_takes_nothing_with_it_when_isolated() {
 #[test]
 fn isolated_functions_write_annotations_answer_and_fail_to_load_in_words() {
     let dir = tempfile::tempdir().expect("a directory");
-    let body = "if (p[i].annotation) memset(p[i].annotation, 7, 64); v[i].kind = FLOWYARD_HASH; v[i].value = p[i].tag->hash * 3;";
+    let body =
+        "if (p.annotation) memset(p.annotation, 7, 64); v[i].kind = FLOWYARD_HASH; v[i].value = p.tag->hash * 3;";
     let Some(spec) = plugin(dir.path(), "good", "", body) else { return };
     let yard = Yard::start(dir.path(), &["gen:mix", "--steer", &spec, "--isolate"]);
     let asked = yard.ctl(&["function", "seen"]);
@@ -205,7 +209,7 @@ fn tables_are_filled_changed_and_looked_up_while_packets_flow() {
     let dir = tempfile::tempdir().expect("a directory");
     let open =
         r#"s->table = host->table_open(host, "rings", 1, 4, error, size); if (!s->table) { free(s); return NULL; }"#;
-    let body = r#"uint32_t ring = 0; if (get_(s->table, &p[i].tag->protocol, 1, &ring, 4) == FLOWYARD_FOUND) v[i].kind = FLOWYARD_RING, v[i].ring = (uint16_t)ring;"#;
+    let body = r#"uint32_t ring = 0; if (get_(s->table, &p.tag->protocol, 1, &ring, 4) == FLOWYARD_FOUND) v[i].kind = FLOWYARD_RING, v[i].ring = (uint16_t)ring;"#;
     let Some(spec) = plugin(dir.path(), "looker", open, body) else { return };
     let csv = dir.path().join("rings.csv");
     std::fs::write(&csv, "key,value\n6,1\n17,2\n").expect("written");

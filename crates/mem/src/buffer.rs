@@ -6,8 +6,10 @@
 //! safe access in [`Region`](crate::Region) sound: two tokens never name the same buffer.
 
 /// The right to use one buffer of one region. Dropping it loses the buffer until the region ends.
+/// Laid out as plug-ins read it: the index, then the region's number.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a dropped buffer is lost to its region"]
+#[repr(C)]
 pub struct Buffer {
     pub(crate) index: u32,
     pub(crate) region: u32,

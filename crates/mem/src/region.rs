@@ -376,15 +376,12 @@ impl Region {
         unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), len) }
     }
 
-    /// Where the annotation and the `len` bytes at `offset` of an owned buffer are, if they lie within it: for
-    /// programs that are not Rust. Theirs to read and, the annotation, to write, as long as the token is not used
-    /// otherwise, the region lives, and no foreign process may write.
+    /// Where the first buffer is, for programs that are not Rust: the others follow it, one directly behind the
+    /// other. Bytes of a buffer are for the holder of its token to read and to write, as long as the token is not
+    /// used otherwise, the region lives, and no foreign process may write.
     #[inline]
-    pub fn places(&self, buffer: &mut Buffer, offset: usize, len: usize) -> Option<(NonNull<u8>, NonNull<u8>)> {
-        let bytes = self.owned(buffer, offset, len)?;
-        // SAFETY: `bytes` is `offset` bytes into its buffer (span), so that many before it are of the same buffer,
-        // whose first bytes are the annotation.
-        Some((unsafe { bytes.sub(offset) }, bytes))
+    pub fn buffers(&self) -> NonNull<u8> {
+        self.span(0, 0, 0).unwrap_or(NonNull::dangling()) // never so: a region has buffers
     }
 
     /// Copies the annotation of an owned buffer to the front of `to`. Answers false, and copies nothing, if

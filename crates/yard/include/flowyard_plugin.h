@@ -8,15 +8,16 @@
  *
  *     #include <flowyard_plugin.h>
  *
- *     static int steer(void *state, const struct flowyard_packet *packets,
- *                      struct flowyard_verdict *verdicts, size_t count)
+ *     static int steer(void *state, struct flowyard_batch *batch)
  *     {
  *         (void)state;
- *         for (size_t i = 0; i < count; i++) {
- *             if (verdicts[i].kind != FLOWYARD_BUILT_IN)
+ *         for (size_t i = 0; i < batch->count; i++) {
+ *             if (batch->verdicts[i].kind != FLOWYARD_BUILT_IN)
  *                 continue;                        // decided by an earlier function of a chain
- *             if (packets[i].tag->protocol == 17)  // UDP to ring 0, all else by the built-in policy
- *                 verdicts[i].kind = FLOWYARD_RING, verdicts[i].ring = 0;
+ *             if (batch->tags[i].protocol == 17) { // UDP to ring 0, all else by the built-in policy
+ *                 struct flowyard_verdict *verdict = flowyard_decide(batch, i);
+ *                 verdict->kind = FLOWYARD_RING, verdict->ring = 0;
+ *             }
  *         }
  *         return 0;
  *     }
@@ -79,10 +80,12 @@ extern "C" {
  * carry their size may grow at the end: the yard takes what a plug-in's struct flowyard_plugin has not for
  * NULL, and a plug-in looks at flowyard_host.size before it uses what was added later.
  */
-#define FLOWYARD_PLUGIN_ABI 1u
+#define FLOWYARD_PLUGIN_ABI 2u
 
 /* Most packets of a batch. */
 #define FLOWYARD_BATCH 64u
+/* Bytes from one copied annotation to the next. */
+#define FLOWYARD_COPY_BYTES 256u
 
 /* ---- The tag: 64 bytes in front of every packet, as its consumer will see them ---------------------- */
 
@@ -134,8 +137,9 @@ extern "C" {
 /*
  * Offsets count from the packet's start as received, and go on doing so after a pull.
  *
- * A plug-in may write: outer_l3, inner_l3, inner_l4, protocol, kind, tunnel_id, tunnel_kind, vlan, user. What
- * it writes elsewhere is put right by the yard.
+ * A plug-in may correct outer_l3, inner_l3, inner_l4, protocol, kind, tunnel_id, tunnel_kind and vlan, by
+ * flowyard_correct(), and set `user`, by flowyard_mark(). What it writes elsewhere in a tag that it corrects is put
+ * right by the yard.
  */
 struct flowyard_tag {
     uint32_t hash;          /*  0 symmetric hash of the conversation */
@@ -173,32 +177,7 @@ FLOWYARD_STATIC_ASSERT(offsetof(struct flowyard_tag, port) == 52, "tag: port");
 FLOWYARD_STATIC_ASSERT(offsetof(struct flowyard_tag, card_hash) == 56, "tag: card_hash");
 FLOWYARD_STATIC_ASSERT(offsetof(struct flowyard_tag, link) == 62, "tag: link");
 
-/* ---- A packet and its verdict ------------------------------------------------------------------------ */
-
-/*
- * One packet of a batch. Valid until `steer` returns, as is all that it points to.
- */
-struct flowyard_packet {
-    /*
-     * Its first segment as received: the whole packet unless it is larger than a buffer. Never NULL; not to be
-     * written. Offsets of the tag may lie behind it: compare with bytes_len.
-     */
-    const uint8_t *bytes;
-    /*
-     * Its annotation, flowyard_host.annotation_bytes long and aligned to 64, to write; it holds what an
-     * earlier packet in the same buffer left there. NULL if the yard has none. A group's function gets a
-     * copy: it reads what the yard's function wrote, and what it writes is lost.
-     */
-    uint8_t *annotation;
-    /*
-     * Its tag, to read and to correct; never NULL. It has the hash of the built-in policy, which both directions of
-     * a conversation and its fragments share, the ring that the built-in policy chooses, lengths and time.
-     */
-    struct flowyard_tag *tag;
-    uint32_t bytes_len; /* bytes of the first segment */
-    uint32_t zero;
-};
-
+/* ---- Verdicts ---------------------------------------------------------------------------------------- */
 
 /* flowyard_verdict.kind: where a packet goes */
 #define FLOWYARD_BUILT_IN 0u   /* where the built-in policy puts it, or the next function of a chain */
@@ -225,6 +204,99 @@ struct flowyard_verdict {
 };
 
 FLOWYARD_STATIC_ASSERT(sizeof(struct flowyard_verdict) == 16, "a verdict has 16 bytes");
+
+/* ---- Packets ----------------------------------------------------------------------------------------- */
+
+/* Where a packet begins. Not to be looked at but by the functions below. */
+struct flowyard_place {
+    uint32_t buffer;
+    uint32_t region;
+    uint16_t offset;
+    uint16_t len;
+};
+
+FLOWYARD_STATIC_ASSERT(sizeof(struct flowyard_place) == 12, "a place has 12 bytes");
+
+/*
+ * Packets of one port, in the order in which they came. Valid until `steer` returns, as is all that is in it. It is
+ * handed over as it lies in the yard, so what a plug-in does not look at costs nothing.
+ */
+struct flowyard_batch {
+    size_t count; /* 1 to FLOWYARD_BATCH */
+    /* One a packet: what earlier functions of a chain said. To say something: flowyard_decide(). */
+    const struct flowyard_verdict *verdicts;
+    /*
+     * One a packet. They have the hash of the built-in policy, which both directions of a conversation and its
+     * fragments share, the ring that the built-in policy chooses, lengths and time. To change one:
+     * flowyard_correct(), flowyard_mark().
+     */
+    const struct flowyard_tag *tags;
+    /* The rest is for flowyard_packet(). */
+    unsigned char *buffers;
+    const unsigned char *places;
+    unsigned char *copies;
+    size_t buffer_bytes;
+    uint32_t buffer_count;
+    uint32_t place_bytes;
+    uint32_t annotation_bytes;
+    uint32_t decided;
+    uint32_t corrected;
+    uint32_t zero;
+};
+
+/* One packet of a batch. */
+struct flowyard_packet {
+    /*
+     * Its first segment as received: the whole packet unless it is larger than a buffer. Never NULL; not to be
+     * written. Offsets of the tag may lie behind it: compare with bytes_len.
+     */
+    const uint8_t *bytes;
+    /*
+     * Its annotation, flowyard_host.annotation_bytes long and aligned to 64, to write; it holds what an
+     * earlier packet in the same buffer left there. NULL if the yard has none. A group's function gets a
+     * copy: it reads what the yard's function wrote, and what it writes is lost.
+     */
+    uint8_t *annotation;
+    const struct flowyard_tag *tag;
+    uint32_t bytes_len; /* bytes of the first segment */
+};
+
+/* The packet at `at`, below batch->count. Reads the batch alone, so what is not used of the answer is not computed. */
+static inline struct flowyard_packet flowyard_packet(const struct flowyard_batch *batch, size_t at)
+{
+    const void *there = batch->places + at * batch->place_bytes;
+    const struct flowyard_place *place = (const struct flowyard_place *)there;
+    int inside = place->buffer < batch->buffer_count && (size_t)place->offset + place->len <= batch->buffer_bytes;
+    unsigned char *buffer = batch->buffers + (inside ? place->buffer : 0) * batch->buffer_bytes;
+    struct flowyard_packet packet;
+    packet.bytes = inside ? buffer + place->offset : buffer;
+    packet.bytes_len = inside ? place->len : 0;
+    packet.annotation = batch->copies ? batch->copies + at * FLOWYARD_COPY_BYTES : buffer;
+    if (!batch->annotation_bytes || !inside)
+        packet.annotation = NULL;
+    packet.tag = &batch->tags[at];
+    return packet;
+}
+
+/* The verdict of the packet at `at`, to write. */
+static inline struct flowyard_verdict *flowyard_decide(struct flowyard_batch *batch, size_t at)
+{
+    batch->decided = 1;
+    return (struct flowyard_verdict *)(uintptr_t)&batch->verdicts[at];
+}
+
+/* The tag of the packet at `at`, to correct what a plug-in may correct of it. */
+static inline struct flowyard_tag *flowyard_correct(struct flowyard_batch *batch, size_t at)
+{
+    batch->corrected = 1;
+    return (struct flowyard_tag *)(uintptr_t)&batch->tags[at];
+}
+
+/* Sets the user's own mark in the tag of the packet at `at`: what corrects nothing else costs one store. */
+static inline void flowyard_mark(struct flowyard_batch *batch, size_t at, uint64_t mark)
+{
+    ((struct flowyard_tag *)(uintptr_t)&batch->tags[at])->user = mark;
+}
 
 /* ---- What the yard offers ---------------------------------------------------------------------------- */
 
@@ -288,12 +360,10 @@ struct flowyard_plugin {
     void (*close)(void *state);
 
     /*
-     * Says where `count` packets (1 to FLOWYARD_BATCH) of one port go, in the order in which they came. Other
-     * than 0: it could not; the whole batch goes by the built-in policy and is counted as `refused`, tags
-     * are as before, annotations as they were written.
+     * Says where the packets of a batch go. Other than 0: it could not; the whole batch goes by the built-in
+     * policy and is counted as `refused`, tags are as before, annotations as they were written.
      */
-    int (*steer)(void *state, const struct flowyard_packet *packets, struct flowyard_verdict *verdicts,
-                 size_t count);
+    int (*steer)(void *state, struct flowyard_batch *batch);
 
     /* Called once after `open`. Other than 0: it would not work, and `error` says why; it is not used. */
     int (*check)(void *state, char *error, size_t error_bytes);
@@ -319,9 +389,9 @@ struct flowyard_plugin {
 };
 
 #if UINTPTR_MAX == 0xffffffffffffffffu
-FLOWYARD_STATIC_ASSERT(sizeof(struct flowyard_packet) == 32, "a packet has 32 bytes");
-FLOWYARD_STATIC_ASSERT(sizeof(struct flowyard_host) == 40, "host of version 1");
-FLOWYARD_STATIC_ASSERT(offsetof(struct flowyard_plugin, steer) == 40, "plug-in of version 1");
+FLOWYARD_STATIC_ASSERT(sizeof(struct flowyard_batch) == 80, "batch of version 2");
+FLOWYARD_STATIC_ASSERT(sizeof(struct flowyard_host) == 40, "host of version 2");
+FLOWYARD_STATIC_ASSERT(offsetof(struct flowyard_plugin, steer) == 40, "plug-in of version 2");
 #endif
 
 /* The one symbol that the yard asks a shared object for. Never NULL, and always the same. */

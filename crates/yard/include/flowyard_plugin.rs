@@ -3,8 +3,8 @@
 //! SPDX-License-Identifier: MIT OR Apache-2.0
 //!
 //! The header says what each thing means, when each function is called, and what it may rely on; this
-//! file says the same to Rust, and the yard itself is built from it. Depends on nothing, contains no
-//! `unsafe` code. Show one symbol:
+//! file says the same to Rust, and the yard itself is built from it. Depends on nothing; its `unsafe` code
+//! is in [`Packets`], which gives safe sight of a batch. Show one symbol:
 //!
 //! ```text
 //! #[unsafe(no_mangle)]
@@ -13,13 +13,16 @@
 //!
 //! A panic that reaches the end of an `extern "C"` function ends the yard's process.
 #![allow(dead_code, reason = "no plug-in uses all of it")]
+#![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
 
 /// `FLOWYARD_PLUGIN_ABI`.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 /// `FLOWYARD_BATCH`.
 pub const BATCH: usize = 64;
+/// `FLOWYARD_COPY_BYTES`.
+pub const COPY_BYTES: usize = 256;
 /// `FLOWYARD_NO_OFFSET`.
 pub const NO_OFFSET: u16 = 0xffff;
 
@@ -126,18 +129,6 @@ pub struct Tag {
     pub link: u16,
 }
 
-/// `struct flowyard_packet`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-#[allow(missing_docs, reason = "the header has them")]
-pub struct Packet {
-    pub bytes: *const u8,
-    pub annotation: *mut u8,
-    pub tag: *mut Tag,
-    pub bytes_len: u32,
-    pub zero: u32,
-}
-
 /// `struct flowyard_verdict`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -150,6 +141,129 @@ pub struct Verdict {
     pub slice: u32,
     pub pull: u16,
     pub zero2: u16,
+}
+
+/// `struct flowyard_place`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the header has them")]
+pub struct Place {
+    pub buffer: u32,
+    pub region: u32,
+    pub offset: u16,
+    pub len: u16,
+}
+
+/// `struct flowyard_batch`: see [`Packets`].
+#[derive(Debug)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the header has them")]
+pub struct Batch {
+    pub count: usize,
+    pub verdicts: *mut Verdict,
+    pub tags: *mut Tag,
+    pub buffers: *mut u8,
+    pub places: *const u8,
+    pub copies: *mut u8,
+    pub buffer_bytes: usize,
+    pub buffer_count: u32,
+    pub place_bytes: u32,
+    pub annotation_bytes: u32,
+    pub decided: u32,
+    pub corrected: u32,
+    pub zero: u32,
+}
+
+/// The packets of a batch, for plug-ins. Each has a number, 0 to one less than [`Packets::len`]; another
+/// panics.
+#[derive(Debug)]
+pub struct Packets<'a>(&'a mut Batch);
+
+impl<'a> Packets<'a> {
+    /// What `steer` was given.
+    ///
+    /// # Safety
+    /// `batch` is what the yard gave to the call of `steer` that `'a` does not outlive, and this is made of it once.
+    pub unsafe fn new(batch: *mut Batch) -> Packets<'a> {
+        // SAFETY: the yard hands over a batch that nobody else has until the call returns.
+        Packets(unsafe { &mut *batch })
+    }
+
+    /// Number of packets: 1 to [`BATCH`].
+    pub fn len(&self) -> usize {
+        self.0.count
+    }
+
+    /// Whether there are none: never so.
+    pub fn is_empty(&self) -> bool {
+        self.0.count == 0
+    }
+
+    /// Where packet `at` is said to be, if the yard has such a place, and its buffer.
+    fn place(&self, at: usize) -> Option<(Place, *mut u8)> {
+        assert!(at < self.0.count, "packet {at} of {}", self.0.count);
+        // SAFETY: there are `count` places, each `place_bytes` behind the one before, for this call; whatever their
+        // bytes are is a Place.
+        let place = unsafe { self.0.places.add(at * self.0.place_bytes as usize).cast::<Place>().read_unaligned() };
+        let end = usize::from(place.offset) + usize::from(place.len);
+        let inside = place.buffer < self.0.buffer_count && end <= self.0.buffer_bytes;
+        // Not used where it is not inside.
+        inside.then(|| (place, self.0.buffers.wrapping_add(place.buffer as usize * self.0.buffer_bytes)))
+    }
+
+    /// The first segment as received: the whole packet unless it is larger than a buffer. Offsets of the tag may
+    /// lie behind it.
+    pub fn bytes(&self, at: usize) -> &[u8] {
+        let Some((place, buffer)) = self.place(at) else { return &[] };
+        // SAFETY: the place lies in a buffer (just checked) that is this call's to read; nobody writes packets
+        // while it runs, and the annotation, which this may write, ends before they begin.
+        unsafe { std::slice::from_raw_parts(buffer.add(place.offset.into()), place.len.into()) }
+    }
+
+    /// The annotation, to write; empty if the yard has none. Of a group's function what is written is lost.
+    pub fn annotation(&mut self, at: usize) -> &mut [u8] {
+        let Some((_, buffer)) = self.place(at) else { return &mut [] };
+        let first = if self.0.copies.is_null() { buffer } else { self.0.copies.wrapping_add(at * COPY_BYTES) };
+        // SAFETY: each buffer, and each copy, begins with an annotation, this call's to write, lent by `&mut self`.
+        unsafe { std::slice::from_raw_parts_mut(first, self.0.annotation_bytes as usize) }
+    }
+
+    /// The tag: what dissection found.
+    pub fn tag(&self, at: usize) -> &Tag {
+        assert!(at < self.0.count, "packet {at} of {}", self.0.count);
+        // SAFETY: there are `count` tags for this call.
+        unsafe { &*self.0.tags.add(at) }
+    }
+
+    /// The tag, to correct what a plug-in may correct of it.
+    pub fn correct(&mut self, at: usize) -> &mut Tag {
+        assert!(at < self.0.count, "packet {at} of {}", self.0.count);
+        self.0.corrected = 1;
+        // SAFETY: as for `tag`; `corrected` says that this may have been written, which makes it the plug-in's.
+        unsafe { &mut *self.0.tags.add(at) }
+    }
+
+    /// Sets the user's own mark in the tag: what corrects nothing else costs one store.
+    pub fn mark(&mut self, at: usize, mark: u64) {
+        assert!(at < self.0.count, "packet {at} of {}", self.0.count);
+        // SAFETY: as for `tag`; `user` is the plug-in's.
+        unsafe { (*self.0.tags.add(at)).user = mark };
+    }
+
+    /// What earlier functions of a chain said.
+    pub fn verdict(&self, at: usize) -> Verdict {
+        assert!(at < self.0.count, "packet {at} of {}", self.0.count);
+        // SAFETY: there are `count` verdicts for this call.
+        unsafe { *self.0.verdicts.add(at) }
+    }
+
+    /// The verdict, to write.
+    pub fn decide(&mut self, at: usize) -> &mut Verdict {
+        assert!(at < self.0.count, "packet {at} of {}", self.0.count);
+        self.0.decided = 1;
+        // SAFETY: there are `count` verdicts for this call, which the yard does not look at before it ends.
+        unsafe { &mut *self.0.verdicts.add(at) }
+    }
 }
 
 /// `struct flowyard_table`: only ever behind a pointer.
@@ -204,8 +318,7 @@ pub type Open = unsafe extern "C" fn(
 /// `close`.
 pub type Close = unsafe extern "C" fn(state: *mut c_void);
 /// `steer`.
-pub type Steer =
-    unsafe extern "C" fn(state: *mut c_void, packets: *const Packet, verdicts: *mut Verdict, count: usize) -> c_int;
+pub type Steer = unsafe extern "C" fn(state: *mut c_void, batch: *mut Batch) -> c_int;
 /// `check`.
 pub type Check = unsafe extern "C" fn(state: *mut c_void, error: *mut c_char, error_bytes: usize) -> c_int;
 /// `control`.

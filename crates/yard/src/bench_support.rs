@@ -2,6 +2,7 @@
 
 use crate::Report;
 use crate::dispatcher::Dispatcher;
+use crate::function::Steer;
 
 /// A dispatcher that does a turn when it is told to.
 pub struct ByHand(Dispatcher);
@@ -16,6 +17,12 @@ impl ByHand {
     #[inline]
     pub fn turn(&mut self) -> bool {
         self.0.turn_by_hand()
+    }
+
+    /// Puts another function in the place of the yard's, or none, as if there had never been one. Between turns in
+    /// which nothing is on its way.
+    pub fn replace(&mut self, function: Option<Box<dyn Steer>>) -> Option<Box<dyn Steer>> {
+        self.0.replace_by_hand(function)
     }
 
     /// Ends it: what waits is sent on, buffers are taken home, ports closed. Readers are to be dropped before.

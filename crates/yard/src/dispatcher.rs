@@ -159,18 +159,20 @@ impl Dispatcher {
     /// to consumers that this was all, takes the buffers home and closes the ports.
     pub(crate) fn run(mut self) -> Report {
         let mut idle_turns = 0;
+        let mut slept = false;
         let mut checked = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
             while let Some(letter) = self.mailbox.take() {
                 self.answer(letter);
             }
-            self.gate.tick();
+            self.gate.tick(slept);
             let turn = self.turn();
             if !turn.open {
                 break;
             }
             idle_turns = if turn.busy { 0 } else { idle_turns + 1 };
-            if idle_turns > SPINS {
+            slept = idle_turns > SPINS;
+            if slept {
                 self.sleep(turn.wait_ns);
             } else if idle_turns > 0 {
                 std::hint::spin_loop();
@@ -185,10 +187,25 @@ impl Dispatcher {
         self.finish()
     }
 
+    /// Never inlined: instructions are counted by its name.
     #[cfg(feature = "bench")]
+    #[inline(never)]
     pub(crate) fn turn_by_hand(&mut self) -> bool {
-        self.gate.tick();
+        self.gate.tick(false);
         self.turn().open
+    }
+
+    #[cfg(feature = "bench")]
+    pub(crate) fn replace_by_hand(
+        &mut self,
+        function: Option<Box<dyn crate::function::Steer>>,
+    ) -> Option<Box<dyn crate::function::Steer>> {
+        let none = function.is_none();
+        let old = self.gate.replace(0, function, crate::function::Limits::default());
+        if none {
+            self.gate.forget();
+        }
+        old
     }
 
     #[cfg(feature = "bench")]

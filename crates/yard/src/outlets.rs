@@ -17,8 +17,9 @@ use crate::counters::{Aside, Drop, RingCounters};
 use crate::host::Host;
 use crate::sorter::Route;
 
-/// One buffer of a packet.
+/// One buffer of a packet. Laid out as plug-ins read it (`struct flowyard_place`).
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Segment {
     pub(crate) buffer: Buffer,
     pub(crate) offset: u16,

@@ -58,7 +58,9 @@ fn the_header_says_what_the_rust_file_says() {
     }
     layout!(Tag "tag": hash ring stop depth outer_l3 inner_l3 inner_l4 protocol kind tunnel_id tunnel_kind hash_version
             vlan user time_ns flags wire_len len port queue card_hash stripped_vlan link);
-    layout!(Packet "packet": bytes annotation tag bytes_len zero);
+    layout!(Place "place": buffer region offset len);
+    layout!(Batch "batch": count verdicts tags buffers places copies buffer_bytes buffer_count place_bytes
+            annotation_bytes decided corrected zero);
     layout!(Verdict "verdict": kind zero ring value slice pull zero2);
     layout!(Host "host": abi size rings annotation_bytes dispatcher dispatchers table_open table_get);
     layout!(Plugin "plugin": abi size name state_version zero open close steer check control tick adopt counter);
@@ -78,6 +80,7 @@ fn the_header_says_what_the_rust_file_says() {
     }
     same("PLUGIN_ABI", ours::ABI.into());
     same("BATCH", ours::BATCH as i64);
+    same("COPY_BYTES", ours::COPY_BYTES as i64);
     same("NO_OFFSET", ours::NO_OFFSET.into());
     let forgotten: Vec<_> = theirs.keys().filter(|name| !known.contains(*name)).collect();
     assert!(forgotten.is_empty(), "{forgotten:?}");
@@ -89,7 +92,13 @@ fn the_header_is_good_for_cpp() {
     let source = dir.path().join("plugin.cc");
     let text = r#"
         #include <flowyard_plugin.h>
-        static int steer(void *, const flowyard_packet *, flowyard_verdict *, size_t) { return 0; }
+        static int steer(void *, flowyard_batch *batch) {
+            struct flowyard_packet packet = flowyard_packet(batch, 0);
+            flowyard_mark(batch, 0, packet.bytes_len);
+            flowyard_decide(batch, 0)->kind = FLOWYARD_DROP;
+            flowyard_correct(batch, 0)->vlan = 1;
+            return 0;
+        }
         static const struct flowyard_plugin plugin = {
             FLOWYARD_PLUGIN_ABI, sizeof plugin, "cpp", 0, 0, nullptr, nullptr, steer, nullptr, nullptr, nullptr,
             nullptr, nullptr };
@@ -115,7 +124,7 @@ fn what_is_no_plug_in_is_refused_with_file_reason_and_way_out() {
     let said = refused(&at("script.so"));
     assert!(said.contains("script.so: is not an ELF shared object") && said.contains("cc -shared -fPIC"), "{said}");
     let cases: [(&str, &[&str], &[&str]); 9] = [
-        ("abi", &["-DABI=99"], &["is built for version 99 of the interface, and this yard has 1", "build it anew"]),
+        ("abi", &["-DABI=99"], &["is built for version 99 of the interface, and this yard has 2", "build it anew"]),
         ("size", &["-DSIZE=40"], &["has 40 bytes, not 48 or more", "sizeof"]),
         ("odd", &["-DSIZE=99"], &["has 99 bytes"]),
         ("null", &["-DNO_STRUCT"], &["answers 0x0"]),

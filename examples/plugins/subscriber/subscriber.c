@@ -265,19 +265,20 @@ static struct subscriber subscriber_of(struct state *state, const struct flowyar
     return found;
 }
 
-static int steer(void *instance, const struct flowyard_packet *packets, struct flowyard_verdict *verdicts,
-                 size_t count)
+static int steer(void *instance, struct flowyard_batch *batch)
 {
     struct state *state = instance;
-    for (size_t i = 0; i < count; i++) {
-        if (verdicts[i].kind != FLOWYARD_BUILT_IN)
+    for (size_t i = 0; i < batch->count; i++) {
+        if (batch->verdicts[i].kind != FLOWYARD_BUILT_IN)
             continue; /* decided by an earlier function of a chain */
-        struct subscriber found = subscriber_of(state, &packets[i]);
-        memcpy(packets[i].annotation, &found, sizeof found); /* always: an earlier packet left its own there */
-        packets[i].tag->user = found.id;
+        struct flowyard_packet packet = flowyard_packet(batch, i);
+        struct subscriber found = subscriber_of(state, &packet);
+        memcpy(packet.annotation, &found, sizeof found); /* always: an earlier packet left its own there */
+        flowyard_mark(batch, i, found.id);
         if (found.id) {
-            verdicts[i].kind = FLOWYARD_HASH;
-            verdicts[i].value = spread(found.id);
+            struct flowyard_verdict *verdict = flowyard_decide(batch, i);
+            verdict->kind = FLOWYARD_HASH;
+            verdict->value = spread(found.id);
         }
         *(found.id ? &state->known : &state->unknown) += 1;
     }

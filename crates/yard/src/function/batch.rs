@@ -9,7 +9,7 @@ use flowyard_steer::{Decision, Dissection, Flow, Table};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::verdict::{RawVerdict, Verdict};
-use crate::outlets::{Parcel, corrected};
+use crate::outlets::{Parcel, Segment, corrected};
 use crate::sorter::Route;
 
 /// Most packets of a batch.
@@ -42,13 +42,41 @@ impl Default for Annotation {
     }
 }
 
-/// A packet by address: what a plug-in is shown of it.
+/// A batch by address: what a plug-in is shown of it.
 pub(crate) struct Shown {
-    pub(crate) bytes: *const u8,
-    /// Null if the yard has no annotations.
-    pub(crate) annotation: *mut u8,
-    pub(crate) tag: *mut Tag,
-    pub(crate) bytes_len: u32,
+    /// The first of `buffer_count` buffers of `buffer_bytes` each.
+    pub(crate) buffers: *mut u8,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) buffer_count: u32,
+    /// The [`Segment`] of the first packet; that of the next is `place_bytes` behind it.
+    pub(crate) places: *const u8,
+    pub(crate) place_bytes: usize,
+    /// Annotations that may be scribbled on, one a packet; null if those in the buffers are meant.
+    pub(crate) copies: *mut Annotation,
+    pub(crate) tags: *mut Tag,
+    pub(crate) verdicts: *mut RawVerdict,
+}
+
+/// A place in what is shown, as a [`Segment`] begins: index of a buffer, number of the region, offset, length.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Place(u32, u32, u16, u16);
+
+const _: () = {
+    assert!(std::mem::offset_of!(Segment, offset) == std::mem::offset_of!(Place, 2));
+    assert!(std::mem::offset_of!(Segment, len) == std::mem::offset_of!(Place, 3));
+};
+
+/// Room for what is shown in place of the buffers themselves.
+pub(crate) struct Copies {
+    annotations: [Annotation; BATCH],
+    place: Place,
+}
+
+impl Default for Copies {
+    fn default() -> Copies {
+        Copies { annotations: std::array::from_fn(|_| Annotation::default()), place: Place::default() }
+    }
 }
 
 /// The yard's tag of a packet with what a function may correct of it taken from `theirs`: offsets, protocol, kind,
@@ -68,6 +96,15 @@ pub(super) struct Scratch {
     pub(super) annotation: [u8; 256],
 }
 
+/// What a function has had in its hands, so that nobody looks through what was not touched.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Touched {
+    /// Tags, to change as it likes.
+    pub(super) tags: bool,
+    /// Verdicts: some may say something.
+    pub(super) verdicts: bool,
+}
+
 /// Packets for a steering function. Each has a verdict, [`Verdict::BuiltIn`] until one is set.
 pub struct Batch<'a> {
     pub(super) region: &'a Region,
@@ -80,10 +117,9 @@ pub struct Batch<'a> {
     pub(super) copied: bool,
     /// For a group's function, which may change nothing.
     pub(super) group: bool,
-    /// The function has had tags in its hands, to change as it likes.
-    pub(super) edited: bool,
-    /// Copies of the tags, for functions that see them by address.
-    pub(super) lent: &'a mut [Tag; BATCH],
+    /// There may be fragments among the packets.
+    pub(super) fragments: bool,
+    pub(super) touched: Touched,
 }
 
 impl Batch<'_> {
@@ -126,7 +162,7 @@ impl Batch<'_> {
             table: self.table,
             copied: self.copied,
             group: self.group,
-            edited: &mut self.edited,
+            touched: &mut self.touched,
         }
     }
 
@@ -136,92 +172,106 @@ impl Batch<'_> {
         let &mut Batch { region, table, copied, group, .. } = self;
         for ((item, tag), verdict) in self.items.iter_mut().zip(&mut *self.tags).zip(&mut *self.verdicts) {
             if verdict.kind == RawVerdict::BUILT_IN {
-                let (scratch, edited) = (&mut *self.scratch, &mut self.edited);
-                each(&mut Packet { region, item, tag, verdict, scratch, table, copied, group, edited });
+                let (scratch, touched) = (&mut *self.scratch, &mut self.touched);
+                each(&mut Packet { region, item, tag, verdict, scratch, table, copied, group, touched });
             }
         }
     }
 
-    /// The packets by address, for functions that are not Rust, which call [`Batch::accept_tags`] afterwards: what
-    /// `write` makes of each goes to `places`. The
-    /// addresses are good until the batch is used by another method than [`Batch::verdicts`]; no two packets share a
-    /// byte of what may be written: annotation (as many bytes as the yard has) and tag. A group's function is given
-    /// copies of the annotations, in `copies`.
-    ///
-    /// # Panics
-    /// If `places` or `copies` has fewer than [`Batch::len`].
+    /// The batch by address, for functions that are not Rust: as it lies, so that this costs the same for any
+    /// number of packets. The addresses are good until the batch is used again. What lies there must only be read,
+    /// but for annotations (of `copies`, if that is not null) and the user's mark in tags; one who writes verdicts, or
+    /// more of tags, says so by [`Batch::touched_by_address`].
     #[inline]
-    pub(crate) fn show<T>(&mut self, places: &mut [T], copies: &mut [Annotation], write: impl Fn(Shown) -> T) {
-        self.lent[..self.tags.len()].copy_from_slice(self.tags);
-        if self.edited || self.group {
-            self.put_right_what_is_lent();
+    pub(crate) fn show(&mut self, copies: &mut Copies) -> Shown {
+        // An earlier function of a chain may have written anything into tags; and a group has rings of its own.
+        if self.touched.tags || self.group {
+            self.put_tags_right();
         }
-        let (region, count) = (self.region, self.items.len());
-        let places = &mut places[..count];
-        // Of what is asked once a batch nothing changes within it that matters: writers are granted before packets
-        // flow, and one that is granted this moment is known from the next batch on.
-        if self.copied || self.group || region.foreign_writers() {
-            return self.show_copies(places, copies, write);
+        let geometry = self.region.geometry();
+        let shown = Shown {
+            buffers: self.region.buffers().as_ptr(),
+            buffer_bytes: geometry.buffer_bytes,
+            buffer_count: geometry.buffers,
+            places: self.items.as_ptr().cast::<u8>().wrapping_add(std::mem::offset_of!(Item, parcel.first)),
+            place_bytes: size_of::<Item>(),
+            copies: std::ptr::null_mut(),
+            tags: self.tags.as_mut_ptr(),
+            verdicts: self.verdicts.as_mut_ptr(),
+        };
+        // Asked once a batch: writers are granted before packets flow, and one that is granted this moment is known
+        // from the next batch on.
+        if self.copied || self.group || self.region.foreign_writers() {
+            return self.show_copies(shown, copies);
         }
-        let annotated = region.geometry().annotation_bytes > 0;
-        for ((item, tag), place) in self.items.iter_mut().zip(&mut *self.lent).zip(places) {
-            let first = &mut item.parcel.first;
-            let (bytes_len, tag) = (u32::from(first.len), &raw mut *tag);
-            let shown = match region.places(&mut first.buffer, first.offset.into(), first.len.into()) {
-                Some((annotation, bytes)) => {
-                    let annotation = if annotated { annotation.as_ptr() } else { std::ptr::null_mut() };
-                    Shown { bytes: bytes.as_ptr(), annotation, tag, bytes_len }
-                }
-                // Never so: ports say where packets are, in buffers of this region.
-                None => {
-                    Shown { bytes: (&raw const *first).cast(), annotation: std::ptr::null_mut(), tag, bytes_len: 0 }
-                }
-            };
-            *place = write(shown);
-        }
+        shown
     }
 
-    /// An earlier function of a chain may have written anything into the tags that are to be shown; and a group has
-    /// rings of its own.
     #[cold]
-    fn put_right_what_is_lent(&mut self) {
+    fn put_tags_right(&mut self) {
         for (at, item) in self.items.iter().enumerate() {
             let ring = self.built_in_ring(item);
-            self.lent[at] = Tag { ring, ..corrected(self.lent[at], &item.parcel, &item.decision) };
-        }
-    }
-
-    /// Takes over what was written into tags that were shown by address: of what is the function's to correct.
-    #[inline]
-    pub(crate) fn accept_tags(&mut self) {
-        for (tag, lent) in self.tags.iter_mut().zip(&*self.lent) {
-            *tag = accepted(tag, lent);
+            self.tags[at] = Tag { ring, ..corrected(self.tags[at], &item.parcel, &item.decision) };
         }
     }
 
     #[cold]
-    fn show_copies<T>(&mut self, places: &mut [T], copies: &mut [Annotation], write: impl Fn(Shown) -> T) {
+    fn show_copies(&mut self, shown: Shown, copies: &mut Copies) -> Shown {
         let region = self.region;
-        let copies = &mut copies[..places.len()];
-        for (((item, tag), place), copy) in self.items.iter_mut().zip(&mut *self.lent).zip(places).zip(copies) {
-            let first = &item.parcel.first;
-            let annotation = if region.geometry().annotation_bytes == 0 {
-                std::ptr::null_mut()
-            } else if self.copied && !self.group {
-                self.scratch.annotation.as_mut_ptr()
-            } else {
-                region.read_annotation(&first.buffer, &mut copy.0);
-                copy.0.as_mut_ptr()
-            };
-            let scratch = &mut self.scratch.bytes;
-            let copied_to = scratch.as_ptr();
-            let mut bytes = region.peek(&first.buffer, first.offset.into(), first.len.into(), scratch);
-            if std::ptr::eq(bytes.as_ptr(), copied_to) && !self.copied {
-                bytes = &[]; // writing was granted this moment, and there is one copy for the whole batch
-            }
-            let bytes_len = bytes.len() as u32;
-            *place = write(Shown { bytes: bytes.as_ptr(), annotation, tag: &raw mut *tag, bytes_len });
+        for (item, copy) in self.items.iter().zip(&mut copies.annotations) {
+            region.read_annotation(&item.parcel.first.buffer, &mut copy.0);
         }
+        let shown = Shown { copies: copies.annotations.as_mut_ptr(), ..shown };
+        if !self.copied && !region.foreign_writers() {
+            return shown;
+        }
+        // Writing was granted this moment: there is one copy for the whole batch, so nothing is shown of packets.
+        let mut bytes: &[u8] = &[];
+        if self.copied {
+            let first = &self.items[0].parcel.first;
+            bytes = region.peek(&first.buffer, first.offset.into(), first.len.into(), &mut self.scratch.bytes);
+        }
+        copies.place.3 = bytes.len() as u16;
+        let annotation = (&raw mut self.scratch.annotation).cast();
+        Shown {
+            buffers: bytes.as_ptr().cast_mut(),
+            buffer_bytes: COPY_BYTES,
+            buffer_count: 1,
+            places: (&raw const copies.place).cast(),
+            place_bytes: 0, // of each the same
+            copies: if self.copied && !self.group { annotation } else { shown.copies },
+            ..shown
+        }
+    }
+
+    /// Verdicts may have been written that were shown, or more than the user's mark into tags.
+    #[inline]
+    pub(crate) fn touched_by_address(&mut self, verdicts: bool, tags: bool) {
+        self.touched.verdicts |= verdicts;
+        self.touched.tags |= tags;
+    }
+
+    /// The packets that no earlier function of a chain has decided, a bit each.
+    #[inline]
+    pub(crate) fn undecided(&self) -> u64 {
+        let all = u64::MAX >> (BATCH - self.items.len().clamp(1, BATCH));
+        if !self.touched.verdicts {
+            return all;
+        }
+        let open = |(at, verdict): (usize, &RawVerdict)| u64::from(verdict.kind == RawVerdict::BUILT_IN) << at;
+        self.verdicts.iter().enumerate().map(open).fold(0, |bits, bit| bits | bit)
+    }
+
+    /// Whether there may be fragments among the packets.
+    #[inline]
+    pub(crate) fn has_fragments(&self) -> bool {
+        self.fragments
+    }
+
+    /// What dissection found of a packet, and its tag.
+    #[inline]
+    pub(crate) fn seen(&self, at: usize) -> (&Dissection, &Tag) {
+        (&self.items[at].decision.dissection, &self.tags[at])
     }
 
     /// What is known of a packet beside its bytes: tag, verdict so far, and whether it goes by a fallback.
@@ -233,7 +283,8 @@ impl Batch<'_> {
     }
 
     /// The bytes of a packet's first segment.
-    pub(super) fn bytes_of(&mut self, at: usize) -> &[u8] {
+    #[inline]
+    pub(crate) fn bytes_of(&mut self, at: usize) -> &[u8] {
         let first = &self.items[at].parcel.first;
         self.region.peek(&first.buffer, first.offset.into(), first.len.into(), &mut self.scratch.bytes)
     }
@@ -245,7 +296,7 @@ impl Batch<'_> {
 
     /// Takes over what another process says of a packet.
     pub(super) fn take_back(&mut self, at: usize, tag: Tag, verdict: RawVerdict, annotation: &[u8]) {
-        self.edited = true;
+        self.touched = Touched { tags: true, verdicts: true };
         self.tags[at] = tag;
         self.verdicts[at] = verdict;
         self.packet(at).annotation().copy_from_slice(annotation);
@@ -258,6 +309,7 @@ impl Batch<'_> {
     /// The verdicts as they are, one a packet: for functions that write them in bulk.
     #[inline]
     pub fn verdicts(&mut self) -> &mut [RawVerdict] {
+        self.touched.verdicts = true;
         self.verdicts
     }
 }
@@ -272,7 +324,7 @@ pub struct Packet<'a> {
     table: &'a Table,
     copied: bool,
     group: bool,
-    edited: &'a mut bool,
+    touched: &'a mut Touched,
 }
 
 impl Packet<'_> {
@@ -331,7 +383,7 @@ impl Packet<'_> {
     /// (the second half) and hash, ring, depth and stop are written by the yard whatever stands here.
     #[inline]
     pub fn tag_mut(&mut self) -> &mut Tag {
-        *self.edited = true;
+        self.touched.tags = true;
         self.tag
     }
 
@@ -366,6 +418,7 @@ impl Packet<'_> {
     /// say that it was truncated. Zero keeps all.
     #[inline]
     pub fn slice(&mut self, len: u32) {
+        self.touched.verdicts = true;
         self.verdict.slice = len;
     }
 
@@ -373,13 +426,18 @@ impl Packet<'_> {
     /// counting from the start as received.
     #[inline]
     pub fn pull(&mut self, len: u16) {
+        self.touched.verdicts = true;
         self.verdict.pull = len;
     }
 
     /// Says where it goes.
     #[inline]
     pub fn decide(&mut self, verdict: Verdict) {
-        self.verdict.set(verdict);
+        // Where nothing was said, saying nothing writes nothing: where that is known, nothing is left of it.
+        if verdict != Verdict::BuiltIn || self.verdict.kind != RawVerdict::BUILT_IN {
+            self.touched.verdicts = true;
+            self.verdict.set(verdict);
+        }
     }
 
     /// What was said of it so far.

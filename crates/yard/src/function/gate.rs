@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use flowyard_mem::{Region, Stock, Tag, flags};
-use flowyard_steer::{Decision, FragmentTable};
+use flowyard_steer::{Decision, FragmentTable, Table};
 
 use super::batch::{COPY_BYTES, Item, Scratch, accepted};
 use super::seat::{Seat, Sight};
@@ -21,6 +21,8 @@ use crate::sorter::{HOLD_PACKETS, Route};
 
 /// How often functions' ticks are called.
 const TICK: Duration = Duration::from_millis(100);
+/// Turns of a busy dispatcher between two looks at the clock.
+const TURNS_BETWEEN_LOOKS: u32 = 16;
 
 /// What carrying out a verdict needs of the dispatcher.
 pub(crate) struct Way<'a> {
@@ -55,10 +57,14 @@ pub(crate) struct Gate {
     /// The yard's function, then one a group.
     seats: Vec<Seat>,
     ticked: Instant,
+    /// Of the dispatcher, since it began.
+    turns: u32,
     /// When a first fragment was last sent by a function: its later ones follow even when that is gone.
     sent_at: Option<Instant>,
     /// A function was here once.
     used: bool,
+    /// A group's function was here once: else their seats are not looked at.
+    grouped: bool,
     /// Among the packets queued are fragments.
     fragments: bool,
 }
@@ -75,8 +81,10 @@ impl Gate {
             shunts: common.shunts.clone(),
             seats: common.sent.iter().map(|sent| Seat::new(room, sent.clone())).collect(),
             ticked: Instant::now(),
+            turns: 0,
             sent_at: None,
             used: false,
+            grouped: false,
             fragments: false,
         }
     }
@@ -104,7 +112,14 @@ impl Gate {
     ) -> Option<Box<dyn Steer>> {
         debug_assert!(self.items.is_empty(), "at a batch boundary");
         self.used |= new.is_some();
+        self.grouped |= new.is_some() && seat > 0;
         self.seats.get_mut(seat).and_then(|seat| seat.replace(new, limits))
+    }
+
+    /// Lets packets pass as if there had never been a function.
+    #[cfg(feature = "bench")]
+    pub(crate) fn forget(&mut self) {
+        self.used = false;
     }
 
     /// Asks a function between batches.
@@ -133,9 +148,11 @@ impl Gate {
         (FunctionCounts { flows_shunted, shunts_evicted, ..sum }, own)
     }
 
-    /// Calls the functions' ticks if it is time.
-    pub(crate) fn tick(&mut self) {
-        if !self.used || self.ticked.elapsed() < TICK {
+    /// Calls the functions' ticks if it is time. Called once a turn; looks at the clock, which costs as much as a
+    /// packet, only now and then, and where the turn before was followed by sleep.
+    pub(crate) fn tick(&mut self, slept: bool) {
+        self.turns = self.turns.wrapping_add(1);
+        if !self.used || !(slept || self.turns.is_multiple_of(TURNS_BETWEEN_LOOKS)) || self.ticked.elapsed() < TICK {
             return;
         }
         self.ticked = Instant::now();
@@ -210,33 +227,43 @@ impl Gate {
         self.write_tags(items, way);
         let groups = way.outlets.groups();
         let copied = way.region.foreign_writers();
-        let sight = |at: usize, group| Sight { region: way.region, table: &groups[at].table, group, copied };
+        let fragments = self.fragments;
+        let sight = |at: usize, group| Sight { region: way.region, table: &groups[at].table, group, fragments, copied };
         let tag = |item: &Item| way.outlets.tag_of(&item.parcel, &item.decision, item.route);
         self.seats[0].judge(&sight(0, false), items, &mut self.tags, &mut self.scratch, tag);
-        if self.seats[0].edited {
+        if self.seats[0].touched.tags {
             for (theirs, item) in self.tags.iter_mut().zip(&*items) {
                 *theirs = accepted(&tag(item), theirs);
             }
         }
-        for (group, seat) in self.seats[1..].iter_mut().enumerate().filter(|(_, seat)| seat.is_taken()) {
+        let groups_asked = if self.grouped { &mut self.seats[1..] } else { &mut [] };
+        for (group, seat) in groups_asked.iter_mut().enumerate().filter(|(_, seat)| seat.is_taken()) {
             self.tags_shown.clone_from(&self.tags);
             seat.judge(&sight(group, true), items, &mut self.tags_shown, &mut self.scratch, tag);
         }
-        let with_groups = self.seats[1..].iter().any(Seat::is_taken);
+        let with_groups = self.grouped && self.seats[1..].iter().any(Seat::is_taken);
         let simple = !with_groups && !self.fragments;
         if simple && self.seats[0].is_silent() {
             self.seats[0].counts.built_in += items.len() as u64;
             self.deliver(items, way);
+        } else if simple && self.redirect_all(items, way) {
+            self.seats[0].counts.built_in += self.seats[0].left_alone();
+            self.deliver(items, way);
         } else {
             for (at, item) in items.iter_mut().enumerate() {
-                if !simple || !self.carry_out_simply(at, item, way) {
+                let raw = self.seats[0].verdicts[at];
+                if simple && redirect(&raw, &way.outlets.groups()[0].table, item, &mut self.tags[at]) {
+                    self.seats[0].counts.built_in += u64::from(raw.kind == RawVerdict::BUILT_IN);
+                    way.outlets.deliver(&mut item.parcel, &item.decision, &self.tags[at], way.stock);
+                } else {
                     self.carry_out(at, item.take(), with_groups, way);
                 }
             }
             items.clear();
         }
         way.memory.publish();
-        self.seats.iter_mut().for_each(Seat::hold_to_limits);
+        let asked = if self.grouped { &mut self.seats[..] } else { &mut self.seats[..1] };
+        asked.iter_mut().for_each(Seat::hold_to_limits);
     }
 
     /// Takes those aside whose flow was shunted.
@@ -261,28 +288,13 @@ impl Gate {
         }
     }
 
-    /// Carries out what most functions say of most packets: this ring, this hash, or nothing. Answers false, and does
-    /// nothing, if it is anything else.
+    /// Redirects all packets, if that is all that is said of them. Answers false if anything else is said of one: then
+    /// each is to be carried out by itself, which does not mind what is written by then.
     #[inline]
-    fn carry_out_simply(&mut self, at: usize, item: &mut Item, way: &mut Way<'_>) -> bool {
-        let seat = &mut self.seats[0];
-        let raw = seat.verdicts[at];
-        if raw.slice != 0 || raw.pull != 0 {
-            return false;
-        }
-        let (tag, decision) = (&mut self.tags[at], &mut item.decision);
+    fn redirect_all(&mut self, items: &mut [Item], way: &Way<'_>) -> bool {
         let table = &way.outlets.groups()[0].table;
-        match raw.kind {
-            RawVerdict::BUILT_IN => seat.counts.built_in += 1,
-            RawVerdict::RING if raw.ring < table.rings() => (decision.ring, tag.ring) = (raw.ring, raw.ring),
-            RawVerdict::HASH => {
-                (decision.hash, decision.ring) = (raw.value, table.ring(raw.value));
-                (tag.hash, tag.ring, tag.hash_version) = (raw.value, decision.ring, 0);
-            }
-            _ => return false,
-        }
-        way.outlets.deliver(&mut item.parcel, decision, tag, way.stock);
-        true
+        let mut each = self.seats[0].verdicts.iter().zip(items).zip(&mut self.tags);
+        each.all(|((raw, item), tag)| redirect(raw, table, item, tag))
     }
 
     fn carry_out(&mut self, at: usize, item: Item, with_groups: bool, way: &mut Way<'_>) {
@@ -387,6 +399,23 @@ impl Gate {
         }
         targets
     }
+}
+
+/// Writes down what most functions say of most packets: this ring, this hash, or nothing. Answers false if it is anything
+/// else.
+#[inline(always)]
+fn redirect(raw: &RawVerdict, table: &Table, item: &mut Item, tag: &mut Tag) -> bool {
+    let decision = &mut item.decision;
+    match raw.kind {
+        RawVerdict::RING if raw.ring < table.rings() => (decision.ring, tag.ring) = (raw.ring, raw.ring),
+        RawVerdict::BUILT_IN => {}
+        RawVerdict::HASH => {
+            (decision.hash, decision.ring) = (raw.value, table.ring(raw.value));
+            (tag.hash, tag.ring, tag.hash_version) = (raw.value, decision.ring, 0);
+        }
+        _ => return false,
+    }
+    raw.slice == 0 && raw.pull == 0
 }
 
 /// Whether others depend on where this goes, or it on where another went.

@@ -24,7 +24,7 @@ use flowyard_port::Arrival;
 use flowyard_steer::{Decision, Frame, LinkType, Policy, Table, dissect};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use super::batch::{COPY_BYTES, Item, Scratch};
+use super::batch::{COPY_BYTES, Item, Scratch, Touched};
 use super::{BATCH, Batch, Failure, Function, FunctionError, RawVerdict, Steer, Surroundings};
 use crate::outlets::{Parcel, Segment};
 use crate::sorter::Route;
@@ -398,7 +398,6 @@ struct Bench {
     tags: Vec<Tag>,
     verdicts: Vec<RawVerdict>,
     scratch: Box<Scratch>,
-    lent: Box<[Tag; BATCH]>,
     table: Table,
     policy: Policy,
 }
@@ -414,7 +413,6 @@ impl Bench {
             tags: vec![Tag::default(); BATCH],
             verdicts: vec![RawVerdict::default(); BATCH],
             scratch: Box::new(Scratch { bytes: [0; COPY_BYTES], annotation: [0; 256] }),
-            lent: Box::new([Tag::default(); BATCH]),
             table: Table::even(surroundings.rings)?,
             policy: Policy::default(),
         })
@@ -453,8 +451,8 @@ impl Bench {
                 table: &self.table,
                 copied: false,
                 group: false,
-                edited: false,
-                lent: &mut self.lent,
+                fragments: true,
+                touched: Touched::default(),
             });
             out.clear();
             out.extend_from_slice(&u32::from(said.is_err()).to_le_bytes());

@@ -51,8 +51,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use batch::{Annotation, Item, Shown};
+#[cfg(test)]
+pub(crate) use batch::Annotation;
 pub use batch::{BATCH, Batch, Packet};
+pub(crate) use batch::{Copies, Item, Shown};
 pub use chain::Chain;
 pub use counts::{Failure, FunctionCounts};
 pub(crate) use gate::{Common, Gate, Way};

@@ -9,32 +9,37 @@ use flowyard_mem::{Region, Tag};
 use flowyard_port::thread_usage;
 use flowyard_steer::Table;
 
-use super::batch::{Item, Scratch};
+use super::batch::{Item, Scratch, Touched};
 use super::{BATCH, Batch, Failure, FunctionCounts, Limits, RawVerdict, Sent, Steer};
 
+/// What every round uses comes first: 64 packets leave little else in the first cache, so lines count.
+#[repr(C)]
 pub(crate) struct Seat {
     function: Option<Box<dyn Steer>>,
-    limits: Limits,
-    off: bool,
+    /// A verdict a packet of the round; all built-in, but for what `touched` owns up to.
     pub(super) verdicts: Vec<RawVerdict>,
-    /// Where the function sent first fragments.
-    pub(super) sent: Sent,
-    pub(super) counts: FunctionCounts,
-    /// The function may have changed tags in the last round.
-    pub(super) edited: bool,
-    /// The tags of a batch that functions have in their hands which are not Rust.
-    lent: Box<[Tag; BATCH]>,
-    failed: bool,
-    failed_in_row: u32,
-    /// Made with the first function: measuring its scale takes some milliseconds.
-    clock: Option<quanta::Clock>,
+    /// Packets of the last round.
+    judged: usize,
     /// The budget in units of the clock.
     budget: u64,
+    /// Calls for which the thread's usage is looked at, because one took long and it is not clear whose fault that was.
+    watched: u32,
+    off: bool,
+    failed: bool,
+    /// Of the rounds in a row that failed, the last was the one before this.
+    failing: bool,
+    /// What the function has had in its hands in the last round.
+    pub(super) touched: Touched,
+    /// Made with the first function: measuring its scale takes some milliseconds.
+    clock: Option<quanta::Clock>,
+    pub(super) counts: FunctionCounts,
+    failed_in_row: u32,
+    limits: Limits,
+    /// Where the function sent first fragments.
+    pub(super) sent: Sent,
     /// What the thread had used when it was last looked at: about ten times a second, and before each call
     /// while `watched`.
     usage: (u64, u64, u64),
-    /// Calls for which it is looked at, because one took long and it is not clear whose fault that was.
-    watched: u32,
 }
 
 /// Closes a function that is not used any more: where that panics, nothing else does.
@@ -57,6 +62,8 @@ pub(super) struct Sight<'a> {
     pub(super) table: &'a Table,
     /// A group's function: it decides, and changes nothing.
     pub(super) group: bool,
+    /// There may be fragments among the packets.
+    pub(super) fragments: bool,
     /// A foreign process may write the region: packets are shown one at a time, in private copies.
     pub(super) copied: bool,
 }
@@ -68,12 +75,13 @@ impl Seat {
             function: None,
             limits: Limits::default(),
             off: false,
-            verdicts: Vec::with_capacity(room),
+            verdicts: vec![RawVerdict::default(); room],
             sent,
             counts: FunctionCounts::default(),
-            edited: false,
-            lent: Box::new([Tag::default(); BATCH]),
+            judged: 0,
+            touched: Touched::default(),
             failed: false,
+            failing: false,
             failed_in_row: 0,
             clock: None,
             budget: u64::MAX,
@@ -95,7 +103,7 @@ impl Seat {
             self.sent.prepare();
         }
         self.counts.switched_off = 0;
-        (self.off, self.failed, self.failed_in_row) = (false, false, 0);
+        (self.off, self.failed, self.failing, self.failed_in_row) = (false, false, false, 0);
         self.limits = limits;
         // The clock's scale is linear: measured once over a million of its units.
         if self.function.is_some() {
@@ -161,8 +169,17 @@ impl Seat {
     /// Whether the function said nothing of any packet of the last round.
     #[inline]
     pub(super) fn is_silent(&self) -> bool {
-        let word = |verdict: &RawVerdict| -> [u64; 2] { zerocopy::transmute!(*verdict) };
-        self.verdicts.iter().map(word).fold(0, |all, [a, b]| all | a | b) == 0
+        let words = |verdict: &RawVerdict| -> [u64; 2] { zerocopy::transmute!(*verdict) };
+        let all =
+            || self.verdicts[..self.judged].iter().map(words).fold([0, 0], |all, [a, b]| [all[0] | a, all[1] | b]);
+        !self.touched.verdicts || all() == [0, 0]
+    }
+
+    /// Packets of the last round that the function left to the built-in policy.
+    #[inline]
+    pub(super) fn left_alone(&self) -> u64 {
+        let built_in = |verdict: &RawVerdict| u64::from(verdict.kind == RawVerdict::BUILT_IN);
+        self.verdicts[..self.judged].iter().map(built_in).sum()
     }
 
     /// Asks the function about all of `items`, in batches; its verdicts are in `verdicts` afterwards. Where
@@ -175,9 +192,14 @@ impl Seat {
         scratch: &mut Scratch,
         restore: impl Fn(&Item) -> Tag,
     ) {
-        self.verdicts.clear();
-        self.verdicts.resize(items.len(), RawVerdict::default());
-        self.edited = false;
+        if self.touched.verdicts {
+            self.verdicts[..self.judged].fill(RawVerdict::default());
+        }
+        self.judged = items.len();
+        if self.verdicts.len() < items.len() {
+            self.verdicts.resize(items.len(), RawVerdict::default()); // never so: there is room for all that is queued
+        }
+        self.touched = Touched::default();
         if !self.is_taken() {
             return;
         }
@@ -218,8 +240,8 @@ impl Seat {
             table: sight.table,
             copied,
             group: sight.group,
-            edited: false,
-            lent: &mut self.lent,
+            fragments: sight.fragments,
+            touched: Touched::default(),
         };
         let watching = self.watched > 0;
         if watching {
@@ -229,7 +251,8 @@ impl Seat {
         let began = clock.map_or(0, quanta::Clock::raw);
         let said = catch_unwind(AssertUnwindSafe(|| function.steer(&mut batch)));
         let took = clock.map_or(0, quanta::Clock::raw).saturating_sub(began);
-        self.edited |= batch.edited;
+        self.touched.tags |= batch.touched.tags;
+        self.touched.verdicts |= batch.touched.verdicts;
         let failure = match said {
             Ok(Err(failure)) => Some(failure),
             Err(_) => Some(Failure::Panicked),
@@ -257,13 +280,23 @@ impl Seat {
         let Some(datagram) = item.decision.dissection.awaited(bytes) else { return };
         if let Some(sent) = self.sent.recall(&datagram, item.parcel.arrival.time_ns) {
             let raw = &mut self.verdicts[at];
+            self.touched.verdicts = true;
             (raw.kind, raw.ring, raw.value) = (sent.kind, sent.ring, sent.value);
         }
     }
 
     /// Switches the function off if it has failed too often in a row. Called after each round of calls.
+    #[inline]
     pub(super) fn hold_to_limits(&mut self) {
-        self.failed_in_row = if std::mem::take(&mut self.failed) { self.failed_in_row.saturating_add(1) } else { 0 };
+        if self.failed || self.failing {
+            self.count_in_row();
+        }
+    }
+
+    #[cold]
+    fn count_in_row(&mut self) {
+        self.failing = std::mem::take(&mut self.failed);
+        self.failed_in_row = if self.failing { self.failed_in_row.saturating_add(1) } else { 0 };
         if self.failed_in_row >= self.limits.failures.max(1) && self.is_taken() {
             self.off = true;
             self.counts.switched_off = 1;

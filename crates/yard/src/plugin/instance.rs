@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::abi;
 use super::host::Host;
 use super::library::Library;
-use crate::function::{Annotation, BATCH, Batch, Failure, Shown, Steer};
+use crate::function::{Batch, Copies, Failure, Shown, Steer};
 
 /// Room for a plug-in's own words.
 const WORDS_BYTES: usize = 1024;
@@ -24,17 +24,14 @@ const MOST_COUNTERS: u32 = 256;
 
 pub(super) struct Instance {
     state: *mut c_void,
-    /// What the plug-in is shown of a batch; filled in anew for each.
-    packets: Box<[abi::Packet]>,
-    /// Annotations that a group's function may scribble on.
-    copies: Box<[Annotation]>,
+    /// What the plug-in is shown where not the buffers themselves are.
+    copies: Box<Copies>,
     // In the order in which they go: after `close`.
     host: Arc<Host>,
     library: Arc<Library>,
 }
 
-// SAFETY: by the header nothing of an instance hangs on a thread; `host` is shared soundly (Send and Sync), and the
-// pointers in `packets` are not looked at between calls.
+// SAFETY: by the header nothing of an instance hangs on a thread; `host` is shared soundly (Send and Sync).
 unsafe impl Send for Instance {}
 
 impl Instance {
@@ -55,20 +52,7 @@ impl Instance {
                 }
             }
         }
-        let empty = abi::Packet {
-            bytes: std::ptr::null(),
-            annotation: std::ptr::null_mut(),
-            tag: std::ptr::null_mut(),
-            bytes_len: 0,
-            zero: 0,
-        };
-        Ok(Instance {
-            state,
-            packets: vec![empty; BATCH].into(),
-            copies: vec![Annotation::default(); BATCH].into(),
-            host,
-            library: library.clone(),
-        })
+        Ok(Instance { state, copies: Box::default(), host, library: library.clone() })
     }
 }
 
@@ -88,20 +72,30 @@ fn words(said: &[u8]) -> String {
     if text.is_empty() { "the plug-in does not say why".into() } else { text.into_owned() }
 }
 
-#[inline(always)]
-fn packet(Shown { bytes, annotation, tag, bytes_len }: Shown) -> abi::Packet {
-    abi::Packet { bytes, annotation, tag: tag.cast(), bytes_len, zero: 0 }
-}
-
 impl Steer for Instance {
     fn steer(&mut self, batch: &mut Batch<'_>) -> Result<(), Failure> {
-        let count = batch.len();
-        batch.show(&mut self.packets, &mut self.copies, packet);
-        let verdicts = batch.verdicts().as_mut_ptr().cast();
-        // SAFETY: `count` packets were just filled in, and there are as many verdicts. What they point to is
-        // this batch's alone, each to other bytes, until it is used again (`Batch::show`): after the call.
-        let said = unsafe { self.library.steer()(self.state, self.packets.as_ptr(), verdicts, count) };
-        batch.accept_tags();
+        let (count, annotation_bytes) = (batch.len(), batch.annotation_bytes() as u32);
+        let Shown { buffers, buffer_bytes, buffer_count, places, place_bytes, copies, tags, verdicts } =
+            batch.show(&mut self.copies);
+        let mut shown = abi::Batch {
+            count,
+            verdicts: verdicts.cast(),
+            tags: tags.cast(),
+            buffers,
+            places,
+            copies: copies.cast(),
+            buffer_bytes,
+            buffer_count,
+            place_bytes: place_bytes as u32,
+            annotation_bytes,
+            decided: 0,
+            corrected: 0,
+            zero: 0,
+        };
+        // SAFETY: there are `count` verdicts, tags and places, and, where `copies` is one, as many of them. What all
+        // these point to is this batch's alone until it is used again (`Batch::show`): after the call.
+        let said = unsafe { self.library.steer()(self.state, &raw mut shown) };
+        batch.touched_by_address(shown.decided != 0, shown.corrected != 0);
         if said == 0 { Ok(()) } else { Err(Failure::Refused) }
     }
 

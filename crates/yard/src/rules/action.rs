@@ -80,16 +80,18 @@ impl Go {
         matches!(self, Go::Hash(By::Addresses | By::TunnelId))
     }
 
-    /// What it says of a packet.
+    /// What it says of a packet. `facts` are there where something else than the conversation is hashed.
     #[inline]
-    fn verdict(self, facts: &Facts, packet: &mut Packet<'_>) -> Verdict {
+    fn verdict(self, facts: Option<&Facts>, packet: &mut Packet<'_>) -> Verdict {
         match self {
             Go::BuiltIn => Verdict::BuiltIn,
             Go::Rings(first, last) => {
                 let rings = u64::from(last - first) + 1;
                 Verdict::Ring(first + ((u64::from(packet.hash()) * rings) >> 32) as u16)
             }
-            Go::Hash(by) => by.hash(facts, packet.bytes()).map_or(Verdict::BuiltIn, Verdict::Hash),
+            Go::Hash(by) => {
+                facts.and_then(|facts| by.hash(facts, packet.bytes())).map_or(Verdict::BuiltIn, Verdict::Hash)
+            }
             Go::Drop => Verdict::Drop,
             Go::Shunt { milliseconds } => Verdict::Shunt { milliseconds },
             Go::EveryRing => Verdict::EveryRing,
@@ -124,7 +126,7 @@ const VLAN: u32 = 0x100;
 impl Action {
     /// Does it.
     #[inline]
-    pub(super) fn apply(&self, facts: &Facts, packet: &mut Packet<'_>) {
+    pub(super) fn apply(&self, facts: Option<&Facts>, packet: &mut Packet<'_>) {
         let verdict = self.go.verdict(facts, packet);
         packet.decide(verdict);
         if self.slice != 0 {

@@ -1,7 +1,7 @@
-//! What rules ask of a packet, gathered once: most of it in one word, so that a rule compares it at once.
+//! What rules ask of a packet, gathered once.
 
-use flowyard_mem::{Tag, flags};
-use flowyard_steer::{Dissection, Family, Fragment, TunnelKind};
+use flowyard_mem::Tag;
+use flowyard_steer::{Dissection, Family, Fragment, Level, TunnelKind};
 
 use super::set::Ends;
 
@@ -80,8 +80,6 @@ pub(super) struct Facts {
     pub(super) link: u16,
     pub(super) wire_len: u32,
     pub(super) tunnel_id: u32,
-    /// A later fragment of which the first one decides.
-    pub(super) awaiting: bool,
     /// An ICMP error that came in no tunnel: what it quotes is judged in its place.
     pub(super) bare_error: bool,
     /// Where the flow's IP header starts.
@@ -92,33 +90,54 @@ pub(super) struct Facts {
     outer_l3: usize,
 }
 
+/// The level that rules ask about, if there is one. A key may do without ports that the packet has: rules see them.
+#[inline]
+pub(super) fn flow_level(found: &Dissection) -> Option<&Level> {
+    let (key, innermost) = (found.key_level()?, found.innermost()?);
+    Some(if key.l3_offset() == innermost.l3_offset() { innermost } else { key })
+}
+
+/// The outermost VLAN's identifier, or [`NO_VLAN`].
+#[inline]
+pub(super) fn vlan(found: &Dissection) -> u32 {
+    found.vlan().map_or(NO_VLAN, |tci| u32::from(tci & 0xfff))
+}
+
 impl Facts {
+    /// Those of no packet.
+    pub(super) const NONE: Facts = Facts {
+        word: 0,
+        sport: 0,
+        dport: 0,
+        src: 0,
+        dst: 0,
+        link: 0,
+        wire_len: 0,
+        tunnel_id: 0,
+        bare_error: false,
+        flow_l3: NOWHERE,
+        flow_l4: NOWHERE,
+        outer_l3: NOWHERE,
+    };
+
     /// What is known of a packet without its bytes.
     #[inline]
     pub(super) fn read(found: &Dissection, tag: &Tag) -> Facts {
         let mut facts = Facts {
             word: PORT_NUMBER.at_place(tag.port.into()) | STOP.at_place(found.stop() as u32),
-            sport: 0,
-            dport: 0,
-            src: 0,
-            dst: 0,
             link: found.link().0,
             wire_len: tag.wire_len,
-            tunnel_id: 0,
-            awaiting: found.is_awaiting() && !tag.has(flags::FRAGMENT_FALLBACK),
-            bare_error: false,
-            flow_l3: NOWHERE,
-            flow_l4: NOWHERE,
-            outer_l3: NOWHERE,
+            ..Facts::NONE
         };
-        facts.word |= VLAN.at_place(found.vlan().map_or(NO_VLAN, |tci| u32::from(tci & 0xfff)));
+        facts.word |= VLAN.at_place(vlan(found));
         if let Some((kind, id)) = found.tunnel() {
             facts.word |= TUNNEL.at_place(kind as u32);
             facts.tunnel_id = id;
         }
-        let (Some(key), Some(innermost)) = (found.key_level(), found.innermost()) else { return facts };
-        // A key may do without ports that the packet has: rules see them.
-        let level = if key.l3_offset() == innermost.l3_offset() { innermost } else { key };
+        let (Some(level), Some(key), Some(innermost)) = (flow_level(found), found.key_level(), found.innermost())
+        else {
+            return facts;
+        };
         facts.word |= IP | PROTOCOL.at_place(level.proto().into());
         facts.word |= if level.family() == Family::V4 { V4 } else { V6 };
         if let (Some(sport), Some(dport)) = (level.sport(), level.dport()) {

@@ -1,13 +1,13 @@
-//! Which rule is the first to match a packet.
+//! Which rule is the first to match each packet of a batch.
 //!
-//! Most of a rule is in a [`Block`], compared with the packet's facts together with seven others; what does
-//! not fit there is asked after it, cheapest first. A later fragment whose first one decides is judged out of
-//! line: see [`Matcher::find`].
+//! A rule is asked of all packets at once that no rule before it has matched, as far as it can be ([`Ask`]); the rest
+//! of it, packet by packet, of those that are left. A later fragment whose first one decides is judged by itself:
+//! see [`Matcher::find_fragment`].
 
 use super::action::Action;
+use super::columns::{Ask, Columns, Packets, awaiting};
 use super::facts::Facts;
 use super::keys::{Certain, Key, Keys};
-use super::quick::{Block, LANES, Quick};
 
 /// A rule as it was written.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,55 +30,74 @@ pub(super) enum Found {
     Follow,
 }
 
+/// A rule's keys, made ready.
+#[derive(Debug)]
+struct Questions {
+    /// What is asked of all packets at once.
+    asks: Box<[Ask]>,
+    /// What that leaves to be asked packet by packet.
+    left: Box<[Key]>,
+}
+
 /// Rules, made ready.
 #[derive(Debug)]
 pub(super) struct Matcher {
-    blocks: Box<[Block]>,
-    /// What the quick comparison leaves to be asked of a rule.
-    left: Box<[Box<[Key]>]>,
+    /// One a rule.
+    questions: Box<[Questions]>,
     pub(super) rules: Box<[Rule]>,
-    /// Whether any rule asks for more than [`Facts::read`] knows.
-    pub(super) needs_bytes: bool,
 }
 
 impl Matcher {
     pub(super) fn new(rules: Vec<Rule>) -> Matcher {
-        let (quick, left): (Vec<Quick>, Vec<Box<[Key]>>) = rules.iter().map(|rule| Quick::of(&rule.keys)).unzip();
-        let of_bytes = |key| matches!(key, Key::Net | Key::OuterNet | Key::Filter);
-        let needs_bytes = rules.iter().any(|rule| rule.keys.present().any(of_bytes));
-        let blocks = quick.chunks(LANES).map(Block::new).collect();
-        Matcher { blocks, left: left.into(), rules: rules.into(), needs_bytes }
+        let questions = rules.iter().map(|rule| Ask::of(&rule.keys)).map(|(asks, left)| Questions { asks, left });
+        Matcher { questions: questions.collect(), rules: rules.into() }
     }
 
-    /// The first rule that matches.
-    ///
-    /// A later fragment whose first one decides ([`Facts::awaiting`]) is not to be caught by a rule that its
-    /// first one does not come to: it matches only where the rest of its datagram cannot change that. At
-    /// the first rule of which this is not certain it is left to follow.
+    /// Finds the first rule that matches, for each packet of `open` (a bit each), and says it to `say`; not in the
+    /// order of the packets. Answers those that no rule matches, and says nothing of them. `fragments` says whether later ones of which the first one decides may be among them.
     #[inline]
-    pub(super) fn find(&self, facts: &Facts, bytes: &[u8]) -> Found {
-        if facts.awaiting {
-            return self.find_fragment(facts, bytes);
-        }
-        for (number, block) in self.blocks.iter().enumerate() {
-            let mut passing = block.passes(facts);
-            while passing != 0 {
-                let at = number * LANES + passing.trailing_zeros() as usize;
-                if self.passes_left(at, facts, bytes) {
-                    return Found::Rule(at);
+    pub(super) fn find<P: Packets>(
+        &self,
+        packets: &mut P,
+        columns: &mut Columns,
+        mut open: u64,
+        fragments: bool,
+        mut say: impl FnMut(usize, Found, &mut P, &mut Columns),
+    ) -> u64 {
+        columns.clear();
+        let mut unmatched = 0;
+        if fragments {
+            let awaiting = awaiting(open, packets);
+            open &= !awaiting;
+            for at in bits(awaiting) {
+                let facts = *columns.facts(at, packets);
+                match self.find_fragment(&facts, packets.bytes(at)) {
+                    Found::None => unmatched |= 1 << at,
+                    found => say(at, found, packets, columns),
                 }
-                passing &= passing - 1;
             }
         }
-        Found::None
+        for (number, (Questions { asks, left }, rule)) in self.questions.iter().zip(&self.rules).enumerate() {
+            if open == 0 {
+                break;
+            }
+            for at in bits(columns.select(asks, open, packets)) {
+                if left.is_empty() || {
+                    let facts = *columns.facts(at, packets);
+                    let bytes = packets.bytes(at);
+                    left.iter().all(|&key| rule.keys.pass(key, &facts, bytes))
+                } {
+                    open &= !(1 << at);
+                    say(at, Found::Rule(number), packets, columns);
+                }
+            }
+        }
+        open | unmatched
     }
 
-    #[inline]
-    fn passes_left(&self, at: usize, facts: &Facts, bytes: &[u8]) -> bool {
-        let (Some(left), Some(rule)) = (self.left.get(at), self.rules.get(at)) else { return false };
-        left.iter().all(|&key| rule.keys.pass(key, facts, bytes))
-    }
-
+    /// The first rule that matches a later fragment whose first one decides ([`awaiting`]). It is not to be caught
+    /// by a rule that its first one does not come to: it matches only where the rest of its datagram cannot
+    /// change that. At the first rule of which this is not certain it is left to follow.
     #[cold]
     fn find_fragment(&self, facts: &Facts, bytes: &[u8]) -> Found {
         for (at, rule) in self.rules.iter().enumerate() {
@@ -90,4 +109,14 @@ impl Matcher {
         }
         Found::None
     }
+}
+
+/// The places of the bits that are set.
+#[inline]
+pub(super) fn bits(mut of: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = (of != 0).then(|| of.trailing_zeros() as usize);
+        of &= of.wrapping_sub(1);
+        at
+    })
 }

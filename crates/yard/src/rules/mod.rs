@@ -98,12 +98,12 @@
 
 mod action;
 mod cbpf;
+mod columns;
 mod facts;
 mod file;
 mod filter;
 mod keys;
 mod matcher;
-mod quick;
 mod set;
 
 use std::any::Any;
@@ -111,10 +111,13 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use flowyard_mem::Tag;
+use flowyard_steer::Dissection;
+
 use self::action::Go;
-use self::facts::Facts;
-use self::matcher::{Found, Matcher};
-use crate::function::{Batch, Failure, Function, FunctionError, Packet, Steer, Surroundings};
+use self::columns::{Columns, Packets};
+use self::matcher::{Found, Matcher, bits};
+use crate::function::{Batch, Failure, Function, FunctionError, Steer, Surroundings};
 
 /// Longest file that is read, in bytes.
 const LONGEST: u64 = 16 << 20;
@@ -236,9 +239,26 @@ struct Count {
 
 impl Count {
     #[inline]
-    fn add(&mut self, packet: &Packet<'_>) {
+    fn add(&mut self, tag: &Tag) {
         self.packets += 1;
-        self.bytes += packet.len() as u64;
+        self.bytes += u64::from(tag.len);
+    }
+}
+
+impl Packets for Batch<'_> {
+    #[inline]
+    fn len(&self) -> usize {
+        Batch::len(self)
+    }
+
+    #[inline]
+    fn seen(&self, at: usize) -> (&Dissection, &Tag) {
+        Batch::seen(self, at)
+    }
+
+    #[inline]
+    fn bytes(&mut self, at: usize) -> &[u8] {
+        self.bytes_of(at)
     }
 }
 
@@ -250,41 +270,36 @@ struct Sieve {
     unmatched: Count,
     /// Later fragments that were left to follow their first ones.
     following: Count,
+    columns: Box<Columns>,
 }
 
 impl Sieve {
     fn new(matcher: Arc<Matcher>) -> Sieve {
         let counts = vec![Count::default(); matcher.rules.len()];
-        Sieve { matcher, counts, unmatched: Count::default(), following: Count::default() }
-    }
-
-    #[inline]
-    fn sift(&mut self, packet: &mut Packet<'_>) {
-        let mut facts = Facts::read(packet.dissection(), packet.tag());
-        let found = if self.matcher.needs_bytes {
-            let bytes = packet.bytes();
-            facts.read_addresses(bytes);
-            self.matcher.find(&facts, bytes)
-        } else {
-            self.matcher.find(&facts, &[])
-        };
-        let count = match found {
-            Found::Rule(at) => {
-                let (Some(rule), Some(count)) = (self.matcher.rules.get(at), self.counts.get_mut(at)) else { return };
-                rule.action.apply(&facts, packet);
-                count
-            }
-            Found::None => &mut self.unmatched,
-            Found::Follow => &mut self.following,
-        };
-        count.add(packet);
+        let columns = Box::new(Columns::new());
+        Sieve { matcher, counts, unmatched: Count::default(), following: Count::default(), columns }
     }
 }
 
 impl Steer for Sieve {
     #[inline]
     fn steer(&mut self, batch: &mut Batch<'_>) -> Result<(), Failure> {
-        batch.each(|packet| self.sift(packet));
+        let Sieve { matcher, counts, unmatched, following, columns } = self;
+        let (open, fragments) = (batch.undecided(), batch.has_fragments());
+        let rest = matcher.find(batch, columns, open, fragments, |at, found, batch, columns| {
+            let count = match found {
+                Found::Rule(number) => {
+                    let (Some(rule), Some(count)) = (matcher.rules.get(number), counts.get_mut(number)) else { return };
+                    let facts = if let Go::Hash(_) = rule.action.go { Some(*columns.facts(at, batch)) } else { None };
+                    rule.action.apply(facts.as_ref(), &mut batch.packet(at));
+                    count
+                }
+                Found::None => return,
+                Found::Follow => &mut *following,
+            };
+            count.add(batch.seen(at).1);
+        });
+        bits(rest).for_each(|at| unmatched.add(batch.seen(at).1));
         Ok(())
     }
 

@@ -65,14 +65,14 @@ impl<T: Number> Ranges<T> {
         other.0.iter().all(|&(low, high)| self.0.iter().any(|&(from, to)| from <= low && high <= to))
     }
 
-    /// The range, if it is one.
-    pub(super) fn single_range(&self) -> Option<(T, T)> {
-        if let [range] = *self.0 { Some(range) } else { None }
+    /// The ranges, in order.
+    pub(super) fn all(&self) -> &[(T, T)] {
+        &self.0
     }
 
     /// The number, if it is one.
     pub(super) fn single(&self) -> Option<T> {
-        self.single_range().filter(|(low, high)| low == high).map(|(low, _)| low)
+        if let [(low, high)] = *self.0 { Some(low).filter(|_| low == high) } else { None }
     }
 
     /// Whether there are none.
@@ -163,6 +163,6 @@ mod tests {
         assert!(net("::", 0).has_either(Ends::V6(u128::MAX, 5)) && net("::1", 128).has_either(Ends::V6(9, 1)));
         assert!(net("0.0.0.0", 0).covers(&ten) && !ten.covers(&net("0.0.0.0", 0)) && !ten.covers(&net("::1", 128)));
         let all = [("0.0.0.0".parse().expect("v4"), 1), ("128.0.0.0".parse().expect("v4"), 1)];
-        assert_eq!(Nets::new(&all).v4.single_range(), Some((0, u32::MAX)));
+        assert_eq!(Nets::new(&all).v4.all(), [(0, u32::MAX)]);
     }
 }

@@ -1,9 +1,9 @@
 /* Nothing at all, behind the interface: what a call costs. */
 #include <flowyard_plugin.h>
 
-static int steer(void *state, const struct flowyard_packet *packets, struct flowyard_verdict *verdicts, size_t count)
+static int steer(void *state, struct flowyard_batch *batch)
 {
-    (void)state, (void)packets, (void)verdicts, (void)count;
+    (void)state, (void)batch;
     return 0;
 }
 

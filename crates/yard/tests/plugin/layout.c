@@ -14,8 +14,12 @@ int main(void)
     AT(tag, inner_l4), AT(tag, protocol), AT(tag, kind), AT(tag, tunnel_id), AT(tag, tunnel_kind);
     AT(tag, hash_version), AT(tag, vlan), AT(tag, user), AT(tag, time_ns), AT(tag, flags), AT(tag, wire_len);
     AT(tag, len), AT(tag, port), AT(tag, queue), AT(tag, card_hash), AT(tag, stripped_vlan), AT(tag, link);
-    SIZE(packet);
-    AT(packet, bytes), AT(packet, annotation), AT(packet, tag), AT(packet, bytes_len), AT(packet, zero);
+    SIZE(place);
+    AT(place, buffer), AT(place, region), AT(place, offset), AT(place, len);
+    SIZE(batch);
+    AT(batch, count), AT(batch, verdicts), AT(batch, tags), AT(batch, buffers), AT(batch, places), AT(batch, copies);
+    AT(batch, buffer_bytes), AT(batch, buffer_count), AT(batch, place_bytes), AT(batch, annotation_bytes);
+    AT(batch, decided), AT(batch, corrected), AT(batch, zero);
     SIZE(verdict);
     AT(verdict, kind), AT(verdict, zero), AT(verdict, ring), AT(verdict, value), AT(verdict, slice);
     AT(verdict, pull), AT(verdict, zero2);
@@ -26,7 +30,7 @@ int main(void)
     AT(plugin, abi), AT(plugin, size), AT(plugin, name), AT(plugin, state_version), AT(plugin, zero);
     AT(plugin, open), AT(plugin, close), AT(plugin, steer), AT(plugin, check), AT(plugin, control);
     AT(plugin, tick), AT(plugin, adopt), AT(plugin, counter);
-    IS(PLUGIN_ABI), IS(BATCH), IS(NO_OFFSET);
+    IS(PLUGIN_ABI), IS(BATCH), IS(COPY_BYTES), IS(NO_OFFSET);
     IS(CHECKSUM_PARTIAL), IS(CHECKSUM_VALID), IS(GSO), IS(VLAN_STRIPPED), IS(TRUNCATED), IS(HARDWARE_TIME);
     IS(CARD_HASH), IS(FRAGMENT_FALLBACK), IS(OUTGOING), IS(VLAN_SERVICE);
     IS(CLOCK_NONE), IS(CLOCK_REALTIME), IS(CLOCK_RECORDED), IS(CLOCK_HARDWARE), IS(CLOCK_GENERATED);

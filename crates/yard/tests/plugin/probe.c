@@ -109,30 +109,31 @@ static int probe_check(void *instance, char *error, size_t error_bytes)
     return state->check_fails;
 }
 
-static int probe_steer(void *instance, const struct flowyard_packet *packets, struct flowyard_verdict *verdicts,
-                       size_t count)
+static int probe_steer(void *instance, struct flowyard_batch *batch)
 {
     struct state *state = instance;
+    struct flowyard_verdict *verdicts = flowyard_decide(batch, 0);
+    size_t count = batch->count;
     if (count < 1 || count > FLOWYARD_BATCH)
         abort();
     for (size_t i = 0; i < count; i++) {
-        const struct flowyard_packet *packet = &packets[i];
-        struct flowyard_tag *tag = packet->tag;
+        const struct flowyard_packet found = flowyard_packet(batch, i), *packet = &found;
+        const struct flowyard_tag *tag = packet->tag;
         size_t annotation_bytes = state->host->annotation_bytes;
         if ((uintptr_t)packet->annotation % 64 || !packet->annotation != !annotation_bytes || !packet->bytes ||
             tag->len < packet->bytes_len || tag->wire_len < tag->len || tag->ring >= state->host->rings ||
-            packet->zero || verdicts[i].slice)
+            verdicts[i].slice)
             abort();
         if (state->group) {
             /* What the yard's function wrote says where to; what is written here is lost. */
             verdicts[i].kind = FLOWYARD_RING;
             verdicts[i].ring = (uint16_t)(packet->annotation[0] % state->host->rings);
             memset(packet->annotation, 0xff, annotation_bytes);
-            memset(tag, 0xff, sizeof *tag);
+            memset(flowyard_correct(batch, i), 0xff, sizeof *tag);
             continue;
         }
         /* Added, not set: a packet that two saw shows. */
-        tag->user += (uint64_t)1 << 48 | state->generation << 8 | BUILD;
+        flowyard_mark(batch, i, tag->user + ((uint64_t)1 << 48 | state->generation << 8 | BUILD));
         if (packet->annotation) {
             uint64_t sum = 0;
             for (size_t at = 0; at < packet->bytes_len; at++)

@@ -20,7 +20,7 @@ mod tunnel;
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use flowyard_plugin::{Host, Packet, Plugin, Verdict, verdict};
+use flowyard_plugin::{Batch, Host, Packets, Plugin, verdict};
 
 struct State {
     port: u16,
@@ -64,19 +64,17 @@ unsafe extern "C" fn close(state: *mut c_void) {
     drop(unsafe { Box::from_raw(state.cast::<State>()) });
 }
 
-unsafe extern "C" fn steer(state: *mut c_void, packets: *const Packet, verdicts: *mut Verdict, count: usize) -> c_int {
-    // SAFETY: the state of `open`, in one call at a time; `count` packets and verdicts that are this call's.
-    let (state, packets, verdicts) = unsafe {
-        let packets = std::slice::from_raw_parts(packets, count);
-        (&mut *state.cast::<State>(), packets, std::slice::from_raw_parts_mut(verdicts, count))
-    };
+unsafe extern "C" fn steer(state: *mut c_void, batch: *mut Batch) -> c_int {
+    // SAFETY: the state of `open`, in one call at a time, and the batch of this call.
+    let (state, mut packets) = unsafe { (&mut *state.cast::<State>(), Packets::new(batch)) };
     let work = || {
-        for (packet, said) in packets.iter().zip(verdicts).filter(|(_, said)| said.kind == verdict::BUILT_IN) {
-            // SAFETY: each packet has bytes_len bytes and a tag of its own until this returns.
-            let (bytes, tag) =
-                unsafe { (std::slice::from_raw_parts(packet.bytes, packet.bytes_len as usize), &mut *packet.tag) };
-            if let Some(inside) = tunnel::look(bytes, tag, state.port) {
-                inside.correct(tag);
+        for at in 0..packets.len() {
+            if packets.verdict(at).kind != verdict::BUILT_IN {
+                continue; // decided by an earlier function of a chain
+            }
+            if let Some(inside) = tunnel::look(packets.bytes(at), packets.tag(at), state.port) {
+                inside.correct(packets.correct(at));
+                let said = packets.decide(at);
                 said.kind = verdict::HASH;
                 said.value = inside.hash;
                 said.pull = inside.l3;
