@@ -38,9 +38,10 @@ pub fn run(setting: &Setting) {
         ("1 rule that matches half", Some(matched())),
         ("1 filter rule, outer and inner", Some(filtering())),
     ];
-    if let Some(plugin) = native(&folder) {
-        functions.push(("plug-in in C, says nothing", Some(plugin.clone())));
-        functions.push(("chain of the plug-in, twice", Some(Chain::function(vec![plugin.clone(), plugin]))));
+    if let (Some(silent), Some(looking)) = (silent_plugin(&folder), looking_plugin(&folder)) {
+        functions.push(("plug-in in C, says nothing", Some(silent)));
+        functions.push(("plug-in in C, looks at each hash", Some(looking.clone())));
+        functions.push(("chain of that, twice", Some(Chain::function(vec![looking.clone(), looking]))));
     }
     let (names, functions): (Vec<_>, Vec<_>) = functions.into_iter().unzip();
     let mut packets = Arc::new(Packets::make(COUNT, &[], is_ordinary));
@@ -112,28 +113,45 @@ fn filtering() -> Function {
         .function()
 }
 
-const PLUGIN: &str = r#"
+/// What the plug-ins do with a batch.
+const LOOKS: &str = "for (size_t i = 0; i < batch->count; i++)
+        if (batch->tags[i].hash == 12345)
+            flowyard_decide(batch, i)->kind = FLOWYARD_RING;";
+
+fn source(body: &str) -> String {
+    format!(
+        r#"
 #include <flowyard_plugin.h>
 static int steer(void *state, struct flowyard_batch *batch)
-{
-    (void)state;
-    for (size_t i = 0; i < batch->count; i++)
-        if (batch->tags[i].hash == 12345)
-            flowyard_decide(batch, i)->kind = FLOWYARD_RING;
+{{
+    (void)state, (void)batch;
+    {body}
     return 0;
-}
-static const struct flowyard_plugin plugin = {
+}}
+static const struct flowyard_plugin plugin = {{
     .abi = FLOWYARD_PLUGIN_ABI, .size = sizeof plugin, .name = "nothing", .steer = steer,
-};
-FLOWYARD_PLUGIN_EXPORT const struct flowyard_plugin *flowyard_plugin(void) { return &plugin; }
-"#;
+}};
+FLOWYARD_PLUGIN_EXPORT const struct flowyard_plugin *flowyard_plugin(void) {{ return &plugin; }}
+"#
+    )
+}
+
+/// A plug-in that does nothing.
+pub fn silent_plugin(folder: &Path) -> Option<Function> {
+    native(folder, "")
+}
+
+/// A plug-in that looks at each packet's hash, and says nothing.
+pub fn looking_plugin(folder: &Path) -> Option<Function> {
+    native(folder, LOOKS)
+}
 
 /// Builds the plug-in; `None`, and a word about it, without a C compiler.
-pub fn native(folder: &Path) -> Option<Function> {
+fn native(folder: &Path, body: &str) -> Option<Function> {
     let header = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/yard/include");
     std::fs::create_dir_all(folder).ok()?;
     let (source, object) = (folder.join("nothing.c"), folder.join("nothing.so"));
-    std::fs::write(&source, PLUGIN).ok()?;
+    std::fs::write(&source, self::source(body)).ok()?;
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-fPIC", "-shared", "-I", header, "-o"]).arg(&object).arg(&source);
     if !cc.status().is_ok_and(|status| status.success()) {

@@ -51,11 +51,12 @@ const PARTS: [Part; 19] = [
 ];
 
 /// What a function adds to the yard: one thread, so that nobody waits and the counts are the same each time.
-const PROFILES: [Part; 8] = [
+const PROFILES: [Part; 9] = [
     ("yard", "none", |n| yard(n, None)),
     ("function", "closure, says nothing", |n| yard(n, Some(function::silent()))),
     ("names-ring", "closure, a ring by the hash", |n| yard(n, Some(function::by_ring()))),
-    ("plug-in", "plug-in in C, says nothing", |n| yard(n, function::native(&std::env::temp_dir()))),
+    ("plug-in", "plug-in in C, says nothing", |n| yard(n, function::silent_plugin(&std::env::temp_dir()))),
+    ("plug-in-looks", "plug-in in C, looks at each hash", |n| yard(n, function::looking_plugin(&std::env::temp_dir()))),
     ("one-rule", "1 rule", |n| yard(n, Some(function::matching(1)))),
     ("rules", "10 rules", |n| yard(n, Some(function::matching(10)))),
     ("hundred-rules", "100 rules", |n| yard(n, Some(function::matching(100)))),

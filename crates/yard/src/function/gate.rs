@@ -221,56 +221,78 @@ impl Gate {
         items.clear();
     }
 
+    /// Asks the functions. What most batches need not is out of line: the way of those that do not need it is short
+    /// enough to stay in the cache of instructions.
     #[inline(never)]
     fn ask(&mut self, items: &mut Vec<Item>, way: &mut Way<'_>) {
-        self.divert(items, way);
+        if self.shunts.counts().0 > 0 {
+            self.divert(items, way);
+        }
         self.write_tags(items, way);
-        let groups = way.outlets.groups();
-        let copied = way.region.foreign_writers();
-        let fragments = self.fragments;
-        let sight = |at: usize, group| Sight { region: way.region, table: &groups[at].table, group, fragments, copied };
+        let (fragments, copied) = (self.fragments, way.region.foreign_writers());
+        let (region, table) = (way.region, &way.outlets.groups()[0].table);
+        let sight = Sight { region, table, group: false, fragments, copied };
         let tag = |item: &Item| way.outlets.tag_of(&item.parcel, &item.decision, item.route);
-        self.seats[0].judge(&sight(0, false), items, &mut self.tags, &mut self.scratch, tag);
+        self.seats[0].judge(&sight, items, &mut self.tags, &mut self.scratch, tag);
         if self.seats[0].touched.tags {
-            for (theirs, item) in self.tags.iter_mut().zip(&*items) {
-                *theirs = accepted(&tag(item), theirs);
-            }
+            self.accept_tags(items, way);
         }
-        let groups_asked = if self.grouped { &mut self.seats[1..] } else { &mut [] };
-        for (group, seat) in groups_asked.iter_mut().enumerate().filter(|(_, seat)| seat.is_taken()) {
-            self.tags_shown.clone_from(&self.tags);
-            seat.judge(&sight(group, true), items, &mut self.tags_shown, &mut self.scratch, tag);
-        }
-        let with_groups = self.grouped && self.seats[1..].iter().any(Seat::is_taken);
+        let with_groups = self.grouped && self.ask_groups(items, way, copied);
         let simple = !with_groups && !self.fragments;
         if simple && self.seats[0].is_silent() {
             self.seats[0].counts.built_in += items.len() as u64;
             self.deliver(items, way);
         } else if simple && self.redirect_all(items, way) {
-            self.seats[0].counts.built_in += self.seats[0].left_alone();
             self.deliver(items, way);
         } else {
-            for (at, item) in items.iter_mut().enumerate() {
-                let raw = self.seats[0].verdicts[at];
-                if simple && redirect(&raw, &way.outlets.groups()[0].table, item, &mut self.tags[at]) {
-                    self.seats[0].counts.built_in += u64::from(raw.kind == RawVerdict::BUILT_IN);
-                    way.outlets.deliver(&mut item.parcel, &item.decision, &self.tags[at], way.stock);
-                } else {
-                    self.carry_out(at, item.take(), with_groups, way);
-                }
-            }
-            items.clear();
+            self.carry_out_each(items, simple, with_groups, way);
         }
         way.memory.publish();
         let asked = if self.grouped { &mut self.seats[..] } else { &mut self.seats[..1] };
         asked.iter_mut().for_each(Seat::hold_to_limits);
     }
 
-    /// Takes those aside whose flow was shunted.
-    fn divert(&mut self, items: &mut Vec<Item>, way: &mut Way<'_>) {
-        if self.shunts.counts().0 == 0 {
-            return;
+    /// Takes over what the yard's function may correct of tags that it had in its hands.
+    #[inline(never)]
+    fn accept_tags(&mut self, items: &[Item], way: &Way<'_>) {
+        for (theirs, item) in self.tags.iter_mut().zip(items) {
+            *theirs = accepted(&way.outlets.tag_of(&item.parcel, &item.decision, item.route), theirs);
         }
+    }
+
+    /// Asks the groups' functions. Answers whether there are any.
+    #[inline(never)]
+    fn ask_groups(&mut self, items: &mut [Item], way: &Way<'_>, copied: bool) -> bool {
+        let tag = |item: &Item| way.outlets.tag_of(&item.parcel, &item.decision, item.route);
+        let mut any = false;
+        for (at, seat) in self.seats[1..].iter_mut().enumerate().filter(|(_, seat)| seat.is_taken()) {
+            let table = &way.outlets.groups()[at].table;
+            let sight = Sight { region: way.region, table, group: true, fragments: self.fragments, copied };
+            self.tags_shown.clone_from(&self.tags);
+            seat.judge(&sight, items, &mut self.tags_shown, &mut self.scratch, tag);
+            any = true;
+        }
+        any
+    }
+
+    /// Carries out what is said of each packet by itself.
+    #[inline(never)]
+    fn carry_out_each(&mut self, items: &mut Vec<Item>, simple: bool, with_groups: bool, way: &mut Way<'_>) {
+        for (at, item) in items.iter_mut().enumerate() {
+            let raw = self.seats[0].verdicts[at];
+            if simple && redirect(&raw, &way.outlets.groups()[0].table, item, &mut self.tags[at]) {
+                self.seats[0].counts.built_in += u64::from(raw.kind == RawVerdict::BUILT_IN);
+                way.outlets.deliver(&mut item.parcel, &item.decision, &self.tags[at], way.stock);
+            } else {
+                self.carry_out(at, item.take(), with_groups, way);
+            }
+        }
+        items.clear();
+    }
+
+    /// Takes those aside whose flow was shunted.
+    #[inline(never)]
+    fn divert(&mut self, items: &mut Vec<Item>, way: &mut Way<'_>) {
         let mut at = 0;
         while let Some(item) = items.get(at) {
             let bytes = peek(way.region, &item.parcel, &mut self.scratch);
@@ -290,11 +312,17 @@ impl Gate {
 
     /// Redirects all packets, if that is all that is said of them. Answers false if anything else is said of one: then
     /// each is to be carried out by itself, which does not mind what is written by then.
-    #[inline]
+    #[inline(never)]
     fn redirect_all(&mut self, items: &mut [Item], way: &Way<'_>) -> bool {
         let table = &way.outlets.groups()[0].table;
+        let mut built_in = 0;
         let mut each = self.seats[0].verdicts.iter().zip(items).zip(&mut self.tags);
-        each.all(|((raw, item), tag)| redirect(raw, table, item, tag))
+        let all = each.all(|((raw, item), tag)| {
+            built_in += u64::from(raw.kind == RawVerdict::BUILT_IN);
+            redirect(raw, table, item, tag)
+        });
+        self.seats[0].counts.built_in += if all { built_in } else { 0 };
+        all
     }
 
     fn carry_out(&mut self, at: usize, item: Item, with_groups: bool, way: &mut Way<'_>) {

@@ -42,6 +42,12 @@ pub(crate) struct Seat {
     usage: (u64, u64, u64),
 }
 
+#[cold]
+#[inline(never)]
+fn look_at_usage(usage: &mut (u64, u64, u64)) {
+    *usage = thread_usage();
+}
+
 /// Closes a function that is not used any more: where that panics, nothing else does.
 pub(crate) fn close(function: Option<Box<dyn Steer>>) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(function)));
@@ -135,7 +141,7 @@ impl Seat {
 
     /// Notes what the thread has used so far: now and then, between batches, in the thread that calls.
     pub(super) fn look_at_usage(&mut self) {
-        self.usage = thread_usage();
+        look_at_usage(&mut self.usage);
     }
 
     /// Whether a call that took too long took that long by its own doing: not because the thread had to make
@@ -173,13 +179,6 @@ impl Seat {
         let all =
             || self.verdicts[..self.judged].iter().map(words).fold([0, 0], |all, [a, b]| [all[0] | a, all[1] | b]);
         !self.touched.verdicts || all() == [0, 0]
-    }
-
-    /// Packets of the last round that the function left to the built-in policy.
-    #[inline]
-    pub(super) fn left_alone(&self) -> u64 {
-        let built_in = |verdict: &RawVerdict| u64::from(verdict.kind == RawVerdict::BUILT_IN);
-        self.verdicts[..self.judged].iter().map(built_in).sum()
     }
 
     /// Asks the function about all of `items`, in batches; its verdicts are in `verdicts` afterwards. Where
@@ -227,13 +226,12 @@ impl Seat {
         let Some(function) = &mut self.function else { return };
         let copied = sight.copied;
         let annotation_bytes = sight.region.geometry().annotation_bytes;
-        let items = &mut items[range.clone()];
         if copied {
-            sight.region.read_annotation(&items[0].parcel.first.buffer, &mut scratch.annotation);
+            sight.region.read_annotation(&items[range.start].parcel.first.buffer, &mut scratch.annotation);
         }
         let mut batch = Batch {
             region: sight.region,
-            items,
+            items: &mut items[range.clone()],
             tags: &mut tags[range.clone()],
             verdicts: &mut self.verdicts[range.clone()],
             scratch,
@@ -245,7 +243,7 @@ impl Seat {
         };
         let watching = self.watched > 0;
         if watching {
-            self.usage = thread_usage();
+            look_at_usage(&mut self.usage);
         }
         let clock = self.clock.as_ref();
         let began = clock.map_or(0, quanta::Clock::raw);
@@ -260,16 +258,29 @@ impl Seat {
         };
         self.watched -= u32::from(watching);
         if let Some(failure) = failure {
-            self.failed = true;
-            self.counts.failures[failure as usize] += range.len() as u64;
-            self.verdicts[range.clone()].fill(RawVerdict::default());
-            for (tag, item) in tags[range].iter_mut().zip(&*items) {
-                *tag = restore(item);
-            }
-            return;
+            return self.undo(failure, range.clone(), &items[range.clone()], &mut tags[range], restore);
         }
+        let items = &mut items[range];
         if copied && !sight.group {
             sight.region.set_annotation(&mut items[0].parcel.first.buffer, &scratch.annotation[..annotation_bytes]);
+        }
+    }
+
+    /// Counts a call that failed: the packets go by the built-in policy, with their tags as they were.
+    #[cold]
+    fn undo(
+        &mut self,
+        failure: Failure,
+        range: Range<usize>,
+        items: &[Item],
+        tags: &mut [Tag],
+        restore: &impl Fn(&Item) -> Tag,
+    ) {
+        self.failed = true;
+        self.counts.failures[failure as usize] += range.len() as u64;
+        self.verdicts[range].fill(RawVerdict::default());
+        for (tag, item) in tags.iter_mut().zip(items) {
+            *tag = restore(item);
         }
     }
 
