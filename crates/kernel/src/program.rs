@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, XskMap};
+use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, ProgramArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use flowyard_steer::{Classifier, Table};
@@ -260,6 +260,15 @@ impl KernelSteer {
             values.iter().for_each(|value| counts.add(value));
         }
         Ok(counts)
+    }
+
+    /// The program's counters as a map, another descriptor: to be pinned, for [`Counts::read`] by whoever comes
+    /// after.
+    ///
+    /// # Errors
+    /// The system's: no more descriptors.
+    pub fn counts_map(&self) -> Result<MapData, KernelError> {
+        again(IterableMap::map(&self.counts))
     }
 
     /// The program's memory of first fragments. Any number of these see the same.

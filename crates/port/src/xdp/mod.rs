@@ -40,6 +40,9 @@
 //! told when the port is closed and zero unless the kernel has a surprise. What the card dropped
 //! before the program saw it is in the notes (`card-missed`).
 
+mod estate;
+mod journal;
+mod occupied;
 mod port;
 mod program;
 mod ring;
@@ -76,11 +79,15 @@ struct Options {
     copy: Option<bool>,
     promiscuous: bool,
     ring: u32,
+    /// The program stays on the interface when this ends.
+    keep: bool,
+    /// Folder of the journal.
+    journal: Option<String>,
 }
 
 impl Options {
     fn read(spec: &PortSpec, default_ring: u32) -> Result<Options, PortError> {
-        spec.only(&["native", "generic", "copy", "zerocopy", "promisc", "ring"])?;
+        spec.only(&["native", "generic", "copy", "zerocopy", "promisc", "ring", "keep", "journal"])?;
         let either = |yes: &str, no: &str| match (spec.flag(yes)?, spec.flag(no)?) {
             (true, true) => Err(spec.bad_option(format!("cannot be both {yes} and {no}"), "write one of them")),
             (true, false) => Ok(Some(true)),
@@ -97,7 +104,11 @@ impl Options {
         if !ring.is_power_of_two() || !(64..=65536).contains(&ring) {
             return Err(spec.bad_option(format!("option ring is {ring}"), format!("write ?ring=N with {allowed}")));
         }
-        Ok(Options { place, copy, promiscuous: spec.flag("promisc")?, ring })
+        let journal = spec.options.get("journal").cloned();
+        if journal.as_deref().is_some_and(|folder| !folder.starts_with('/')) {
+            return Err(spec.bad_option("option journal is no folder", "write ?journal=/FOLDER"));
+        }
+        Ok(Options { place, copy, promiscuous: spec.flag("promisc")?, ring, keep: spec.flag("keep")?, journal })
     }
 }
 

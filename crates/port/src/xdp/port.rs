@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use flowyard_kernel::{KernelSteer, Mark};
 use flowyard_mem::{Clock, Lent, Region, Stock};
 
+use super::journal::Carried;
 use super::program::{Attachment, Demand};
 use super::ring::ProgramCounts;
 use super::socket::{BUSY_PATIENCE, Binding, Failed, QueueSockets};
@@ -232,6 +233,13 @@ impl XdpPort {
             if self.binding.several_buffers { ", frames of several buffers" } else { "" },
             if self.shared.options.promiscuous { ", promiscuous" } else { "" },
         );
+        if self.shared.options.keep {
+            self.info.mode.push_str(", its program stays");
+        }
+        for word in attachment.words() {
+            self.info.mode.push_str("; ");
+            self.info.mode.push_str(word);
+        }
         self.info.buffers_held = self.queues.len() * self.shared.held as usize;
     }
 
@@ -260,6 +268,9 @@ impl XdpPort {
         }
         self.running = interface.running();
         self.missed = interface.missed;
+        for Queue { sockets, .. } in &self.queues {
+            attachment.looked(sockets.queue, sockets.lost());
+        }
         if self.shared.only.is_none() {
             let real = receive_queues(&interface).min(attachment.queues());
             for queue in self.shared.queues_of(self.part, real) {
@@ -370,7 +381,22 @@ impl XdpPort {
             ],
         };
         self.count_steering(&mut counters.notes);
+        self.count_before(&mut counters.notes);
         counters
+    }
+
+    /// What owners before left, who did not end in order.
+    fn count_before(&self, notes: &mut Vec<(&'static str, u64)>) {
+        let Some(attachment) = self.attachment.as_ref().filter(|_| self.part == 0) else { return };
+        let Carried { owners, received, lost, unread, passed, unseen } = attachment.carried();
+        notes.extend([
+            ("before-owners", owners),
+            ("before-received", received),
+            ("before-lost", lost),
+            ("before-unread", unread),
+            ("before-passed-to-host", passed),
+            ("before-unseen", unseen),
+        ]);
     }
 
     /// What the steering program did: by what came out of its sockets, and by its own word.
@@ -448,6 +474,9 @@ impl Port for XdpPort {
             self.bytes += takes.bytes;
             self.invalid += takes.invalid;
             sockets.lanes[lane].taken += takes.packets + takes.invalid;
+            if let Some(attachment) = &self.attachment {
+                attachment.received(sockets.queue, takes.packets + takes.invalid);
+            }
         }
         self.calls = self.calls.wrapping_add(1);
         if batch.len() > before {
@@ -486,7 +515,7 @@ impl Port for XdpPort {
         let attachment = self.attachment.take();
         let ours = attachment.as_ref().map(|a| a.id());
         self.shut(stock);
-        let last = attachment.is_some_and(|a| Arc::into_inner(a).is_some());
+        let last = attachment.is_some_and(|a| Arc::into_inner(a).is_some()) && !self.shared.options.keep;
         let left = || {
             let interface = self.links.by_index(self.shared.interface.index).ok()?;
             interface.xdp.into_iter().find(|(_, id)| Some(*id) == ours)

@@ -215,6 +215,12 @@ impl QueueSockets {
         sockopt::xdp_options(self.leader()).is_ok_and(|options| options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY))
     }
 
+    /// Packets that the kernel has counted as lost here.
+    pub(super) fn lost(&self) -> u64 {
+        let lost = |lane: &Lane| lane.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0));
+        self.lanes.iter().map(lost).sum()
+    }
+
     /// Makes the kernel look at the fill ring again.
     pub(super) fn wake(&self) {
         // The answer does not matter: there is nothing to receive this way, and an error of the
