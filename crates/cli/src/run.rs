@@ -115,6 +115,7 @@ impl Run {
         let live = specs.iter().any(|s| matches!(s.kind, flowyard::port::Kind::Xdp | flowyard::port::Kind::Packet));
         let hash = self.sorting.hash(live)?;
         let kernel = self.steering.in_kernel()?;
+        let (tap, stack) = self.steering.hosts()?;
         let mut out = output::own_stdout(self.steering.is_there())?;
         let (first_group, rings, groups) = self.steering.groups(&self.sorting)?;
         let tables = self.steering.make_tables()?;
@@ -124,7 +125,8 @@ impl Run {
             rings,
             groups,
             function: self.steering.function(&tables)?,
-            host: self.steering.host.clone(),
+            host: tap,
+            stack,
             weights: self.sorting.weights.clone(),
             ring_slots: self.memory.ring_slots,
             annotation_bytes: self.memory.annotation,

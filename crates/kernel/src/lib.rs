@@ -42,15 +42,18 @@ mod answer;
 mod counts;
 mod error;
 mod fragments;
+mod host;
 mod policy;
 mod program;
 mod run;
+mod sys;
 mod user;
 
 pub use answer::{Answer, HEAD_BYTES, Mark};
 pub use counts::Counts;
 pub use error::KernelError;
 pub use fragments::Fragments;
+pub use host::{Classic, HostFilter, HostPlace, ToHost};
 pub use program::{Fallback, KernelSteer, Place, Setup};
 pub use run::{Action, Run};
 pub use user::{Prepared, UserSlot};

@@ -17,6 +17,7 @@ mod xdp;
 
 use std::sync::Arc;
 
+use flowyard_kernel::ToHost;
 use flowyard_steer::Classifier;
 
 pub use error::PortError;
@@ -33,7 +34,7 @@ pub use sys::thread_usage;
 /// A name, interface, file or option that cannot be: with what can.
 pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, PortError> {
     match spec.kind {
-        Kind::Xdp => xdp::prepare(spec, parts, None),
+        Kind::Xdp => xdp::prepare(spec, parts, None, &ToHost::Pass),
         Kind::Packet => packet::prepare(spec, parts),
         Kind::Pcap => Ok(vec![Box::new(capture::PcapOpener::new(spec)?)]),
         Kind::Gen => Ok(vec![Box::new(traffic::GenOpener::new(spec)?)]),
@@ -52,10 +53,33 @@ pub fn prepare_steered(
     classifier: &Arc<Classifier>,
 ) -> Result<Vec<Box<dyn Opener>>, PortError> {
     match spec.kind {
-        Kind::Xdp => xdp::prepare(spec, parts, Some(classifier)),
+        Kind::Xdp => xdp::prepare(spec, parts, Some(classifier), &ToHost::Pass),
         _ => Err(spec.bad_option(
             "cannot be steered in the kernel",
             "use xdp:IF, or steer in user space (leave out --steer kernel)",
         )),
+    }
+}
+
+/// As [`prepare`], or with a classifier as [`prepare_steered`], with a word about what goes on to the host's own stack
+/// of what comes in: of `xdp:` ports, which take packets away from it.
+///
+/// # Errors
+/// As those, and another kind of port with anything but [`ToHost::Pass`].
+pub fn prepare_to_host(
+    spec: &PortSpec,
+    parts: usize,
+    classifier: Option<&Arc<Classifier>>,
+    host: &ToHost,
+) -> Result<Vec<Box<dyn Opener>>, PortError> {
+    match (spec.kind, host, classifier) {
+        (Kind::Xdp, ..) => xdp::prepare(spec, parts, classifier, host),
+        (_, ToHost::Pass, Some(classifier)) => prepare_steered(spec, parts, classifier),
+        (_, ToHost::Pass, None) => prepare(spec, parts),
+        (Kind::Packet, ..) => Err(spec.bad_option(
+            "keeps nothing from the host's stack, so nothing of it can go there (--host)",
+            "leave --host out, or use xdp:IF",
+        )),
+        _ => Err(spec.bad_option("has no host's stack behind it (--host)", "leave --host out, or use xdp:IF")),
     }
 }

@@ -22,6 +22,15 @@
 //! The kernel holds more buffers a queue than all receive rings of the queue can take (`?ring=N` entries
 //! each), so that a ring that is full loses its own packets and no others.
 //!
+//! # The host's stack
+//! What the program gives to a socket never reaches the host's own stack. With [`ToHost`] some of it does: what a
+//! filter matches is picked out first (`to-host` in the notes), what no socket takes goes there too
+//! (`passed-to-host`), or is dropped (`not-to-host`).
+//!
+//! # What is left behind
+//! Nothing, but for `?keep`: see `estate`. What a killed owner left is found by the next one, and what was lost by it is
+//! in the notes (`before-…`).
+//!
 //! # Offloads, told honestly
 //! XDP shows bytes, not what the kernel knows of them; a frame's flags are therefore empty:
 //! - An unfinished checksum cannot be seen. Over veth, a sender's TCP and UDP packets have one
@@ -50,6 +59,7 @@ mod socket;
 
 use std::sync::{Arc, Mutex, Weak};
 
+use flowyard_kernel::ToHost;
 use flowyard_mem::{Region, Stock};
 use flowyard_steer::Classifier;
 use socket::Sizes;
@@ -123,6 +133,8 @@ struct Shared {
     parts: u32,
     /// What the kernel steers by, if it does.
     classifier: Option<Arc<Classifier>>,
+    /// What goes on to the host's stack.
+    host: ToHost,
     sizes: Sizes,
     /// Buffers in the kernel's hands a queue.
     held: u32,
@@ -156,11 +168,12 @@ impl Opener for XdpOpener {
 }
 
 /// Looks the interface up and splits its queues into at most `parts` openers. With a classifier the kernel
-/// steers by it.
+/// steers by it; `host` is what goes on to the host's stack.
 pub(crate) fn prepare(
     spec: &PortSpec,
     parts: usize,
     classifier: Option<&Arc<Classifier>>,
+    host: &ToHost,
 ) -> Result<Vec<Box<dyn Opener>>, PortError> {
     let options = Options::read(spec, if classifier.is_some() { DEFAULT_LANE } else { DEFAULT_RING })?;
     let name = spec.name();
@@ -199,6 +212,7 @@ pub(crate) fn prepare(
         only: spec.queue,
         parts,
         classifier: classifier.cloned(),
+        host: host.clone(),
         sizes,
         held,
         attachment: Mutex::new(Weak::new()),

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use flowyard_kernel::{KernelSteer, Mark};
+use flowyard_kernel::{KernelSteer, Mark, ToHost};
 use flowyard_mem::{Clock, Lent, Region, Stock};
 
 use super::journal::Carried;
@@ -112,6 +112,7 @@ impl XdpPort {
                         interface: &interface,
                         options: &shared.options,
                         classifier: shared.classifier.as_deref(),
+                        host: &shared.host,
                         longest_bytes: capacity as u32,
                         several_buffers: needed,
                     })?);
@@ -233,6 +234,13 @@ impl XdpPort {
             if self.binding.several_buffers { ", frames of several buffers" } else { "" },
             if self.shared.options.promiscuous { ", promiscuous" } else { "" },
         );
+        match &self.shared.host {
+            ToHost::Pass => {}
+            ToHost::Nothing => self.info.mode.push_str(", nothing to the host"),
+            ToHost::Filter(filter) => {
+                self.info.mode.push_str(&format!(", to the host what matches {:?}", filter.text()));
+            }
+        }
         if self.shared.options.keep {
             self.info.mode.push_str(", its program stays");
         }
@@ -333,7 +341,7 @@ impl XdpPort {
 
     fn count(&self) -> PortCounters {
         let (mut no_buffer, mut ring_full, mut too_long, mut passed, mut redirected) = (0, 0, 0, 0, 0);
-        let (mut fill_empty, mut fill_invalid) = (0, 0);
+        let (mut fill_empty, mut fill_invalid, mut to_host) = (0, 0, 0);
         for Queue { sockets, before } in &self.queues {
             for (n, lane) in sockets.lanes.iter().enumerate() {
                 let Ok(s) = lane.statistics() else { continue };
@@ -353,8 +361,13 @@ impl XdpPort {
             // Each queue's by one part; with one queue asked for, those of the others are of interest.
             let queues = 0..attachment.queues();
             let mine = |queue: &u32| self.shared.only.is_some() || queue % self.shared.parts == self.part;
-            passed = queues.filter(mine).map(|queue| attachment.counts(queue).passed).sum();
+            for counts in queues.filter(mine).map(|queue| attachment.counts(queue)) {
+                passed += counts.passed;
+                to_host += counts.to_host;
+            }
         }
+        // Without a way to the host, what no socket takes is dropped.
+        let dropped = if self.shared.host == ToHost::Nothing { std::mem::take(&mut passed) } else { 0 };
         // The card counts for the whole interface: the first part tells.
         let missed = if self.part == 0 { self.missed.saturating_sub(self.missed_at_start) } else { 0 };
         let mut counters = PortCounters {
@@ -367,10 +380,12 @@ impl XdpPort {
                 ("invalid-descriptor", self.invalid),
                 ("undelivered", self.undelivered),
                 ("unaccounted", self.unaccounted),
+                ("not-to-host", dropped),
             ],
             notes: vec![
                 ("redirected", redirected),
                 ("passed-to-host", passed),
+                ("to-host", to_host),
                 ("card-missed", missed),
                 ("fill-ring-empty", fill_empty),
                 ("fill-invalid", fill_invalid),

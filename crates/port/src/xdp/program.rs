@@ -12,12 +12,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Map, MapData, XskMap};
+use aya::maps::{Map, MapData, ProgramArray, XskMap};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use flowyard_kernel::{Counts, KernelSteer, Place, Setup};
+use flowyard_kernel::{Counts, Fallback, HostFilter, HostPlace, KernelSteer, Place, Setup, ToHost};
 use flowyard_steer::Classifier;
 
 use super::estate::{CountersMap, Estate};
@@ -33,6 +33,15 @@ static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/redirect.bpf.o");
 /// The program for frames that fit in one buffer, and the one for frames that may span several.
 const ONE_BUFFER: &str = "flowyard_xdp";
 const SEVERAL_BUFFERS: &str = "flowyard_frags";
+
+/// Slots of the program for one socket a queue (bpf/redirect.bpf.c).
+const SLOT_PICK: u32 = 0;
+const SLOT_REDIRECT: u32 = 1;
+/// Where `to_host` is in its counters.
+const TO_HOST_AT: u16 = 24;
+/// Actions of XDP (linux/bpf.h).
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
 
 /// How long an interface that somebody's program has just left may answer EBUSY.
 const BUSY_PATIENCE: Duration = Duration::from_millis(500);
@@ -92,6 +101,8 @@ struct Redirect {
     sockets: Mutex<XskMap<MapData>>,
     // The program's instructions name it by descriptor, whenever it is loaded.
     counters_map: MapData,
+    // The kernel empties the slots when nobody has them any more.
+    _slots: Option<MapData>,
 }
 
 /// The program, loaded.
@@ -179,6 +190,8 @@ pub(super) struct Demand<'a> {
     pub options: &'a Options,
     /// What to steer by in the kernel, if that is to be.
     pub classifier: Option<&'a Classifier>,
+    /// What goes on to the host's stack.
+    pub host: &'a ToHost,
     /// Most bytes of a frame that fits in one buffer.
     pub longest_bytes: u32,
     /// Whether the MTU allows longer frames.
@@ -199,6 +212,8 @@ impl Demand<'_> {
             .map_max_entries("sockets", queues)
             .map_max_entries("counters", queues)
             .override_global("longest_bytes", &self.longest_bytes, true)
+            .override_global("fallback", &if *self.host == ToHost::Nothing { XDP_DROP } else { XDP_PASS }, true)
+            .override_global("picks", &u32::from(matches!(self.host, ToHost::Filter(_))), true)
             .load(OBJECT)
             .map_err(|e| self.fail("load its XDP program", &e))?;
         let odd = |what: &str| {
@@ -209,16 +224,55 @@ impl Demand<'_> {
         let Some(Map::Array(counters_map)) = ebpf.take_map("counters") else { return Err(odd("map `counters`")) };
         let counters = Counters::map(counters_map.fd().as_fd(), queues)
             .map_err(|e| PortError::action(port, "map the counters of its XDP program", e, ""))?;
+        let slots = match self.host {
+            ToHost::Filter(filter) => Some(self.pick(&mut ebpf, filter, &counters_map, several)?),
+            _ => None,
+        };
         let mut program = Program::Redirect(ebpf, if several { SEVERAL_BUFFERS } else { ONE_BUFFER });
         program.with(Xdp::load).map_err(|e| self.fail("load its XDP program", &e))?;
         let sockets = Mutex::new(sockets);
-        Ok((program, Choice::Queue(Box::new(Redirect { counters, sockets, counters_map }))))
+        Ok((program, Choice::Queue(Box::new(Redirect { counters, sockets, counters_map, _slots: slots }))))
+    }
+
+    /// Loads the filter for the host's stack, and what it goes on to, into the program's slots.
+    fn pick(
+        &self,
+        ebpf: &mut Ebpf,
+        filter: &HostFilter,
+        counts: &MapData,
+        several_buffers: bool,
+    ) -> Result<MapData, PortError> {
+        let fail = |e: &(dyn Error + 'static)| self.fail("load the filter for the host's stack (--host)", e);
+        let name = if several_buffers { "redirect_frags" } else { "redirect_xdp" };
+        let Some(Map::ProgramArray(slots)) = ebpf.take_map("slots") else { return Err(fail(&ProgramError::NotLoaded)) };
+        let another = slots.fd().as_fd().try_clone_to_owned().map_err(|e| fail(&e))?;
+        let another = MapData::from_fd(another).map_err(|e| fail(&e))?;
+        let mut array = ProgramArray::try_from(Map::ProgramArray(another)).map_err(|e| fail(&e))?;
+        let rest: &mut Xdp =
+            ebpf.program_mut(name).ok_or(ProgramError::NotLoaded).and_then(|p| p.try_into()).map_err(|e| fail(&e))?;
+        rest.load().map_err(|e| fail(&e))?;
+        array.set(SLOT_REDIRECT, rest.fd().map_err(|e| fail(&e))?, 0).map_err(|e| fail(&e))?;
+        let place = HostPlace {
+            slots: &slots,
+            own: SLOT_PICK,
+            next: &[SLOT_REDIRECT],
+            counts,
+            count_offset: TO_HOST_AT,
+            several_buffers,
+        };
+        filter.install(&place).map_err(|e| fail(&e))?;
+        Ok(slots)
     }
 
     /// Loads the steering program.
     fn steering(&self, classifier: &Classifier, several_buffers: bool) -> Result<(Program, Choice), PortError> {
         let (queues, longest_bytes) = (self.interface.most_queues, self.longest_bytes);
-        let setup = Setup { queues, several_buffers, longest_bytes, ..Setup::new(classifier) };
+        let fallback = if *self.host == ToHost::Nothing { Fallback::Drop } else { Fallback::Pass };
+        let host = match self.host {
+            ToHost::Filter(filter) => Some(filter),
+            _ => None,
+        };
+        let setup = Setup { queues, several_buffers, longest_bytes, fallback, host, ..Setup::new(classifier) };
         let kernel =
             KernelSteer::load(&setup).map_err(|e| PortError::action(self.port, "load the steering program", e, ""))?;
         let kernel = Arc::new(Mutex::new(kernel));
