@@ -15,10 +15,6 @@ pub mod tap;
 pub mod traffic;
 mod xdp;
 
-use std::sync::Arc;
-
-use flowyard_steer::Classifier;
-
 pub use error::PortError;
 pub use packet::PacketSink;
 pub use port::{Arrival, Opener, Outgoing, Port, PortCounters, PortInfo, Progress, Received, Sink};
@@ -26,6 +22,7 @@ pub use rss::{HashedFields, Rss, RssError, RssFields, RssTransform};
 pub use spec::{KINDS, Kind, PortSpec};
 #[doc(hidden)]
 pub use sys::thread_usage;
+pub use xdp::{DirectCounts, DirectReader, DirectRing, InKernel};
 
 /// Looks a port up and splits it into at most `parts` openers, one a dispatcher. Touches nothing.
 ///
@@ -40,19 +37,15 @@ pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, Po
     }
 }
 
-/// As [`prepare`], for ports that steer in the kernel by `classifier`: `xdp:` alone. Their packets come with the
-/// head of their tag ([`Port::kernel`]).
+/// As [`prepare`], for ports that steer in the kernel: `xdp:` alone. Their packets come with the head of their tag
+/// ([`Port::kernel`]), or to readers of their own ([`Port::readers`]).
 ///
 /// # Errors
 /// As [`prepare`], and another kind of port. What of the classifier the kernel cannot do is said when the port is
 /// opened.
-pub fn prepare_steered(
-    spec: &PortSpec,
-    parts: usize,
-    classifier: &Arc<Classifier>,
-) -> Result<Vec<Box<dyn Opener>>, PortError> {
+pub fn prepare_steered(spec: &PortSpec, parts: usize, steering: &InKernel) -> Result<Vec<Box<dyn Opener>>, PortError> {
     match spec.kind {
-        Kind::Xdp => xdp::prepare(spec, parts, Some(classifier)),
+        Kind::Xdp => xdp::prepare(spec, parts, Some(steering)),
         _ => Err(spec.bad_option(
             "cannot be steered in the kernel",
             "use xdp:IF, or steer in user space (leave out --steer kernel)",

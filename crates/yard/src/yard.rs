@@ -6,7 +6,9 @@ use std::thread::JoinHandle;
 
 use flowyard_kernel::{KernelError, KernelSteer};
 use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, Region, Stock};
-use flowyard_port::{Opener, PortCounters, PortError, PortInfo, PortSpec, prepare, prepare_steered};
+use flowyard_port::{
+    DirectReader, InKernel, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare, prepare_steered,
+};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
 use crate::counters::{Live, Report};
@@ -51,6 +53,10 @@ pub struct YardConfig {
     /// Have the kernel steer, by a program on the interface: one `xdp:` port, one group, the default policy and
     /// hash, no function of the user's. What the program cannot decide, the dispatchers do. Same rings.
     pub kernel: bool,
+    /// Where the kernel steers, have dispatchers take the packets of all rings and pass them on by pipes. Otherwise
+    /// each [`RingReader`] takes its own from the kernel itself, which is faster, and for threads of this process
+    /// alone: pipes can be handed to processes that are not trusted, the kernel's rings cannot.
+    pub relay: bool,
     /// Bind each dispatcher to a core, where there is more than one.
     pub pin: bool,
 }
@@ -94,6 +100,7 @@ impl Default for YardConfig {
             policy: Policy::default(),
             hash: FlowHash::Default { seed: FIXED_SEED },
             kernel: false,
+            relay: false,
             pin: true,
         }
     }
@@ -204,6 +211,7 @@ impl Yard {
         let mut infos: Vec<(u16, PortInfo)> = Vec::new();
         let rings = groups.iter().map(|group| usize::from(group.table.rings())).sum();
         let mut ends: Vec<Vec<Consumer>> = (0..rings).map(|_| Vec::new()).collect();
+        let mut readers: Vec<Vec<DirectReader>> = (0..rings).map(|_| Vec::new()).collect();
         let shares = parts.len();
         let common = Common::new(groups.len());
         let mut instances = instances(config, shares)?.into_iter();
@@ -212,8 +220,9 @@ impl Yard {
         for (at, openers) in parts.into_iter().enumerate() {
             let mut share = take_share(&mut stock, shares - at);
             let mut sources = Vec::new();
+            let mut direct = Vec::new();
             for (number, opener) in openers {
-                let port = opener.open(&region, &mut share)?;
+                let mut port = opener.open(&region, &mut share)?;
                 if !infos.iter().any(|(_, i)| i.name == port.info().name) {
                     infos.push((number, port.info().clone()));
                 }
@@ -225,6 +234,10 @@ impl Yard {
                         SharedFragments::of_kernel(fragments)
                     }
                 };
+                for (ring, reader) in readers.iter_mut().zip(port.readers(number)) {
+                    direct.push(reader.ring().clone());
+                    ring.push(reader);
+                }
                 let sorter = Sorter::new(classifier.clone(), memory);
                 sources.push(Source::new(port, number, sorter));
             }
@@ -234,7 +247,8 @@ impl Yard {
             let name = || config.host.clone().unwrap_or_default();
             let host = host.map_err(|error| YardError::Host { name: name(), error })?;
             let outlets = Outlets::new(&region, ledger, pipes, groups.clone(), host, &config.hash);
-            let mut dispatcher = Dispatcher::new(region.clone(), share, sources, outlets, common.clone(), stop.clone());
+            let mut dispatcher =
+                Dispatcher::new(region.clone(), share, sources, direct, outlets, common.clone(), stop.clone());
             for (seat, instance, limits) in instances.next().into_iter().flatten() {
                 dispatcher.seat(seat, Some(instance), limits);
             }
@@ -243,7 +257,8 @@ impl Yard {
         infos.sort_by_key(|(number, _)| *number); // as given, not as shared out
         let infos = infos.into_iter().map(|(_, info)| info).collect();
         let numbers = groups.iter().flat_map(|group| 0..group.table.rings());
-        let readers = ends.into_iter().zip(numbers).map(|(ends, ring)| RingReader::new(ring, ends)).collect();
+        let readers = ends.into_iter().zip(readers).zip(numbers);
+        let readers = readers.map(|((ends, direct), ring)| RingReader::new(ring, ends, direct)).collect();
         let surroundings = surroundings(config, shares);
         let seats = std::iter::once(&config.function).chain(config.groups.iter().map(|g| &g.function));
         let names = seats.map(|f| f.as_ref().map(|f| f.name().to_owned())).collect();
@@ -474,7 +489,10 @@ fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -
     for (number, spec) in ports.iter().enumerate() {
         let openers = match config.kernel {
             false => prepare(spec, config.dispatchers)?,
-            true => prepare_steered(spec, config.dispatchers, classifier)?,
+            true => {
+                let steering = InKernel { classifier: classifier.clone(), direct: !config.relay };
+                prepare_steered(spec, config.dispatchers, &steering)?
+            }
         };
         for opener in openers {
             let can_wait = usize::from(opener.info().can_wait);
