@@ -8,6 +8,7 @@ mod flow;
 mod function;
 mod label;
 mod laps;
+mod live;
 mod machine;
 mod packets;
 mod peers;
@@ -49,6 +50,8 @@ enum What {
     Pipeline,
     /// What a function of the user's costs, by kind.
     Function,
+    /// Receiving over veth by every way in, as root: packets a second and core.
+    Live,
     /// Instructions a packet, by valgrind.
     Steps,
     /// One part of `steps`, for running under valgrind.
@@ -88,6 +91,9 @@ fn main() {
     }
     if wanted(|w| matches!(w, What::Function)) {
         function::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Live)) {
+        live::run(&setting);
     }
     if wanted(|w| matches!(w, What::Steps)) {
         steps::run();

@@ -22,6 +22,9 @@ pub use rss::{HashedFields, Rss, RssError, RssFields, RssTransform};
 pub use spec::{KINDS, Kind, PortSpec};
 #[doc(hidden)]
 pub use sys::thread_usage;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use xdp::bare::Bare;
 pub use xdp::{DirectCounts, DirectReader, DirectRing, InKernel};
 
 /// Looks a port up and splits it into at most `parts` openers, one a dispatcher. Touches nothing.

@@ -45,6 +45,9 @@ pub struct RingReader {
 /// to come.
 const SPINS: u32 = 64;
 
+/// Times that a reader of the kernel's rings lets others have the core before it sleeps.
+const YIELDS: u32 = 2;
+
 /// Packets taken from one pipe before the others have their turn.
 const TURN: u32 = 64;
 /// Longest sleep where packets come from the kernel: an interface may gain queues meanwhile.
@@ -107,6 +110,9 @@ impl RingReader {
 
     /// Waits for packets: looks a few times, then sleeps.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Wait {
+        if self.is_direct() {
+            return self.wait_for_kernel(timeout);
+        }
         for _ in 0..SPINS {
             if self.has_next() {
                 return Wait::Ready;
@@ -117,6 +123,37 @@ impl RingReader {
             return consumer.wait(timeout);
         }
         self.wait_for_any(timeout)
+    }
+
+    /// Waits where packets come from the kernel: nothing is spent on the pipes unless one has woken us.
+    fn wait_for_kernel(&mut self, timeout: Option<Duration>) -> Wait {
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t)); // beyond all time: none
+        for _ in 0..YIELDS {
+            if self.has_next() {
+                return Wait::Ready;
+            }
+            // Where the kernel's thread, or other readers, share this core, a batch gathers meanwhile, and nobody is
+            // woken for it; a core of its own has it back at once.
+            std::thread::yield_now();
+        }
+        loop {
+            let ended = self.consumers.iter_mut().all(Consumer::is_ended); // before looking: what came before is seen
+            if self.has_next() {
+                return Wait::Ready;
+            }
+            if ended {
+                return self.poll();
+            }
+            if deadline.is_some_and(|d| d <= Instant::now()) {
+                return Wait::TimedOut;
+            }
+            if self.sleep(None, deadline) {
+                let state = self.poll();
+                if state != Wait::TimedOut {
+                    return state;
+                }
+            }
+        }
     }
 
     fn has_next(&mut self) -> bool {
@@ -135,8 +172,8 @@ impl RingReader {
     }
 
     /// Sleeps until a pipe has something or ends, `also` is readable, or the time is over; or not at all.
-    /// [`RingReader::poll`] tells why, and takes the announcements back.
-    pub(crate) fn sleep(&mut self, also: Option<BorrowedFd<'_>>, deadline: Option<Instant>) {
+    /// [`RingReader::poll`] tells why, and takes the announcements back. Answers whether it may have been a pipe.
+    pub(crate) fn sleep(&mut self, also: Option<BorrowedFd<'_>>, deadline: Option<Instant>) -> bool {
         let mut asleep = true;
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.consumers.len() + 1);
         for consumer in &mut self.consumers {
@@ -149,8 +186,9 @@ impl RingReader {
             }
         }
         if !asleep || fds.is_empty() || self.direct.iter_mut().any(DirectReader::has_next) {
-            return;
+            return true;
         }
+        let pipes = fds.len();
         fds.extend(also.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let sockets: Vec<_> = self.direct.iter().flat_map(DirectReader::sockets).collect();
         fds.extend(sockets.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
@@ -159,6 +197,7 @@ impl RingReader {
         let left = left.into_iter().chain(longest).min();
         let timeout = left.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
         let _ = rustix::event::poll(&mut fds, timeout.as_ref()); // interrupted: look again
+        fds[..pipes].iter().any(|fd| !fd.revents().is_empty())
     }
 
     /// Looks at every pipe without waiting.

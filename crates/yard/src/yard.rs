@@ -158,6 +158,8 @@ pub enum YardError {
 
 /// Ports of a yard.
 const MOST_PORTS: usize = 256;
+/// Slots of a pipe by which only marked packets come.
+const MARKED_SLOTS: u32 = 128;
 /// Buffers to spare for each dispatcher beyond what ports, rings and held fragments can hold.
 const SPARE_BUFFERS: usize = 2048;
 
@@ -509,7 +511,7 @@ fn geometry(config: &YardConfig, parts: &[Part]) -> Result<Geometry, YardError> 
     let buffer_bytes = infos().map(|i| i.buffer_bytes).max().unwrap_or(2048);
     let held: usize = infos().map(|i| i.buffers_held).sum();
     let groups: usize = config.groups.iter().map(|group| usize::from(group.rings)).sum();
-    let rings = (usize::from(config.rings) + groups) * config.ring_slots as usize;
+    let rings = (usize::from(config.rings) + groups) * pipe_slots(config) as usize;
     let fragments = infos().count() * HOLD_PACKETS;
     if let Some(buffers) = config.buffers.filter(|b| *b < parts.len()) {
         return Err(MemError::Geometry {
@@ -530,7 +532,30 @@ fn geometry(config: &YardConfig, parts: &[Part]) -> Result<Geometry, YardError> 
         return refuse("number of buffers, for steering in the kernel,", buffers.to_string(), &allowed);
     }
     let needed = held + rings * parts.len() + fragments + SPARE_BUFFERS * parts.len();
-    Ok(Geometry::new(buffer_bytes, config.annotation_bytes, config.buffers.unwrap_or(needed))?)
+    let geometry = Geometry::new(buffer_bytes, config.annotation_bytes, config.buffers.unwrap_or(needed))?;
+    if let Some(free) = free_memory().filter(|free| config.kernel && geometry.file_bytes() as u64 > *free) {
+        let allowed = format!(
+            "at most the {} MiB of memory that are free ({held} buffers for the kernel's rings, {} for those of the \
+             yard): have fewer rings, or smaller ones (?ring=N, ring slots)",
+            free >> 20,
+            rings * parts.len()
+        );
+        let value = format!("{} MiB", geometry.file_bytes() >> 20);
+        return refuse("memory for packets, for steering in the kernel,", value, &allowed);
+    }
+    Ok(geometry)
+}
+
+/// Slots of each pipe. What the kernel steers and readers take from it does not come by one: what is marked is little.
+fn pipe_slots(config: &YardConfig) -> u32 {
+    if config.kernel && !config.relay { config.ring_slots.min(MARKED_SLOTS) } else { config.ring_slots }
+}
+
+/// Bytes of memory that can be had without taking them from others, if the system says.
+fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Splits an equal share off for one of `left` dispatchers.
@@ -542,7 +567,7 @@ fn take_share(stock: &mut Stock, left: usize) -> Stock {
 fn pipes(ledger: &mut Ledger, config: &YardConfig, ends: &mut [Vec<Consumer>]) -> Result<Vec<PipeProducer>, MemError> {
     ends.iter_mut()
         .map(|ends| {
-            let (producer, end) = ledger.open_pipe(config.ring_slots)?;
+            let (producer, end) = ledger.open_pipe(pipe_slots(config))?;
             ends.push(Consumer::attach_local(end)?);
             Ok(producer)
         })

@@ -40,6 +40,8 @@
 //! told when the port is closed and zero unless the kernel has a surprise. What the card dropped
 //! before the program saw it is in the notes (`card-missed`).
 
+#[cfg(feature = "bench")]
+pub mod bare;
 mod direct;
 mod port;
 mod program;
