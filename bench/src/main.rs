@@ -51,7 +51,10 @@ enum What {
     /// What a function of the user's costs, by kind.
     Function,
     /// Receiving over veth by every way in, as root: packets a second and core.
-    Live,
+    Live {
+        /// Only the way of this number, for a profiler to look at.
+        only: Option<usize>,
+    },
     /// Instructions a packet, by valgrind.
     Steps,
     /// One part of `steps`, for running under valgrind.
@@ -92,8 +95,9 @@ fn main() {
     if wanted(|w| matches!(w, What::Function)) {
         function::run(&setting);
     }
-    if wanted(|w| matches!(w, What::Live)) {
-        live::run(&setting);
+    if wanted(|w| matches!(w, What::Live { .. })) {
+        let only = if let Some(What::Live { only }) = &options.what { *only } else { None };
+        live::run(&setting, only);
     }
     if wanted(|w| matches!(w, What::Steps)) {
         steps::run();

@@ -31,6 +31,9 @@ const FLOWS: u16 = 256;
 const SPAN: Duration = Duration::from_millis(700);
 const WARM_UP: Duration = Duration::from_millis(300);
 
+/// Say what each measurement was made of.
+static DETAILS: AtomicBool = AtomicBool::new(false);
+
 /// What every contender is given: where to count, and when to end.
 struct Task<'a> {
     packets: &'a [AtomicU64],
@@ -38,7 +41,7 @@ struct Task<'a> {
 }
 
 /// Runs and prints.
-pub fn run(setting: &Setting) {
+pub fn run(setting: &Setting, only: Option<usize>) {
     let Some(sender) = setting.other.filter(|_| flowyard_testkit::net::is_root()) else {
         println!("\n## Live\n\nNot run: it needs root, and two cores.");
         return;
@@ -57,10 +60,18 @@ pub fn run(setting: &Setting) {
     } else {
         println!("\nNo bare loop: it needs clang and libbpf's headers.");
     }
+    if let Some(only) = only {
+        DETAILS.store(true, Ordering::Relaxed);
+        contenders = contenders.into_iter().skip(only).take(1).collect();
+    }
     let rounds = setting.rounds.div_ceil(10); // seconds each
     let outcome = rounds::run(&Setting { rounds, ..*setting }, false, &mut (), |_| (), &contenders);
-    let mut ratios = vec![figures::ratio(0, 2), figures::ratio(0, 3), figures::ratio(0, 1)];
-    if has_bare {
+    let mut ratios = if only.is_some() {
+        Vec::new()
+    } else {
+        vec![figures::ratio(0, 2), figures::ratio(0, 3), figures::ratio(0, 1)]
+    };
+    if has_bare && only.is_none() {
         ratios.splice(0..0, [figures::ratio(0, 4), figures::ratio(2, 4), figures::ratio(3, 4)]);
     }
     figures::print("Live, 64-byte frames over veth", "packet and core used", &outcome, &ratios);
@@ -89,8 +100,9 @@ fn measure(receiver: usize, sender: usize, receive: fn(&Task<'_>)) -> Option<f64
             });
             std::thread::sleep(WARM_UP);
             let now = || {
-                let used: u64 = ours.iter().chain(&kernel).map(|thread| wire::used_ns(*thread)).sum();
-                (packets.iter().map(|ring| ring.load(Ordering::Relaxed)).sum::<u64>(), used)
+                let used = |threads: &[i32]| threads.iter().map(|thread| wire::used_ns(*thread)).sum::<u64>();
+                let received = packets.iter().map(|ring| ring.load(Ordering::Relaxed)).sum::<u64>();
+                [received, used(&ours), used(kernel.as_slice()), wire.received()]
             };
             let (before, stolen) = (now(), machine::stolen_ticks());
             std::thread::sleep(SPAN);
@@ -101,8 +113,18 @@ fn measure(receiver: usize, sender: usize, receive: fn(&Task<'_>)) -> Option<f64
             std::thread::sleep(Duration::from_millis(50));
             sent.store(true, Ordering::Relaxed);
             drop(sending.join());
-            let received = after.0 - before.0;
-            (received > 1000 && !disturbed).then(|| (after.1 - before.1) as f64 / received as f64)
+            let [received, ours, kernel, came] = std::array::from_fn(|at| (after[at] - before[at]) as f64);
+            if DETAILS.load(Ordering::Relaxed) {
+                println!(
+                    "{:.0} kpps of {:.0} that came; a packet {:.0} ns in the kernel's thread, {:.0} ns in ours; {:.0} % of the core",
+                    received / SPAN.as_secs_f64() / 1e3,
+                    came / SPAN.as_secs_f64() / 1e3,
+                    kernel / received,
+                    ours / received,
+                    (ours + kernel) / SPAN.as_nanos() as f64 * 100.0
+                );
+            }
+            (received > 1000.0 && !disturbed).then(|| (ours + kernel) / received)
         })
     })
 }

@@ -21,6 +21,14 @@ impl Wire {
         Wire { namespace }
     }
 
+    /// Packets that came to the interface so far, whatever became of them.
+    pub fn received(&self) -> u64 {
+        let text = self.namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("fy1:"));
+        // What the other end has sent: column 10.
+        line.and_then(|line| line.split_whitespace().nth(9)?.parse().ok()).unwrap_or(0)
+    }
+
     /// Puts the kernel's part of receiving on fy0 into a thread, and that on `core`. Answers its number.
     pub fn pin_napi(&self, core: usize) -> Option<i32> {
         // /sys/class/net shows the namespace that it was mounted in, so a mount of our own is needed.

@@ -39,14 +39,15 @@ pub struct RingReader {
     at: usize,
     /// Packets that may still be taken from it before the others have their turn.
     turn: u32,
+    /// How long packets from the kernel may gather.
+    gather: Duration,
+    /// Packets that came from it since it was last waited for some.
+    came: u32,
 }
 
 /// Times that a reader looks again before it sleeps: about a microsecond, as long as a batch may take
 /// to come.
 const SPINS: u32 = 64;
-
-/// Times that a reader of the kernel's rings lets others have the core before it sleeps.
-const YIELDS: u32 = 2;
 
 /// Packets taken from one pipe before the others have their turn.
 const TURN: u32 = 64;
@@ -56,7 +57,12 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 impl RingReader {
     /// Of pipes, and of what is taken from the kernel.
     pub(crate) fn new(ring: u16, consumers: Vec<Consumer>, direct: Vec<DirectReader>) -> RingReader {
-        RingReader { ring, consumers, direct, at: 0, turn: TURN }
+        RingReader { ring, consumers, direct, at: 0, turn: TURN, gather: Duration::ZERO, came: 0 }
+    }
+
+    /// Lets packets from the kernel gather for so long, while they keep coming.
+    pub(crate) fn gathering(self, gather: Duration) -> RingReader {
+        RingReader { gather, ..self }
     }
 
     /// Number of the ring.
@@ -85,6 +91,7 @@ impl RingReader {
                 }
             } else if self.direct[at - pipes].has_next() {
                 self.turn = self.turn.saturating_sub(1);
+                self.came = self.came.saturating_add(1);
                 return self.direct[at - pipes].next();
             }
             self.move_on();
@@ -128,13 +135,12 @@ impl RingReader {
     /// Waits where packets come from the kernel: nothing is spent on the pipes unless one has woken us.
     fn wait_for_kernel(&mut self, timeout: Option<Duration>) -> Wait {
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t)); // beyond all time: none
-        for _ in 0..YIELDS {
-            if self.has_next() {
-                return Wait::Ready;
-            }
-            // Where the kernel's thread, or other readers, share this core, a batch gathers meanwhile, and nobody is
-            // woken for it; a core of its own has it back at once.
-            std::thread::yield_now();
+        if self.has_next() {
+            return Wait::Ready;
+        }
+        // Packets that keep coming are let gather: to be woken for each few costs the kernel and us more than they do.
+        if std::mem::take(&mut self.came) > 0 && !self.gather.is_zero() {
+            std::thread::sleep(timeout.map_or(self.gather, |timeout| timeout.min(self.gather)));
         }
         loop {
             let ended = self.consumers.iter_mut().all(Consumer::is_ended); // before looking: what came before is seen
