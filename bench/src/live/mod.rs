@@ -102,7 +102,8 @@ fn measure(receiver: usize, sender: usize, receive: fn(&Task<'_>)) -> Option<f64
             let now = || {
                 let used = |threads: &[i32]| threads.iter().map(|thread| wire::used_ns(*thread)).sum::<u64>();
                 let received = packets.iter().map(|ring| ring.load(Ordering::Relaxed)).sum::<u64>();
-                [received, used(&ours), used(kernel.as_slice()), wire.received()]
+                let switches = ours.iter().map(|thread| wire::switches(*thread)).sum();
+                [received, used(&ours), used(kernel.as_slice()), wire.received(), switches]
             };
             let (before, stolen) = (now(), machine::stolen_ticks());
             std::thread::sleep(SPAN);
@@ -113,14 +114,15 @@ fn measure(receiver: usize, sender: usize, receive: fn(&Task<'_>)) -> Option<f64
             std::thread::sleep(Duration::from_millis(50));
             sent.store(true, Ordering::Relaxed);
             drop(sending.join());
-            let [received, ours, kernel, came] = std::array::from_fn(|at| (after[at] - before[at]) as f64);
+            let [received, ours, kernel, came, switches] = std::array::from_fn(|at| (after[at] - before[at]) as f64);
             if DETAILS.load(Ordering::Relaxed) {
                 println!(
-                    "{:.0} kpps of {:.0} that came; a packet {:.0} ns in the kernel's thread, {:.0} ns in ours; {:.0} % of the core",
+                    "{:.0} kpps of {:.0} that came; a packet {:.0} ns in the kernel's thread, {:.0} ns in ours; {:.0} packets a switch to one of them; {:.0} % of the core",
                     received / SPAN.as_secs_f64() / 1e3,
                     came / SPAN.as_secs_f64() / 1e3,
                     kernel / received,
                     ours / received,
+                    received / switches,
                     (ours + kernel) / SPAN.as_nanos() as f64 * 100.0
                 );
             }
@@ -136,7 +138,8 @@ fn yard(task: &Task<'_>, kernel: bool, relay: bool) {
     let (yard, readers) = Yard::open(&config, &[port]).expect("as root");
     std::thread::scope(|scope| {
         for (mut reader, packets) in readers.into_iter().zip(task.packets) {
-            scope.spawn(move || {
+            let name = format!("ring-{}", reader.ring());
+            let body = move || {
                 let mut sum = 0;
                 while reader.wait(None) != Wait::Ended {
                     let mut seen = 0;
@@ -147,7 +150,8 @@ fn yard(task: &Task<'_>, kernel: bool, relay: bool) {
                     packets.fetch_add(seen, Ordering::Relaxed);
                 }
                 std::hint::black_box(sum);
-            });
+            };
+            std::thread::Builder::new().name(name).spawn_scoped(scope, body).expect("a thread");
         }
         let running = yard.start().expect("a thread");
         until(task.stop);

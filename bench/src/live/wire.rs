@@ -62,6 +62,14 @@ pub fn used_ns(thread: i32) -> u64 {
     text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
+/// How often a thread was taken off its core, by its will or not; none once it has ended.
+pub fn switches(thread: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let of =
+        |kind: &str| text.lines().find_map(|line| line.strip_prefix(kind)?.trim().parse::<u64>().ok()).unwrap_or(0);
+    of("voluntary_ctxt_switches:") + of("nonvoluntary_ctxt_switches:")
+}
+
 /// Sends 64-byte frames of `flows` conversations until told to stop.
 pub fn send(stop: &AtomicBool, flows: u16) {
     let injector = Injector::open("fy1").expect("the other end");
