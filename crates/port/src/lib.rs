@@ -15,10 +15,7 @@ pub mod tap;
 pub mod traffic;
 mod xdp;
 
-use std::sync::Arc;
-
 use flowyard_kernel::ToHost;
-use flowyard_steer::Classifier;
 
 pub use error::PortError;
 pub use packet::PacketSink;
@@ -27,6 +24,10 @@ pub use rss::{HashedFields, Rss, RssError, RssFields, RssTransform};
 pub use spec::{KINDS, Kind, PortSpec};
 #[doc(hidden)]
 pub use sys::thread_usage;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use xdp::bare::Bare;
+pub use xdp::{DirectCounts, DirectReader, DirectRing, InKernel};
 
 /// Looks a port up and splits it into at most `parts` openers, one a dispatcher. Touches nothing.
 ///
@@ -41,19 +42,15 @@ pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, Po
     }
 }
 
-/// As [`prepare`], for ports that steer in the kernel by `classifier`: `xdp:` alone. Their packets come with the
-/// head of their tag ([`Port::kernel`]).
+/// As [`prepare`], for ports that steer in the kernel: `xdp:` alone. Their packets come with the head of their tag
+/// ([`Port::kernel`]), or to readers of their own ([`Port::readers`]).
 ///
 /// # Errors
 /// As [`prepare`], and another kind of port. What of the classifier the kernel cannot do is said when the port is
 /// opened.
-pub fn prepare_steered(
-    spec: &PortSpec,
-    parts: usize,
-    classifier: &Arc<Classifier>,
-) -> Result<Vec<Box<dyn Opener>>, PortError> {
+pub fn prepare_steered(spec: &PortSpec, parts: usize, steering: &InKernel) -> Result<Vec<Box<dyn Opener>>, PortError> {
     match spec.kind {
-        Kind::Xdp => xdp::prepare(spec, parts, Some(classifier), &ToHost::Pass),
+        Kind::Xdp => xdp::prepare(spec, parts, Some(steering), &ToHost::Pass),
         _ => Err(spec.bad_option(
             "cannot be steered in the kernel",
             "use xdp:IF, or steer in user space (leave out --steer kernel)",
@@ -61,7 +58,7 @@ pub fn prepare_steered(
     }
 }
 
-/// As [`prepare`], or with a classifier as [`prepare_steered`], with a word about what goes on to the host's own stack
+/// As [`prepare`], or with `steering` as [`prepare_steered`], with a word about what goes on to the host's own stack
 /// of what comes in: of `xdp:` ports, which take packets away from it.
 ///
 /// # Errors
@@ -69,12 +66,12 @@ pub fn prepare_steered(
 pub fn prepare_to_host(
     spec: &PortSpec,
     parts: usize,
-    classifier: Option<&Arc<Classifier>>,
+    steering: Option<&InKernel>,
     host: &ToHost,
 ) -> Result<Vec<Box<dyn Opener>>, PortError> {
-    match (spec.kind, host, classifier) {
-        (Kind::Xdp, ..) => xdp::prepare(spec, parts, classifier, host),
-        (_, ToHost::Pass, Some(classifier)) => prepare_steered(spec, parts, classifier),
+    match (spec.kind, host, steering) {
+        (Kind::Xdp, ..) => xdp::prepare(spec, parts, steering, host),
+        (_, ToHost::Pass, Some(steering)) => prepare_steered(spec, parts, steering),
         (_, ToHost::Pass, None) => prepare(spec, parts),
         (Kind::Packet, ..) => Err(spec.bad_option(
             "keeps nothing from the host's stack, so nothing of it can go there (--host)",

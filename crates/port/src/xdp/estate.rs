@@ -21,7 +21,7 @@
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, IterableMap, Map, MapData, MapType};
@@ -55,7 +55,7 @@ pub(super) struct Estate {
     before: Option<Journal>,
     /// What is written down now.
     now: Mutex<Option<Journal>>,
-    tally: Option<Tally>,
+    tally: Option<Arc<Tally>>,
     queues: u32,
     /// What owners before left, in packets.
     pub carried: Carried,
@@ -252,7 +252,7 @@ impl Estate {
         let _ = (std::fs::remove_file(&counts_file), std::fs::remove_file(&tally_file)); // nobody's: the number is ours
         counters.data().pin(&counts_file).map_err(|e| said(&e))?;
         tally.pin(&tally_file).map_err(|e| said(&e))?;
-        self.tally = Some(mapped);
+        self.tally = Some(Arc::new(mapped));
         Ok(())
     }
 
@@ -332,11 +332,9 @@ impl Estate {
         self.pins.link()
     }
 
-    /// Takes note of packets that the port received on `queue`: a store to memory, no call.
-    pub(super) fn received(&self, queue: u32, packets: u64) {
-        if let Some(tally) = &self.tally {
-            tally.add(queue, Told::Received, packets);
-        }
+    /// Where ports and readers write down what they received.
+    pub(super) fn tally(&self) -> Option<Arc<Tally>> {
+        self.tally.clone()
     }
 
     /// Takes note of what sockets of `queue` and the program have counted.

@@ -49,6 +49,9 @@
 //! told when the port is closed and zero unless the kernel has a surprise. What the card dropped
 //! before the program saw it is in the notes (`card-missed`).
 
+#[cfg(feature = "bench")]
+pub mod bare;
+mod direct;
 mod estate;
 mod journal;
 mod occupied;
@@ -59,6 +62,7 @@ mod socket;
 
 use std::sync::{Arc, Mutex, Weak};
 
+pub use direct::{DirectCounts, DirectReader, DirectRing};
 use flowyard_kernel::ToHost;
 use flowyard_mem::{Region, Stock};
 use flowyard_steer::Classifier;
@@ -72,6 +76,8 @@ use crate::{Opener, Port, PortError, PortInfo, PortSpec};
 const DEFAULT_RING: u32 = 2048;
 /// Entries of each receive ring where the kernel steers: there is one for each ring of the yard.
 const DEFAULT_LANE: u32 = 512;
+/// Entries of all receive rings of a queue together, unless asked for more or there are very many rings.
+const MOST_LANE_ENTRIES: u32 = 32_768;
 /// Buffers that the kernel holds a queue where it steers, beyond what all receive rings of the queue can hold: so
 /// that one which nobody empties leaves the others with some.
 const HELD_BEYOND: u32 = 64;
@@ -135,6 +141,8 @@ struct Shared {
     classifier: Option<Arc<Classifier>>,
     /// What goes on to the host's stack.
     host: ToHost,
+    /// Whether readers take what it steers from the kernel themselves.
+    direct: bool,
     sizes: Sizes,
     /// Buffers in the kernel's hands a queue.
     held: u32,
@@ -167,15 +175,32 @@ impl Opener for XdpOpener {
     }
 }
 
-/// Looks the interface up and splits its queues into at most `parts` openers. With a classifier the kernel
-/// steers by it; `host` is what goes on to the host's stack.
+/// How the kernel is to steer.
+#[derive(Debug, Clone)]
+pub struct InKernel {
+    /// By what.
+    pub classifier: Arc<Classifier>,
+    /// Whether each ring's reader takes its packets from the kernel itself ([`Port::readers`]), a thread of this
+    /// process; otherwise they all come by [`Port::receive`], with the heads of their tags.
+    pub direct: bool,
+}
+
+/// Entries of each receive ring, where the kernel steers to so many rings: fewer where there are many, so that the
+/// buffers that they can hold stay within bounds (64 MiB a queue, or 64 entries each).
+fn default_lane(rings: u16) -> u32 {
+    let most = MOST_LANE_ENTRIES / (u32::from(rings) + 1);
+    DEFAULT_LANE.min(1 << most.max(64).ilog2())
+}
+
+/// Looks the interface up and splits its queues into at most `parts` openers. With `steering` the kernel
+/// steers; `host` is what goes on to the host's stack.
 pub(crate) fn prepare(
     spec: &PortSpec,
     parts: usize,
-    classifier: Option<&Arc<Classifier>>,
+    steering: Option<&InKernel>,
     host: &ToHost,
 ) -> Result<Vec<Box<dyn Opener>>, PortError> {
-    let options = Options::read(spec, if classifier.is_some() { DEFAULT_LANE } else { DEFAULT_RING })?;
+    let options = Options::read(spec, steering.map_or(DEFAULT_RING, |s| default_lane(s.classifier.table.rings())))?;
     let name = spec.name();
     let interface = Interface::find(&name, &spec.what)?;
     if link_type(interface.hardware) != ETHERNET {
@@ -202,8 +227,8 @@ pub(crate) fn prepare(
     let one_buffer = frame <= buffer_bytes - MOST_FRONT_BYTES && !generic;
     let longest_packet = if one_buffer { buffer_bytes - 256 } else { LONGEST_MERGED };
     let ring = options.ring;
-    let lanes = classifier.map_or(1, |classifier| u32::from(classifier.table.rings()) + 1);
-    let held = if classifier.is_some() { lanes * ring + HELD_BEYOND } else { ring };
+    let lanes = steering.map_or(1, |steering| u32::from(steering.classifier.table.rings()) + 1);
+    let held = if steering.is_some() { lanes * ring + HELD_BEYOND } else { ring };
     let sizes = Sizes { lanes: lanes as usize, receive: ring, fill: held.next_power_of_two() };
     let shared = Arc::new(Shared {
         name: name.clone(),
@@ -211,7 +236,8 @@ pub(crate) fn prepare(
         options,
         only: spec.queue,
         parts,
-        classifier: classifier.cloned(),
+        classifier: steering.map(|steering| steering.classifier.clone()),
+        direct: steering.is_some_and(|steering| steering.direct),
         host: host.clone(),
         sizes,
         held,

@@ -1,5 +1,8 @@
 //! The port: the queues of one dispatcher, received in turn.
 //!
+//! Where the kernel steers and readers take their packets from it themselves ([`direct`](super::direct)), what is left
+//! to the port is what the program marked, and buffers for that.
+//!
 //! The kernel holds at most as many buffers a queue as its fill ring has room for. Where a queue has one socket
 //! its receive ring has room for all of them; where it has several, for fewer, so that a full one leaves the
 //! others with buffers. Each call visits every socket at least once, gives each at most [`QUANTUM`] packets before
@@ -13,10 +16,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use flowyard_kernel::{KernelSteer, Mark, ToHost};
 use flowyard_mem::{Clock, Lent, Region, Stock};
 
+use super::direct::{DirectReader, DirectRing};
 use super::journal::Carried;
 use super::program::{Attachment, Demand};
 use super::ring::ProgramCounts;
-use super::socket::{BUSY_PATIENCE, Binding, Failed, QueueSockets};
+use super::socket::{BUSY_PATIENCE, Binding, Failed, Lane, QueueSockets};
 use super::{LAYER2_BYTES, LONGEST_MERGED, Shared, queue_count, receive_queues, remedy};
 use crate::interface::{Interface, Links, XdpPlace};
 use crate::link::ETHERNET;
@@ -53,6 +57,8 @@ pub(super) struct XdpPort {
     shared: Arc<Shared>,
     part: u32,
     queues: Vec<Queue>,
+    /// The rings that their readers take from the kernel themselves, if they do.
+    direct: Vec<Arc<DirectRing>>,
     // In this order: sockets close before the program goes, and before the memory does.
     attachment: Option<Arc<Attachment>>,
     region: Region,
@@ -77,6 +83,9 @@ pub(super) struct XdpPort {
     missed: u64,
     checked: Instant,
     ended: bool,
+    /// The sums were made at the end.
+    settled: bool,
+    readers_made: bool,
 }
 
 /// A queue's sockets, and the program's counts when they were opened.
@@ -130,6 +139,10 @@ impl XdpPort {
             info,
             part,
             queues: Vec::new(),
+            direct: match shared.direct {
+                true => (0..shared.sizes.lanes - 1).map(|ring| DirectRing::new(ring as u16)).collect(),
+                false => Vec::new(),
+            },
             attachment: Some(attachment),
             region: region.clone(),
             lent: region.lent(),
@@ -152,6 +165,8 @@ impl XdpPort {
             missed: interface.missed,
             checked: Instant::now(),
             ended: false,
+            settled: false,
+            readers_made: false,
             shared,
         };
         let queues = port.shared.queues_of(part, receive_queues(&interface));
@@ -204,11 +219,17 @@ impl XdpPort {
         }
         let mut sockets = QueueSockets::open(index, queue, sizes, &self.region, self.binding, first)?;
         refill(&mut sockets, held.min(buffers as u32), &mut self.lent, stock, self.region.geometry().buffer_bytes);
-        if sockets.fill.needs_wakeup() {
+        if sockets.fill().needs_wakeup() {
             sockets.wake();
         }
         let before = attachment.counts(queue);
         let entered = sockets.lanes.iter().enumerate().try_for_each(|(n, lane)| attachment.enter(queue, n, lane));
+        if let Some(tally) = attachment.tally() {
+            sockets.lanes.iter_mut().for_each(|lane| lane.tally = Some((tally.clone(), queue)));
+        }
+        for (ring, lane) in self.direct.iter().zip(sockets.part(self.direct.len())) {
+            ring.add(lane);
+        }
         self.queues.push(Queue { sockets, before });
         entered.map_err(|source| Failed { action: format!("enter queue {queue} into the program's map"), source })
     }
@@ -227,6 +248,8 @@ impl XdpPort {
             queue_count(self.queues.len()),
             match self.shared.sizes.lanes {
                 1 => String::new(),
+                lanes if self.shared.direct =>
+                    format!(" of {lanes} sockets, steered in the kernel, read by their readers"),
                 lanes => format!(" of {lanes} sockets, steered in the kernel"),
             },
             if zero_copy { "zero-copy" } else { "copy" },
@@ -277,7 +300,11 @@ impl XdpPort {
         self.running = interface.running();
         self.missed = interface.missed;
         for Queue { sockets, .. } in &self.queues {
-            attachment.looked(sockets.queue, sockets.lost());
+            let mut lost = 0;
+            self.each_lane(sockets, |_, lane| {
+                lost += lane.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0));
+            });
+            attachment.looked(sockets.queue, lost);
         }
         if self.shared.only.is_none() {
             let real = receive_queues(&interface).min(attachment.queues());
@@ -309,6 +336,11 @@ impl XdpPort {
     fn shut(&mut self, stock: &mut Stock) {
         self.quiesce();
         let zero_copy = self.queues.iter().any(|q| q.sockets.zero_copy());
+        let buffer_bytes = self.region.geometry().buffer_bytes;
+        for ring in &self.direct {
+            // What a reader still has in its hand is lost to the region: nobody may write what it reads.
+            ring.shut(buffer_bytes, |index| drop(self.lent.take(index)));
+        }
         self.queues.clear();
         if zero_copy {
             std::thread::sleep(ZERO_COPY_GRACE);
@@ -317,13 +349,20 @@ impl XdpPort {
         self.attachment = None;
     }
 
-    /// Stops packets from coming and settles the sums.
-    fn quiesce(&mut self) {
+    /// Stops packets from coming.
+    fn stop(&mut self) {
         let Some(attachment) = &self.attachment else { return };
         for Queue { sockets, .. } in &self.queues {
-            (0..sockets.lanes.len()).for_each(|lane| attachment.leave(sockets.queue, lane));
+            (0..self.shared.sizes.lanes).for_each(|lane| attachment.leave(sockets.queue, lane));
         }
         crate::sys::wait_for_processors();
+    }
+
+    /// Stops packets from coming and settles the sums.
+    fn quiesce(&mut self) {
+        self.stop();
+        let Some(attachment) = &self.attachment else { return };
+        self.direct.iter().for_each(|ring| ring.close());
         for Queue { sockets, before } in &mut self.queues {
             let mut settled = 0;
             for lane in &mut sockets.lanes {
@@ -331,26 +370,42 @@ impl XdpPort {
                 let packets = (0..waiting).filter(|n| !lane.receive.peek(*n).continues()).count() as u64;
                 lane.receive.release(waiting);
                 self.undelivered += packets;
-                let lost = lane.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0));
-                settled += lane.taken + packets + lost;
+                settled += lane.taken + packets + lost(lane);
             }
-            let redirected = attachment.counts(sockets.queue).redirected - before.redirected;
-            self.unaccounted += redirected.saturating_sub(settled);
+            for ring in self.direct.iter().filter(|_| !self.settled) {
+                let left = ring.settle(sockets.queue);
+                self.undelivered += left.waiting;
+                settled += left.taken + left.waiting + ring.with_lane(sockets.queue, |lane| lost(lane)).unwrap_or(0);
+            }
+            if !self.settled {
+                let redirected = attachment.counts(sockets.queue).redirected - before.redirected;
+                self.unaccounted += redirected.saturating_sub(settled);
+            }
         }
+        self.settled = true;
+    }
+
+    /// Calls `look` with every socket of a queue, those that readers take from too, and its number.
+    fn each_lane(&self, sockets: &QueueSockets, mut look: impl FnMut(usize, &Lane)) {
+        let rings = self.direct.len();
+        for (n, ring) in self.direct.iter().enumerate() {
+            ring.with_lane(sockets.queue, |lane| look(n, lane));
+        }
+        sockets.lanes.iter().enumerate().for_each(|(n, lane)| look(rings + n, lane));
     }
 
     fn count(&self) -> PortCounters {
         let (mut no_buffer, mut ring_full, mut too_long, mut passed, mut redirected) = (0, 0, 0, 0, 0);
         let (mut fill_empty, mut fill_invalid, mut to_host) = (0, 0, 0);
         for Queue { sockets, before } in &self.queues {
-            for (n, lane) in sockets.lanes.iter().enumerate() {
-                let Ok(s) = lane.statistics() else { continue };
+            self.each_lane(sockets, |n, lane| {
+                let Ok(s) = lane.statistics() else { return };
                 no_buffer += s.rx_dropped;
                 ring_full += s.rx_ring_full.unwrap_or(0);
                 fill_invalid += s.rx_invalid_descs;
                 // One figure for all sockets on a fill ring: the first tells.
                 fill_empty += s.rx_fill_ring_empty_descs.filter(|_| n == 0).unwrap_or(0);
-            }
+            });
             if let Some(attachment) = &self.attachment {
                 let now = attachment.counts(sockets.queue);
                 too_long += now.too_long - before.too_long;
@@ -370,14 +425,20 @@ impl XdpPort {
         let dropped = if self.shared.host == ToHost::Nothing { std::mem::take(&mut passed) } else { 0 };
         // The card counts for the whole interface: the first part tells.
         let missed = if self.part == 0 { self.missed.saturating_sub(self.missed_at_start) } else { 0 };
+        let (mut packets, mut bytes, mut invalid) = (self.packets, self.bytes, self.invalid);
+        for counts in self.direct.iter().map(|ring| ring.counts()) {
+            packets += counts.packets + counts.unread;
+            bytes += counts.bytes + counts.unread_bytes;
+            invalid += counts.invalid;
+        }
         let mut counters = PortCounters {
-            packets: self.packets,
-            bytes: self.bytes,
+            packets,
+            bytes,
             lost: vec![
                 ("no-buffer", no_buffer),
                 ("ring-full", ring_full),
                 ("too-long", too_long),
-                ("invalid-descriptor", self.invalid),
+                ("invalid-descriptor", invalid),
                 ("undelivered", self.undelivered),
                 ("unaccounted", self.unaccounted),
                 ("not-to-host", dropped),
@@ -418,21 +479,20 @@ impl XdpPort {
     fn count_steering(&self, notes: &mut Vec<(&'static str, u64)>) {
         let Some(attachment) = self.attachment.as_ref().filter(|a| a.kernel().is_some()) else { return };
         let (mut steered, mut left, mut no_room, mut by_user) = (0, 0, 0, 0);
-        let mut marked = MARKED.map(|(_, name)| (name, 0));
+        let mut by_mark = MARKED.map(|(_, name)| (name, 0));
         for Queue { sockets, .. } in &self.queues {
-            let Some((last, rings)) = sockets.lanes.split_last() else { continue };
-            steered += rings.iter().map(|lane| lane.taken).sum::<u64>();
-            left += last.taken;
+            let marked = self.shared.sizes.lanes - 1; // the last
+            self.each_lane(sockets, |n, lane| *(if n == marked { &mut left } else { &mut steered }) += lane.taken);
             let counts = attachment.steering_counts(sockets.queue);
             no_room += counts.no_room;
             by_user += counts.by_user();
-            for ((_, sum), (mark, _)) in marked.iter_mut().zip(MARKED) {
+            for ((_, sum), (mark, _)) in by_mark.iter_mut().zip(MARKED) {
                 *sum += counts.marked_by(mark);
             }
         }
         notes.push(("steered-in-kernel", steered));
         notes.push(("steered-in-user-space", left));
-        notes.extend(marked);
+        notes.extend(by_mark);
         notes.push(("passed-for-want-of-metadata", no_room));
         notes.push(("ended-in-users-program", by_user));
     }
@@ -456,7 +516,14 @@ impl Port for XdpPort {
         let share = (self.lent.len() + stock.len()) / self.queues.len().max(1);
         let share = share.clamp(1, self.shared.held as usize) as u32;
         let queues = self.queues.len();
-        let lanes = queues * self.shared.sizes.lanes;
+        for Queue { sockets, .. } in &mut self.queues {
+            refill(sockets, share, &mut self.lent, stock, buffer_bytes);
+            if sockets.fill().needs_wakeup() {
+                sockets.wake();
+                self.wakeups += 1;
+            }
+        }
+        let lanes = queues * (self.shared.sizes.lanes - self.direct.len());
         while batch.len() < limit && quiet < lanes {
             let (turn, lane) = self.next;
             let sockets = &mut self.queues[turn].sockets;
@@ -467,10 +534,6 @@ impl Port for XdpPort {
             };
             refill(sockets, share, &mut self.lent, stock, buffer_bytes);
             dry |= sockets.held == 0;
-            if sockets.fill.needs_wakeup() {
-                sockets.wake();
-                self.wakeups += 1;
-            }
             if sockets.lanes[lane].receive.ready(false) == 0 {
                 quiet += 1;
                 continue;
@@ -488,10 +551,7 @@ impl Port for XdpPort {
             self.packets += takes.packets;
             self.bytes += takes.bytes;
             self.invalid += takes.invalid;
-            sockets.lanes[lane].taken += takes.packets + takes.invalid;
-            if let Some(attachment) = &self.attachment {
-                attachment.received(sockets.queue, takes.packets + takes.invalid);
-            }
+            sockets.lanes[lane].took(takes.packets + takes.invalid);
         }
         self.calls = self.calls.wrapping_add(1);
         if batch.len() > before {
@@ -515,6 +575,17 @@ impl Port for XdpPort {
 
     fn kernel(&self) -> Option<Arc<Mutex<KernelSteer>>> {
         self.attachment.as_ref()?.kernel().cloned()
+    }
+
+    fn readers(&mut self, number: u16) -> Vec<DirectReader> {
+        if std::mem::replace(&mut self.readers_made, true) {
+            return Vec::new(); // of each ring there is one
+        }
+        self.direct.iter().map(|ring| DirectReader::new(ring.clone(), &self.region, number)).collect()
+    }
+
+    fn halt(&mut self) {
+        self.stop();
     }
 
     fn counters(&mut self) -> PortCounters {
@@ -559,17 +630,24 @@ fn refill(sockets: &mut QueueSockets, share: u32, lent: &mut Lent, stock: &mut S
     if missing == 0 || (missing < REFILL && sockets.held > REFILL) {
         return;
     }
-    let count = missing.min(sockets.fill.free(missing));
+    let mut fill = sockets.fill();
+    let count = missing.min(fill.free(missing));
     let mut given = 0;
     while given < count {
         let Some(buffer) = stock.take() else { break };
-        sockets.fill.push(u64::from(lent.lend(buffer)) * buffer_bytes as u64);
+        fill.push(u64::from(lent.lend(buffer)) * buffer_bytes as u64);
         given += 1;
     }
     if given > 0 {
-        sockets.fill.commit();
-        sockets.held += given;
+        fill.commit();
     }
+    drop(fill);
+    sockets.held += given;
+}
+
+/// What the kernel lost on the way to a socket.
+fn lost(lane: &Lane) -> u64 {
+    lane.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0))
 }
 
 /// What one visit to a socket took from it.
@@ -664,8 +742,10 @@ impl Drop for XdpPort {
         // Without a stock to give buffers to: sockets close and the program goes, by field order.
         if let Some(attachment) = &self.attachment {
             for Queue { sockets, .. } in &self.queues {
-                (0..sockets.lanes.len()).for_each(|lane| attachment.leave(sockets.queue, lane));
+                (0..self.shared.sizes.lanes).for_each(|lane| attachment.leave(sockets.queue, lane));
             }
         }
+        // Readers hold on to their rings, and must not hold on to sockets by that.
+        self.direct.iter().for_each(|ring| ring.shut(self.region.geometry().buffer_bytes, |_| ()));
     }
 }

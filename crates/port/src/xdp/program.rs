@@ -22,7 +22,7 @@ use flowyard_steer::Classifier;
 
 use super::estate::{CountersMap, Estate};
 use super::journal::{Carried, ProgramName};
-use super::ring::{Counters, ProgramCounts};
+use super::ring::{Counters, ProgramCounts, Tally};
 use super::{Options, remedy};
 use crate::PortError;
 use crate::interface::{Interface, Links, XdpPlace};
@@ -384,9 +384,9 @@ impl Attachment {
         &self.estate.words
     }
 
-    /// Takes note of packets that the port has received on `queue`: a store to memory, no call.
-    pub(super) fn received(&self, queue: u32, packets: u64) {
-        self.estate.received(queue, packets);
+    /// Where ports and readers write down what they received: a store to memory, no call.
+    pub(super) fn tally(&self) -> Option<Arc<Tally>> {
+        self.estate.tally()
     }
 
     /// Takes note of what the sockets of `queue` have lost so far.

@@ -289,12 +289,10 @@ impl Tally {
         Ok(Tally { map: Mapping::of(fd, 0, len, true)?, queues })
     }
 
-    /// Adds to a figure of `queue`; does nothing where the interface has no such queue. One thread writes a queue's.
+    /// Adds to a figure of `queue`; does nothing where the interface has no such queue.
     pub(super) fn add(&self, queue: u32, what: Told, packets: u64) {
-        self.with(queue, what, |word| {
-            // Relaxed: a figure, read for itself alone, with one writer.
-            word.store(word.load(Ordering::Relaxed).wrapping_add(packets), Ordering::Relaxed);
-        });
+        // Relaxed: a figure, read for itself alone; several readers may add to it.
+        self.with(queue, what, |word| _ = word.fetch_add(packets, Ordering::Relaxed));
     }
 
     /// Sets a figure of `queue`.
