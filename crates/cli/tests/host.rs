@@ -20,26 +20,28 @@ fn wire() -> (Namespace, Namespace) {
     (here, there)
 }
 
-fn start(args: &[&str]) -> Child {
-    let child = Command::new(PROGRAM)
+fn spawn(args: &[&str]) -> Child {
+    Command::new(PROGRAM)
         .args(["run", "--rings", "4", "--json", "--quiet", "--no-verify"])
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
-        .expect("the program runs");
+        .expect("the program runs")
+}
+
+fn start(args: &[&str]) -> Child {
+    let child = spawn(args);
     let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let shown = Command::new("ip").args(["link", "show", "fy0"]).output().expect("ip runs");
-        if String::from_utf8_lossy(&shown.stdout).contains("xdp") {
-            // Sockets follow the program at once.
-            std::thread::sleep(Duration::from_millis(300));
-            return child;
-        }
+    let shown = || Command::new("ip").args(["link", "show", "fy0"]).output().expect("ip runs");
+    while !String::from_utf8_lossy(&shown().stdout).contains("xdp") {
         assert!(Instant::now() < deadline, "its program comes");
         std::thread::sleep(Duration::from_millis(10));
     }
+    // Sockets follow the program at once.
+    std::thread::sleep(Duration::from_millis(300));
+    child
 }
 
 fn end(child: Child) -> Value {

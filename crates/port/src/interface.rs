@@ -101,6 +101,7 @@ const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
 const NETDEV_XDP_ACT_BASIC: u32 = 1;
+const NETDEV_XDP_ACT_XSK_ZEROCOPY: u32 = 8;
 
 /// A socket for asking about interfaces.
 #[derive(Debug)]
@@ -162,6 +163,16 @@ impl Links {
     /// Whether the driver of interface `index` runs XDP programs itself. `None` where the kernel does
     /// not say (before 6.3).
     pub(crate) fn driver_has_xdp(&self, index: u32) -> Option<bool> {
+        self.xdp_features(index).map(|features| features & NETDEV_XDP_ACT_BASIC != 0)
+    }
+
+    /// Whether the driver of interface `index` has packets written into our memory by the card. `None` as above.
+    pub(crate) fn driver_has_zero_copy(&self, index: u32) -> Option<bool> {
+        self.xdp_features(index).map(|features| features & NETDEV_XDP_ACT_XSK_ZEROCOPY != 0)
+    }
+
+    /// What the driver of an interface says of XDP (`enum netdev_xdp_act`).
+    fn xdp_features(&self, index: u32) -> Option<u32> {
         let socket = rustix::net::socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
@@ -182,9 +193,8 @@ impl Links {
         let name = (CTRL_ATTR_FAMILY_NAME, b"netdev\0".to_vec());
         let family = ask(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, name, CTRL_ATTR_FAMILY_ID)?;
         let which = (NETDEV_A_DEV_IFINDEX, index.to_ne_bytes().to_vec());
-        let features = ask(family as u16, NETDEV_CMD_DEV_GET, which, NETDEV_A_DEV_XDP_FEATURES)?;
         // The low half of a u64, on the little-endian machines that this runs on.
-        Some(features & NETDEV_XDP_ACT_BASIC != 0)
+        ask(family as u16, NETDEV_CMD_DEV_GET, which, NETDEV_A_DEV_XDP_FEATURES)
     }
 }
 

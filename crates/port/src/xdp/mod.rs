@@ -57,6 +57,7 @@ mod journal;
 mod occupied;
 mod port;
 mod program;
+mod release;
 mod ring;
 mod socket;
 

@@ -234,6 +234,15 @@ impl XdpPort {
         entered.map_err(|source| Failed { action: format!("enter queue {queue} into the program's map"), source })
     }
 
+    /// That packets are copied, and why they have to be.
+    fn why_copy(&self) -> &'static str {
+        match self.links.driver_has_zero_copy(self.shared.interface.index) {
+            Some(false) => "copy (zero-copy: the driver has none)",
+            Some(true) => "copy (zero-copy: the driver has it, and refused this queue or this size of buffers)",
+            None => "copy (zero-copy: refused; this kernel does not say whether the driver has it)",
+        }
+    }
+
     /// Writes what was got into `info.mode`.
     fn describe(&mut self) {
         let Some(attachment) = &self.attachment else { return };
@@ -252,7 +261,11 @@ impl XdpPort {
                     format!(" of {lanes} sockets, steered in the kernel, read by their readers"),
                 lanes => format!(" of {lanes} sockets, steered in the kernel"),
             },
-            if zero_copy { "zero-copy" } else { "copy" },
+            match self.shared.options.copy {
+                _ if zero_copy => "zero-copy",
+                None if attachment.place == XdpPlace::Native => self.why_copy(),
+                _ => "copy",
+            },
             self.region.geometry().buffer_bytes,
             if self.binding.several_buffers { ", frames of several buffers" } else { "" },
             if self.shared.options.promiscuous { ", promiscuous" } else { "" },
@@ -339,7 +352,7 @@ impl XdpPort {
         let buffer_bytes = self.region.geometry().buffer_bytes;
         for ring in &self.direct {
             // What a reader still has in its hand is lost to the region: nobody may write what it reads.
-            ring.shut(buffer_bytes, |index| drop(self.lent.take(index)));
+            ring.shut(buffer_bytes, |index| _ = self.lent.take(index));
         }
         self.queues.clear();
         if zero_copy {

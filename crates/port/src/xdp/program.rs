@@ -23,7 +23,7 @@ use flowyard_steer::Classifier;
 use super::estate::{CountersMap, Estate};
 use super::journal::{Carried, ProgramName};
 use super::ring::{Counters, ProgramCounts, Tally};
-use super::{Options, remedy};
+use super::{Options, release, remedy};
 use crate::PortError;
 use crate::interface::{Interface, Links, XdpPlace};
 
@@ -273,8 +273,15 @@ impl Demand<'_> {
             _ => None,
         };
         let setup = Setup { queues, several_buffers, longest_bytes, fallback, host, ..Setup::new(classifier) };
-        let kernel =
-            KernelSteer::load(&setup).map_err(|e| PortError::action(self.port, "load the steering program", e, ""))?;
+        let kernel = KernelSteer::load(&setup).map_err(|e| {
+            let release = release::running();
+            let old = release::numbers(&release).is_some_and(|version| version < release::STEERS);
+            let way_out = match old {
+                true => format!("it was tried on Linux 6.1 and later, and this is {release}: leave --steer kernel out"),
+                false => String::new(),
+            };
+            PortError::action(self.port, "load the steering program", e, way_out)
+        })?;
         let kernel = Arc::new(Mutex::new(kernel));
         Ok((Program::Steer(kernel.clone()), Choice::Ring(kernel)))
     }
@@ -288,6 +295,7 @@ impl Attachment {
         let links = Links::open().map_err(|e| PortError::action(port, "open a netlink socket", e, ""))?;
         let mut estate = Estate::find(interface, options.journal.as_deref(), options.keep);
         let mut heirloom = estate.enter(port, &links, interface)?;
+        estate.words.extend(release::missing(&release::running(), demand.classifier.is_some()));
         let mut places = vec![XdpPlace::Native, XdpPlace::Generic];
         places.retain(|place| options.place.is_none_or(|only| only == *place));
         match &heirloom {
