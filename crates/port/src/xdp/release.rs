@@ -52,7 +52,9 @@ mod tests {
         assert!(of("6.1.0-18-amd64").contains("sockets for frames of several buffers"), "{}", of("6.1.0"));
         assert!(!of("6.1.0-18-amd64").contains("was tried on"));
         assert!(of("5.15.0-91-generic").contains("(5.18)") && of("5.15.0").contains("was tried on 6.1"));
-        assert!(of("5.4.0").contains("links") && missing("5.4.0", false).is_some_and(|said| !said.contains("was tried on")));
+        assert!(
+            of("5.4.0").contains("links") && missing("5.4.0", false).is_some_and(|said| !said.contains("was tried on"))
+        );
         assert_eq!((missing("", true), missing("frog", true), missing("6", true)), (None, None, None));
         assert!(numbers(&running()).is_some(), "{}", running());
     }
