@@ -313,7 +313,7 @@ impl XdpPort {
         let buffer_bytes = self.region.geometry().buffer_bytes;
         for ring in &self.direct {
             // What a reader still has in its hand is lost to the region: nobody may write what it reads.
-            ring.shut(buffer_bytes, |index| drop(self.lent.take(index)));
+            ring.shut(buffer_bytes, |index| _ = self.lent.take(index));
         }
         self.queues.clear();
         if zero_copy {
