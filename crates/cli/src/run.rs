@@ -125,6 +125,7 @@ impl Run {
                  add --steer kernel"
             ));
         }
+        let (tap, stack) = self.steering.hosts()?;
         let mut out = output::own_stdout(self.steering.is_there())?;
         let (first_group, rings, groups) = self.steering.groups(&self.sorting)?;
         let tables = self.steering.make_tables()?;
@@ -134,7 +135,8 @@ impl Run {
             rings,
             groups,
             function: self.steering.function(&tables)?,
-            host: self.steering.host.clone(),
+            host: tap,
+            stack,
             weights: self.sorting.weights.clone(),
             ring_slots: self.memory.ring_slots,
             annotation_bytes: self.memory.annotation,
@@ -546,7 +548,7 @@ impl Figures {
             for (what, n) in counters.lost.iter().filter(|(_, n)| *n > 0) {
                 let _ = writeln!(text, "  lost before the yard at {name}, {what}: {}", output::count(*n));
             }
-            let steering = ["steered-in-", "marked-", "passed-for-want-", "ended-in-"];
+            let steering = ["steered-in-", "marked-", "passed-for-want-", "ended-in-", "before-", "to-host"];
             let told = |(what, n): &&(&str, u64)| *n > 0 && steering.iter().any(|head| what.starts_with(head));
             for (what, n) in counters.notes.iter().filter(told) {
                 let _ = writeln!(text, "  {name}, {what}: {}", output::count(*n));

@@ -15,6 +15,8 @@ pub mod tap;
 pub mod traffic;
 mod xdp;
 
+use flowyard_kernel::ToHost;
+
 pub use error::PortError;
 pub use packet::PacketSink;
 pub use port::{Arrival, Opener, Outgoing, Port, PortCounters, PortInfo, Progress, Received, Sink};
@@ -33,7 +35,7 @@ pub use xdp::{DirectCounts, DirectReader, DirectRing, InKernel};
 /// A name, interface, file or option that cannot be: with what can.
 pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, PortError> {
     match spec.kind {
-        Kind::Xdp => xdp::prepare(spec, parts, None),
+        Kind::Xdp => xdp::prepare(spec, parts, None, &ToHost::Pass),
         Kind::Packet => packet::prepare(spec, parts),
         Kind::Pcap => Ok(vec![Box::new(capture::PcapOpener::new(spec)?)]),
         Kind::Gen => Ok(vec![Box::new(traffic::GenOpener::new(spec)?)]),
@@ -48,10 +50,33 @@ pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, Po
 /// opened.
 pub fn prepare_steered(spec: &PortSpec, parts: usize, steering: &InKernel) -> Result<Vec<Box<dyn Opener>>, PortError> {
     match spec.kind {
-        Kind::Xdp => xdp::prepare(spec, parts, Some(steering)),
+        Kind::Xdp => xdp::prepare(spec, parts, Some(steering), &ToHost::Pass),
         _ => Err(spec.bad_option(
             "cannot be steered in the kernel",
             "use xdp:IF, or steer in user space (leave out --steer kernel)",
         )),
+    }
+}
+
+/// As [`prepare`], or with `steering` as [`prepare_steered`], with a word about what goes on to the host's own stack
+/// of what comes in: of `xdp:` ports, which take packets away from it.
+///
+/// # Errors
+/// As those, and another kind of port with anything but [`ToHost::Pass`].
+pub fn prepare_to_host(
+    spec: &PortSpec,
+    parts: usize,
+    steering: Option<&InKernel>,
+    host: &ToHost,
+) -> Result<Vec<Box<dyn Opener>>, PortError> {
+    match (spec.kind, host, steering) {
+        (Kind::Xdp, ..) => xdp::prepare(spec, parts, steering, host),
+        (_, ToHost::Pass, Some(steering)) => prepare_steered(spec, parts, steering),
+        (_, ToHost::Pass, None) => prepare(spec, parts),
+        (Kind::Packet, ..) => Err(spec.bad_option(
+            "keeps nothing from the host's stack, so nothing of it can go there (--host)",
+            "leave --host out, or use xdp:IF",
+        )),
+        _ => Err(spec.bad_option("has no host's stack behind it (--host)", "leave --host out, or use xdp:IF")),
     }
 }

@@ -4,11 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use flowyard_kernel::{KernelError, KernelSteer};
+use flowyard_kernel::{HostFilter, KernelError, KernelSteer, ToHost};
 use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, Region, Stock};
-use flowyard_port::{
-    DirectReader, InKernel, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare, prepare_steered,
-};
+use flowyard_port::{DirectReader, InKernel, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare_to_host};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
 use crate::counters::{Live, Report};
@@ -53,12 +51,44 @@ pub struct YardConfig {
     /// Have the kernel steer, by a program on the interface: one `xdp:` port, one group, the default policy and
     /// hash, no function of the user's. What the program cannot decide, the dispatchers do. Same rings.
     pub kernel: bool,
+    /// What goes on to the host's own stack of what comes in by `xdp:` ports, which take it away from there.
+    pub stack: HostStack,
     /// Where the kernel steers, have dispatchers take the packets of all rings and pass them on by pipes. Otherwise
     /// each [`RingReader`] takes its own from the kernel itself, which is faster, and for threads of this process
     /// alone: pipes can be handed to processes that are not trusted, the kernel's rings cannot.
     pub relay: bool,
     /// Bind each dispatcher to a core, where there is more than one.
     pub pin: bool,
+}
+
+/// What goes on to the host's own stack of what comes in by `xdp:` ports.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HostStack {
+    /// What no socket takes: packets of queues that were not asked for, and those that come while a port opens or
+    /// closes.
+    #[default]
+    Pass,
+    /// Nothing: what no socket takes is dropped, and counted as `not-to-host`.
+    Nothing,
+    /// What this expression of tcpdump matches, as the frame came in and before anything else is done with it,
+    /// counted as `to-host`; and what no socket takes.
+    Filter(String),
+}
+
+impl HostStack {
+    /// For the port.
+    fn compiled(&self) -> Result<ToHost, YardError> {
+        Ok(match self {
+            HostStack::Pass => ToHost::Pass,
+            HostStack::Nothing => ToHost::Nothing,
+            HostStack::Filter(text) => {
+                let compiled = crate::rules::compiled(text).or_else(|why| {
+                    refuse("what goes to the host", format!("{text:?}"), &format!("an expression of tcpdump: {why}"))
+                })?;
+                ToHost::Filter(HostFilter::new(text, compiled)?)
+            }
+        })
+    }
 }
 
 /// A further group of rings among which every packet of the yard is balanced.
@@ -100,6 +130,7 @@ impl Default for YardConfig {
             policy: Policy::default(),
             hash: FlowHash::Default { seed: FIXED_SEED },
             kernel: false,
+            stack: HostStack::Pass,
             relay: false,
             pin: true,
         }
@@ -488,14 +519,10 @@ fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -
     let mut live: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut waiting: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut next = [0, 0];
+    let host = config.stack.compiled()?;
     for (number, spec) in ports.iter().enumerate() {
-        let openers = match config.kernel {
-            false => prepare(spec, config.dispatchers)?,
-            true => {
-                let steering = InKernel { classifier: classifier.clone(), direct: !config.relay };
-                prepare_steered(spec, config.dispatchers, &steering)?
-            }
-        };
+        let steering = config.kernel.then(|| InKernel { classifier: classifier.clone(), direct: !config.relay });
+        let openers = prepare_to_host(spec, config.dispatchers, steering.as_ref(), &host)?;
         for opener in openers {
             let can_wait = usize::from(opener.info().can_wait);
             let parts = if can_wait == 1 { &mut waiting } else { &mut live };

@@ -136,7 +136,7 @@ impl DirectRing {
                 packets += u64::from(!entry.continues());
                 bytes += u64::from(entry.len);
             }
-            at.lane.taken += packets;
+            at.lane.took(packets);
             at.give_back(waiting);
             counts.unread += packets;
             counts.unread_bytes += bytes;
@@ -352,7 +352,7 @@ impl DirectReader {
             let at = &mut state.lanes[number];
             let (packets, bytes) = take(&mut at.lane, &mut self.batch);
             if packets > 0 {
-                at.lane.taken += packets;
+                at.lane.took(packets);
                 self.queue = at.queue as u16;
                 state.held = (number, self.batch.len() as u32);
                 state.counts.packets += packets;

@@ -22,6 +22,15 @@
 //! The kernel holds more buffers a queue than all receive rings of the queue can take (`?ring=N` entries
 //! each), so that a ring that is full loses its own packets and no others.
 //!
+//! # The host's stack
+//! What the program gives to a socket never reaches the host's own stack. With [`ToHost`] some of it does: what a
+//! filter matches is picked out first (`to-host` in the notes), what no socket takes goes there too
+//! (`passed-to-host`), or is dropped (`not-to-host`).
+//!
+//! # What is left behind
+//! Nothing, but for `?keep`: see `estate`. What a killed owner left is found by the next one, and what was lost by it is
+//! in the notes (`before-…`).
+//!
 //! # Offloads, told honestly
 //! XDP shows bytes, not what the kernel knows of them; a frame's flags are therefore empty:
 //! - An unfinished checksum cannot be seen. Over veth, a sender's TCP and UDP packets have one
@@ -43,14 +52,19 @@
 #[cfg(feature = "bench")]
 pub mod bare;
 mod direct;
+mod estate;
+mod journal;
+mod occupied;
 mod port;
 mod program;
+mod release;
 mod ring;
 mod socket;
 
 use std::sync::{Arc, Mutex, Weak};
 
 pub use direct::{DirectCounts, DirectReader, DirectRing};
+use flowyard_kernel::ToHost;
 use flowyard_mem::{Region, Stock};
 use flowyard_steer::Classifier;
 use socket::Sizes;
@@ -82,11 +96,15 @@ struct Options {
     copy: Option<bool>,
     promiscuous: bool,
     ring: u32,
+    /// The program stays on the interface when this ends.
+    keep: bool,
+    /// Folder of the journal.
+    journal: Option<String>,
 }
 
 impl Options {
     fn read(spec: &PortSpec, default_ring: u32) -> Result<Options, PortError> {
-        spec.only(&["native", "generic", "copy", "zerocopy", "promisc", "ring"])?;
+        spec.only(&["native", "generic", "copy", "zerocopy", "promisc", "ring", "keep", "journal"])?;
         let either = |yes: &str, no: &str| match (spec.flag(yes)?, spec.flag(no)?) {
             (true, true) => Err(spec.bad_option(format!("cannot be both {yes} and {no}"), "write one of them")),
             (true, false) => Ok(Some(true)),
@@ -103,7 +121,11 @@ impl Options {
         if !ring.is_power_of_two() || !(64..=65536).contains(&ring) {
             return Err(spec.bad_option(format!("option ring is {ring}"), format!("write ?ring=N with {allowed}")));
         }
-        Ok(Options { place, copy, promiscuous: spec.flag("promisc")?, ring })
+        let journal = spec.options.get("journal").cloned();
+        if journal.as_deref().is_some_and(|folder| !folder.starts_with('/')) {
+            return Err(spec.bad_option("option journal is no folder", "write ?journal=/FOLDER"));
+        }
+        Ok(Options { place, copy, promiscuous: spec.flag("promisc")?, ring, keep: spec.flag("keep")?, journal })
     }
 }
 
@@ -118,6 +140,8 @@ struct Shared {
     parts: u32,
     /// What the kernel steers by, if it does.
     classifier: Option<Arc<Classifier>>,
+    /// What goes on to the host's stack.
+    host: ToHost,
     /// Whether readers take what it steers from the kernel themselves.
     direct: bool,
     sizes: Sizes,
@@ -169,11 +193,13 @@ fn default_lane(rings: u16) -> u32 {
     DEFAULT_LANE.min(1 << most.max(64).ilog2())
 }
 
-/// Looks the interface up and splits its queues into at most `parts` openers. With `steering` the kernel steers.
+/// Looks the interface up and splits its queues into at most `parts` openers. With `steering` the kernel
+/// steers; `host` is what goes on to the host's stack.
 pub(crate) fn prepare(
     spec: &PortSpec,
     parts: usize,
     steering: Option<&InKernel>,
+    host: &ToHost,
 ) -> Result<Vec<Box<dyn Opener>>, PortError> {
     let options = Options::read(spec, steering.map_or(DEFAULT_RING, |s| default_lane(s.classifier.table.rings())))?;
     let name = spec.name();
@@ -213,6 +239,7 @@ pub(crate) fn prepare(
         parts,
         classifier: steering.map(|steering| steering.classifier.clone()),
         direct: steering.is_some_and(|steering| steering.direct),
+        host: host.clone(),
         sizes,
         held,
         attachment: Mutex::new(Weak::new()),

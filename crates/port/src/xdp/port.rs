@@ -13,10 +13,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use flowyard_kernel::{KernelSteer, Mark};
+use flowyard_kernel::{KernelSteer, Mark, ToHost};
 use flowyard_mem::{Clock, Lent, Region, Stock};
 
 use super::direct::{DirectReader, DirectRing};
+use super::journal::Carried;
 use super::program::{Attachment, Demand};
 use super::ring::ProgramCounts;
 use super::socket::{BUSY_PATIENCE, Binding, Failed, Lane, QueueSockets};
@@ -120,6 +121,7 @@ impl XdpPort {
                         interface: &interface,
                         options: &shared.options,
                         classifier: shared.classifier.as_deref(),
+                        host: &shared.host,
                         longest_bytes: capacity as u32,
                         several_buffers: needed,
                     })?);
@@ -222,11 +224,23 @@ impl XdpPort {
         }
         let before = attachment.counts(queue);
         let entered = sockets.lanes.iter().enumerate().try_for_each(|(n, lane)| attachment.enter(queue, n, lane));
+        if let Some(tally) = attachment.tally() {
+            sockets.lanes.iter_mut().for_each(|lane| lane.tally = Some((tally.clone(), queue)));
+        }
         for (ring, lane) in self.direct.iter().zip(sockets.part(self.direct.len())) {
             ring.add(lane);
         }
         self.queues.push(Queue { sockets, before });
         entered.map_err(|source| Failed { action: format!("enter queue {queue} into the program's map"), source })
+    }
+
+    /// That packets are copied, and why they have to be.
+    fn why_copy(&self) -> &'static str {
+        match self.links.driver_has_zero_copy(self.shared.interface.index) {
+            Some(false) => "copy (zero-copy: the driver has none)",
+            Some(true) => "copy (zero-copy: the driver has it, and refused this queue or this size of buffers)",
+            None => "copy (zero-copy: refused; this kernel does not say whether the driver has it)",
+        }
     }
 
     /// Writes what was got into `info.mode`.
@@ -247,11 +261,29 @@ impl XdpPort {
                     format!(" of {lanes} sockets, steered in the kernel, read by their readers"),
                 lanes => format!(" of {lanes} sockets, steered in the kernel"),
             },
-            if zero_copy { "zero-copy" } else { "copy" },
+            match self.shared.options.copy {
+                _ if zero_copy => "zero-copy",
+                None if attachment.place == XdpPlace::Native => self.why_copy(),
+                _ => "copy",
+            },
             self.region.geometry().buffer_bytes,
             if self.binding.several_buffers { ", frames of several buffers" } else { "" },
             if self.shared.options.promiscuous { ", promiscuous" } else { "" },
         );
+        match &self.shared.host {
+            ToHost::Pass => {}
+            ToHost::Nothing => self.info.mode.push_str(", nothing to the host"),
+            ToHost::Filter(filter) => {
+                self.info.mode.push_str(&format!(", to the host what matches {:?}", filter.text()));
+            }
+        }
+        if self.shared.options.keep {
+            self.info.mode.push_str(", its program stays");
+        }
+        for word in attachment.words() {
+            self.info.mode.push_str("; ");
+            self.info.mode.push_str(word);
+        }
         self.info.buffers_held = self.queues.len() * self.shared.held as usize;
     }
 
@@ -280,6 +312,13 @@ impl XdpPort {
         }
         self.running = interface.running();
         self.missed = interface.missed;
+        for Queue { sockets, .. } in &self.queues {
+            let mut lost = 0;
+            self.each_lane(sockets, |_, lane| {
+                lost += lane.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0));
+            });
+            attachment.looked(sockets.queue, lost);
+        }
         if self.shared.only.is_none() {
             let real = receive_queues(&interface).min(attachment.queues());
             for queue in self.shared.queues_of(self.part, real) {
@@ -370,7 +409,7 @@ impl XdpPort {
 
     fn count(&self) -> PortCounters {
         let (mut no_buffer, mut ring_full, mut too_long, mut passed, mut redirected) = (0, 0, 0, 0, 0);
-        let (mut fill_empty, mut fill_invalid) = (0, 0);
+        let (mut fill_empty, mut fill_invalid, mut to_host) = (0, 0, 0);
         for Queue { sockets, before } in &self.queues {
             self.each_lane(sockets, |n, lane| {
                 let Ok(s) = lane.statistics() else { return };
@@ -390,8 +429,13 @@ impl XdpPort {
             // Each queue's by one part; with one queue asked for, those of the others are of interest.
             let queues = 0..attachment.queues();
             let mine = |queue: &u32| self.shared.only.is_some() || queue % self.shared.parts == self.part;
-            passed = queues.filter(mine).map(|queue| attachment.counts(queue).passed).sum();
+            for counts in queues.filter(mine).map(|queue| attachment.counts(queue)) {
+                passed += counts.passed;
+                to_host += counts.to_host;
+            }
         }
+        // Without a way to the host, what no socket takes is dropped.
+        let dropped = if self.shared.host == ToHost::Nothing { std::mem::take(&mut passed) } else { 0 };
         // The card counts for the whole interface: the first part tells.
         let missed = if self.part == 0 { self.missed.saturating_sub(self.missed_at_start) } else { 0 };
         let (mut packets, mut bytes, mut invalid) = (self.packets, self.bytes, self.invalid);
@@ -410,10 +454,12 @@ impl XdpPort {
                 ("invalid-descriptor", invalid),
                 ("undelivered", self.undelivered),
                 ("unaccounted", self.unaccounted),
+                ("not-to-host", dropped),
             ],
             notes: vec![
                 ("redirected", redirected),
                 ("passed-to-host", passed),
+                ("to-host", to_host),
                 ("card-missed", missed),
                 ("fill-ring-empty", fill_empty),
                 ("fill-invalid", fill_invalid),
@@ -424,7 +470,22 @@ impl XdpPort {
             ],
         };
         self.count_steering(&mut counters.notes);
+        self.count_before(&mut counters.notes);
         counters
+    }
+
+    /// What owners before left, who did not end in order.
+    fn count_before(&self, notes: &mut Vec<(&'static str, u64)>) {
+        let Some(attachment) = self.attachment.as_ref().filter(|_| self.part == 0) else { return };
+        let Carried { owners, received, lost, unread, passed, unseen } = attachment.carried();
+        notes.extend([
+            ("before-owners", owners),
+            ("before-received", received),
+            ("before-lost", lost),
+            ("before-unread", unread),
+            ("before-passed-to-host", passed),
+            ("before-unseen", unseen),
+        ]);
     }
 
     /// What the steering program did: by what came out of its sockets, and by its own word.
@@ -503,7 +564,7 @@ impl Port for XdpPort {
             self.packets += takes.packets;
             self.bytes += takes.bytes;
             self.invalid += takes.invalid;
-            sockets.lanes[lane].taken += takes.packets + takes.invalid;
+            sockets.lanes[lane].took(takes.packets + takes.invalid);
         }
         self.calls = self.calls.wrapping_add(1);
         if batch.len() > before {
@@ -553,7 +614,7 @@ impl Port for XdpPort {
         let attachment = self.attachment.take();
         let ours = attachment.as_ref().map(|a| a.id());
         self.shut(stock);
-        let last = attachment.is_some_and(|a| Arc::into_inner(a).is_some());
+        let last = attachment.is_some_and(|a| Arc::into_inner(a).is_some()) && !self.shared.options.keep;
         let left = || {
             let interface = self.links.by_index(self.shared.interface.index).ok()?;
             interface.xdp.into_iter().find(|(_, id)| Some(*id) == ours)

@@ -25,7 +25,7 @@ use rustix::net::xdp::{
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 
 use super::direct::DirectLane;
-use super::ring::{FillRing, ReceiveRing};
+use super::ring::{FillRing, ReceiveRing, Tally, Told};
 
 /// How long a queue that another socket has just left may answer EBUSY (measured: 16 ms).
 pub(super) const BUSY_PATIENCE: Duration = Duration::from_secs(1);
@@ -76,6 +76,8 @@ pub(super) struct Lane {
     fd: Arc<OwnedFd>,
     /// Packets of this socket handed on, without those counted as lost.
     pub taken: u64,
+    /// Where that is written down for the next owner, if it is.
+    pub tally: Option<(Arc<Tally>, u32)>,
 }
 
 /// The sockets of one queue.
@@ -203,7 +205,7 @@ impl Opening {
             match bound {
                 Err(Errno::BUSY) if Instant::now() < give_up => std::thread::sleep(BUSY_PAUSE),
                 Err(errno) => return Err(self.failed(format!("bind it ({flags:?})"))(errno)),
-                Ok(()) => return Ok(Lane { receive, fd: Arc::new(self.fd), taken: 0 }),
+                Ok(()) => return Ok(Lane { receive, fd: Arc::new(self.fd), taken: 0, tally: None }),
             }
         }
     }
@@ -214,6 +216,15 @@ fn failed(queue: u32, action: String) -> impl FnOnce(Errno) -> Failed {
 }
 
 impl Lane {
+    /// Takes note of packets that were taken from the ring.
+    #[inline]
+    pub(super) fn took(&mut self, packets: u64) {
+        self.taken += packets;
+        if let Some((tally, queue)) = &self.tally {
+            tally.add(*queue, Told::Received, packets);
+        }
+    }
+
     /// The socket.
     pub(super) fn socket(&self) -> &Arc<OwnedFd> {
         &self.fd

@@ -106,6 +106,7 @@ mod matcher;
 mod quick;
 mod set;
 
+pub(crate) use filter::compiled;
 use std::any::Any;
 use std::fmt;
 use std::path::Path;
