@@ -4,18 +4,18 @@
 //! One core does all the work of receiving: the kernel's part (a NAPI thread that is put there) and all threads of
 //! ours. The sender has the other core and sends as fast as it can. What is told is processor time of the first core a
 //! packet received, so that a busy machine disturbs it little: its inverse is packets a second and core *used*. What
-//! the sender's system call does is not counted, for nobody. Four conversations' worth of rings everywhere but in the
-//! bare loop, which has one socket.
+//! the sender's system call does is counted for nobody. Four rings everywhere, but for the bare loop, which has one
+//! socket.
 
 mod bare;
 mod wire;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use flowyard::mem::{Geometry, Region, Wait};
-use flowyard::{Yard, YardConfig};
+use flowyard::{RingReader, Yard, YardConfig};
 use flowyard_port::{PortSpec, Progress, prepare};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -49,7 +49,8 @@ pub fn run(setting: &Setting, only: Option<usize>) {
     let receiver = setting.core;
     let on_wire = move |receive: fn(&Task<'_>)| move |_: &()| measure(receiver, sender, receive);
     let mut contenders = vec![
-        Contender::new("steered in the kernel", on_wire(|task| yard(task, true, false))),
+        Contender::new("steered in the kernel, one thread for all rings", on_wire(one_thread)),
+        Contender::new("steered in the kernel, a thread a ring", on_wire(|task| yard(task, true, false))),
         Contender::new("steered in the kernel, relayed", on_wire(|task| yard(task, true, true))),
         Contender::new("dispatch in user space", on_wire(|task| yard(task, false, false))),
         Contender::new("4 packet sockets, by hash", on_wire(packet_sockets)),
@@ -69,10 +70,16 @@ pub fn run(setting: &Setting, only: Option<usize>) {
     let mut ratios = if only.is_some() {
         Vec::new()
     } else {
-        vec![figures::ratio(0, 2), figures::ratio(0, 3), figures::ratio(0, 1)]
+        vec![
+            figures::ratio(0, 3),
+            figures::ratio(0, 4),
+            figures::ratio(1, 3),
+            figures::ratio(1, 4),
+            figures::ratio(1, 2),
+        ]
     };
     if has_bare && only.is_none() {
-        ratios.splice(0..0, [figures::ratio(0, 4), figures::ratio(2, 4), figures::ratio(3, 4)]);
+        ratios.splice(0..0, (0..5).map(|way| figures::ratio(way, 5)));
     }
     figures::print("Live, 64-byte frames over veth", "packet and core used", &outcome, &ratios);
 }
@@ -82,6 +89,7 @@ fn measure(receiver: usize, sender: usize, receive: fn(&Task<'_>)) -> Option<f64
     let wire = Wire::new();
     let packets: Vec<AtomicU64> = (0..RINGS).map(|_| AtomicU64::new(0)).collect();
     let (stop, sent) = (AtomicBool::new(false), AtomicBool::new(false));
+    let sending_thread = AtomicI32::new(0);
     wire.namespace.run(|| {
         std::thread::scope(|scope| {
             let task = Task { packets: &packets, stop: &stop };
@@ -92,13 +100,16 @@ fn measure(receiver: usize, sender: usize, receive: fn(&Task<'_>)) -> Option<f64
             };
             scope.spawn(body);
             std::thread::sleep(WARM_UP);
-            let ours: Vec<i32> = wire::threads().filter(|thread| !others.contains(thread)).collect();
             let kernel = wire.pin_napi(receiver);
             let sending = scope.spawn(|| {
+                sending_thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
                 machine::pin(sender);
                 wire::send(&sent, FLOWS);
             });
             std::thread::sleep(WARM_UP);
+            let sending_thread = sending_thread.load(Ordering::Relaxed);
+            let ours = wire::threads().filter(|thread| !others.contains(thread) && *thread != sending_thread);
+            let ours: Vec<i32> = ours.collect();
             let now = || {
                 let used = |threads: &[i32]| threads.iter().map(|thread| wire::used_ns(*thread)).sum::<u64>();
                 let received = packets.iter().map(|ring| ring.load(Ordering::Relaxed)).sum::<u64>();
@@ -153,6 +164,34 @@ fn yard(task: &Task<'_>, kernel: bool, relay: bool) {
             };
             std::thread::Builder::new().name(name).spawn_scoped(scope, body).expect("a thread");
         }
+        let running = yard.start().expect("a thread");
+        until(task.stop);
+        running.stop();
+        let report = running.join();
+        assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
+    });
+}
+
+/// A yard whose rings one thread reads, as the bare loop has one.
+fn one_thread(task: &Task<'_>) {
+    let config = YardConfig { name: "bench".into(), rings: RINGS, kernel: true, pin: false, ..YardConfig::default() };
+    let port: PortSpec = "xdp:fy0?native".parse().expect("a name");
+    let (yard, mut readers) = Yard::open(&config, &[port]).expect("as root");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut sum = 0;
+            while RingReader::wait_any(&mut readers, None) != Wait::Ended {
+                for (reader, packets) in readers.iter_mut().zip(task.packets) {
+                    let mut seen = 0;
+                    while let Some(packet) = reader.next() {
+                        sum ^= packet.slot().hash;
+                        seen += 1;
+                    }
+                    packets.fetch_add(seen, Ordering::Relaxed);
+                }
+            }
+            std::hint::black_box(sum);
+        });
         let running = yard.start().expect("a thread");
         until(task.stop);
         running.stop();

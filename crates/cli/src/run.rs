@@ -74,6 +74,10 @@ struct Memory {
     /// Threads that receive and sort; the queues of an interface are shared out among them
     #[arg(long, value_name = "N", default_value_t = 1)]
     dispatchers: usize,
+    /// Where the kernel steers, have dispatchers take the packets of all rings and pass them on by pipes [default: each
+    /// ring's own thread takes them from the kernel]
+    #[arg(long)]
+    relay: bool,
     /// Do not bind dispatchers to cores
     #[arg(long)]
     no_pin: bool,
@@ -115,6 +119,12 @@ impl Run {
         let live = specs.iter().any(|s| matches!(s.kind, flowyard::port::Kind::Xdp | flowyard::port::Kind::Packet));
         let hash = self.sorting.hash(live)?;
         let kernel = self.steering.in_kernel()?;
+        if self.memory.relay && !kernel {
+            return Err(miette!(
+                "--relay is for steering in the kernel, and here dispatchers take all packets anyway: leave it out, or \
+                 add --steer kernel"
+            ));
+        }
         let (tap, stack) = self.steering.hosts()?;
         let mut out = output::own_stdout(self.steering.is_there())?;
         let (first_group, rings, groups) = self.steering.groups(&self.sorting)?;
@@ -135,6 +145,7 @@ impl Run {
             policy: self.sorting.policy(),
             hash: hash.clone(),
             kernel,
+            relay: self.memory.relay,
             pin: !self.memory.no_pin,
             ..YardConfig::default()
         };

@@ -242,6 +242,11 @@ impl Consumer {
         self.announced
     }
 
+    /// Whether sleep was announced by [`Consumer::prepare_to_wait`], and not yet taken back.
+    pub fn is_waiting(&self) -> bool {
+        self.announced
+    }
+
     /// Readable when there may be packets after [`Consumer::prepare_to_wait`] answered true.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.wakeup.as_fd()

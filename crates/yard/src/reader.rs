@@ -39,10 +39,6 @@ pub struct RingReader {
     at: usize,
     /// Packets that may still be taken from it before the others have their turn.
     turn: u32,
-    /// How long packets from the kernel may gather.
-    gather: Duration,
-    /// Packets that came from it since it was last waited for some.
-    came: u32,
 }
 
 /// Times that a reader looks again before it sleeps: about a microsecond, as long as a batch may take
@@ -57,12 +53,7 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 impl RingReader {
     /// Of pipes, and of what is taken from the kernel.
     pub(crate) fn new(ring: u16, consumers: Vec<Consumer>, direct: Vec<DirectReader>) -> RingReader {
-        RingReader { ring, consumers, direct, at: 0, turn: TURN, gather: Duration::ZERO, came: 0 }
-    }
-
-    /// Lets packets from the kernel gather for so long, while they keep coming.
-    pub(crate) fn gathering(self, gather: Duration) -> RingReader {
-        RingReader { gather, ..self }
+        RingReader { ring, consumers, direct, at: 0, turn: TURN }
     }
 
     /// Number of the ring.
@@ -91,7 +82,6 @@ impl RingReader {
                 }
             } else if self.direct[at - pipes].has_next() {
                 self.turn = self.turn.saturating_sub(1);
-                self.came = self.came.saturating_add(1);
                 return self.direct[at - pipes].next();
             }
             self.move_on();
@@ -118,7 +108,7 @@ impl RingReader {
     /// Waits for packets: looks a few times, then sleeps.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Wait {
         if self.is_direct() {
-            return self.wait_for_kernel(timeout);
+            return RingReader::wait_any(std::slice::from_mut(self), timeout);
         }
         for _ in 0..SPINS {
             if self.has_next() {
@@ -132,34 +122,37 @@ impl RingReader {
         self.wait_for_any(timeout)
     }
 
-    /// Waits where packets come from the kernel: nothing is spent on the pipes unless one has woken us.
-    fn wait_for_kernel(&mut self, timeout: Option<Duration>) -> Wait {
+    /// As [`RingReader::wait`], for a thread that reads several rings: until any has packets, all have ended, or the
+    /// time is over. One thread a core costs less than one a ring where cores are fewer.
+    pub fn wait_any(readers: &mut [RingReader], timeout: Option<Duration>) -> Wait {
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t)); // beyond all time: none
-        if self.has_next() {
-            return Wait::Ready;
-        }
-        // Packets that keep coming are let gather: to be woken for each few costs the kernel and us more than they do.
-        if std::mem::take(&mut self.came) > 0 && !self.gather.is_zero() {
-            std::thread::sleep(timeout.map_or(self.gather, |timeout| timeout.min(self.gather)));
-        }
         loop {
-            let ended = self.consumers.iter_mut().all(Consumer::is_ended); // before looking: what came before is seen
-            if self.has_next() {
+            // Before looking for packets: what came before the end is seen.
+            let ended = readers.iter_mut().flat_map(|reader| &mut reader.consumers).all(Consumer::is_ended);
+            if readers.iter_mut().any(RingReader::has_next) {
                 return Wait::Ready;
             }
             if ended {
-                return self.poll();
+                readers.iter_mut().for_each(RingReader::let_go);
+                return Wait::Ended;
             }
             if deadline.is_some_and(|d| d <= Instant::now()) {
                 return Wait::TimedOut;
             }
-            if self.sleep(None, deadline) {
-                let state = self.poll();
-                if state != Wait::TimedOut {
-                    return state;
+            if sleep_on(readers, None, deadline) {
+                // Takes announcements back, and wakeups out of their pipes.
+                let states = readers.iter_mut().map(RingReader::poll);
+                if states.fold(false, |ready, state| ready | (state == Wait::Ready)) {
+                    return Wait::Ready;
                 }
             }
         }
+    }
+
+    /// Lets the packet last taken go.
+    fn let_go(&mut self) {
+        self.consumers.iter_mut().for_each(Consumer::let_go);
+        self.direct.iter_mut().for_each(DirectReader::let_go);
     }
 
     fn has_next(&mut self) -> bool {
@@ -178,32 +171,9 @@ impl RingReader {
     }
 
     /// Sleeps until a pipe has something or ends, `also` is readable, or the time is over; or not at all.
-    /// [`RingReader::poll`] tells why, and takes the announcements back. Answers whether it may have been a pipe.
-    pub(crate) fn sleep(&mut self, also: Option<BorrowedFd<'_>>, deadline: Option<Instant>) -> bool {
-        let mut asleep = true;
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.consumers.len() + 1);
-        for consumer in &mut self.consumers {
-            // An ended pipe's wakeup stays readable and would keep the poll from sleeping. One that ends
-            // from now on is in the list: its last wakeup must not be missed.
-            if consumer.prepare_to_wait() {
-                fds.push(PollFd::from_borrowed_fd(consumer.as_fd(), PollFlags::IN));
-            } else {
-                asleep &= consumer.is_ended();
-            }
-        }
-        if !asleep || fds.is_empty() || self.direct.iter_mut().any(DirectReader::has_next) {
-            return true;
-        }
-        let pipes = fds.len();
-        fds.extend(also.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let sockets: Vec<_> = self.direct.iter().flat_map(DirectReader::sockets).collect();
-        fds.extend(sockets.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-        let longest = (!self.direct.is_empty()).then_some(LONGEST_SLEEP);
-        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-        let left = left.into_iter().chain(longest).min();
-        let timeout = left.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
-        let _ = rustix::event::poll(&mut fds, timeout.as_ref()); // interrupted: look again
-        fds[..pipes].iter().any(|fd| !fd.revents().is_empty())
+    /// [`RingReader::poll`] tells why, and takes the announcements back.
+    pub(crate) fn sleep(&mut self, also: Option<BorrowedFd<'_>>, deadline: Option<Instant>) {
+        sleep_on(std::slice::from_mut(self), also, deadline);
     }
 
     /// Looks at every pipe without waiting.
@@ -246,6 +216,36 @@ impl RingReader {
     pub fn into_consumers(self) -> Vec<Consumer> {
         self.consumers
     }
+}
+
+/// Sleeps as [`RingReader::sleep`] does, for all of `readers`. Answers whether it may have been a pipe that ended it.
+fn sleep_on(readers: &mut [RingReader], also: Option<BorrowedFd<'_>>, deadline: Option<Instant>) -> bool {
+    let mut asleep = true;
+    let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(2 * readers.len() + 1);
+    let mut sockets = Vec::new();
+    for reader in &mut *readers {
+        for consumer in &mut reader.consumers {
+            // An ended pipe's wakeup stays readable and would keep the poll from sleeping. One that ends
+            // from now on is in the list: its last wakeup must not be missed.
+            asleep &= consumer.prepare_to_wait() || consumer.is_ended();
+        }
+        reader.direct.iter_mut().for_each(DirectReader::let_go); // poll itself sees what has come meanwhile
+        reader.direct.iter().for_each(|direct| direct.sockets(&mut sockets));
+    }
+    let waiting = readers.iter().flat_map(|reader| &reader.consumers).filter(|consumer| consumer.is_waiting());
+    fds.extend(waiting.map(|consumer| PollFd::from_borrowed_fd(consumer.as_fd(), PollFlags::IN)));
+    let pipes = fds.len();
+    if !asleep || pipes == 0 {
+        return true;
+    }
+    fds.extend(also.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    fds.extend(sockets.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+    let longest = (!sockets.is_empty()).then_some(LONGEST_SLEEP);
+    let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+    let left = left.into_iter().chain(longest).min();
+    let timeout = left.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
+    let _ = rustix::event::poll(&mut fds, timeout.as_ref()); // interrupted: look again
+    fds[..pipes].iter().any(|fd| !fd.revents().is_empty())
 }
 
 #[cfg(test)]

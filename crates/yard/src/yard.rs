@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use flowyard_kernel::{HostFilter, KernelError, KernelSteer, ToHost};
 use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, Region, Stock};
@@ -58,9 +57,6 @@ pub struct YardConfig {
     /// each [`RingReader`] takes its own from the kernel itself, which is faster, and for threads of this process
     /// alone: pipes can be handed to processes that are not trusted, the kernel's rings cannot.
     pub relay: bool,
-    /// How long a reader that takes packets from the kernel itself lets them gather before it looks for more, while
-    /// they keep coming. Zero has it woken for every few, which costs more than they do.
-    pub gather: Duration,
     /// Bind each dispatcher to a core, where there is more than one.
     pub pin: bool,
 }
@@ -136,7 +132,6 @@ impl Default for YardConfig {
             kernel: false,
             stack: HostStack::Pass,
             relay: false,
-            gather: Duration::from_micros(200),
             pin: true,
         }
     }
@@ -296,9 +291,7 @@ impl Yard {
         let infos = infos.into_iter().map(|(_, info)| info).collect();
         let numbers = groups.iter().flat_map(|group| 0..group.table.rings());
         let readers = ends.into_iter().zip(readers).zip(numbers);
-        let readers = readers
-            .map(|((ends, direct), ring)| RingReader::new(ring, ends, direct).gathering(config.gather))
-            .collect();
+        let readers = readers.map(|((ends, direct), ring)| RingReader::new(ring, ends, direct)).collect();
         let surroundings = surroundings(config, shares);
         let seats = std::iter::once(&config.function).chain(config.groups.iter().map(|g| &g.function));
         let names = seats.map(|f| f.as_ref().map(|f| f.name().to_owned())).collect();

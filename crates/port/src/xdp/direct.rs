@@ -42,7 +42,7 @@ use crate::link::ETHERNET;
 /// Packets taken from one receive ring before the next has its turn.
 const BATCH: usize = 64;
 /// Packets between the one handed out and the one whose first bytes are fetched.
-const LOOK_AHEAD: usize = 4;
+const LOOK_AHEAD: usize = 8;
 
 /// One ring of a port: what its port and its reader share.
 #[derive(Debug)]
@@ -267,7 +267,7 @@ impl DirectReader {
     #[inline]
     fn pick_up(&mut self) -> bool {
         self.hand.empty();
-        self.prefetch();
+        self.prefetch(self.at + LOOK_AHEAD);
         let start = self.at;
         let mut total = 0u32;
         let mut sound = true;
@@ -322,8 +322,8 @@ impl DirectReader {
     }
 
     #[inline]
-    fn prefetch(&self) {
-        if let Some(soon) = self.batch.get(self.at + LOOK_AHEAD) {
+    fn prefetch(&self, at: usize) {
+        if let Some(soon) = self.batch.get(at) {
             self.hand.prefetch((soon.address / self.buffer_bytes) as u32, (soon.address % self.buffer_bytes) as usize);
         }
     }
@@ -358,6 +358,7 @@ impl DirectReader {
                 state.counts.packets += packets;
                 state.counts.bytes += bytes;
                 drop(state);
+                (0..LOOK_AHEAD).for_each(|at| self.prefetch(at));
                 self.time_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
                 return true;
             }
@@ -390,10 +391,10 @@ impl DirectReader {
         }
     }
 
-    /// The sockets to sleep on: readable when there is something to take. To be let go of soon: they keep the queue
+    /// Appends the sockets to sleep on: readable when there is something to take. To be let go of soon: they keep the queue
     /// from others. Off the packet path: it allocates.
-    pub fn sockets(&self) -> Vec<Arc<OwnedFd>> {
-        self.shared.state().lanes.iter().map(|at| at.lane.socket().clone()).collect()
+    pub fn sockets(&self, all: &mut Vec<Arc<OwnedFd>>) {
+        all.extend(self.shared.state().lanes.iter().map(|at| at.lane.socket().clone()));
     }
 
     /// The ring.
