@@ -86,8 +86,22 @@ fn serves(sent: &AtomicU64) {
     }
 }
 
+/// Waits until the journal names this process.
+fn owns(folder: &Path, child: &mut Child) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let line = format!("\nowner {} ", child.id());
+    let named = || {
+        let files = std::fs::read_dir(folder).expect("the folder").flatten();
+        files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).any(|text| text.contains(&line))
+    };
+    while !named() {
+        assert!(Instant::now() < deadline && child.try_wait().is_ok_and(|ended| ended.is_none()), "it comes");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Kills owners of fy0 at any time, and answers the report of the last, which ends in order, and what was sent.
-fn killed_again_and_again(port: &str, more: &[&str]) -> (Value, u64) {
+fn killed_again_and_again(folder: &Path, port: &str, more: &[&str]) -> (Value, u64) {
     let seed = Instant::now().elapsed().as_nanos() as u64
         ^ std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
     println!("{port} {more:?}: seed {seed}");
@@ -117,7 +131,8 @@ fn killed_again_and_again(port: &str, more: &[&str]) -> (Value, u64) {
                     child = next;
                 }
             }
-            std::thread::sleep(Duration::from_millis(600));
+            owns(folder, &mut child);
+            std::thread::sleep(Duration::from_millis(500));
             serves(&sent);
             stop.store(true, Ordering::Relaxed);
             loading.join().expect("it sends");
@@ -151,7 +166,7 @@ fn what_killed_owners_lost_is_told_to_the_packet() {
         [("?", &[][..]), ("?", &["--steer", "kernel"]), ("?keep&", &[]), ("?keep&", &["--steer", "kernel"])]
     {
         let port = format!("xdp:fy0{options}{journal}");
-        let (report, wire) = killed_again_and_again(&port, more);
+        let (report, wire) = killed_again_and_again(folder.path(), &port, more);
         let own = &report["ports"][0];
         let lost: u64 = own["lost"].as_object().expect("counters").values().filter_map(Value::as_u64).sum();
         let now = own["packets"].as_u64().expect("a number") + lost + note(&report, "passed-to-host");

@@ -21,7 +21,7 @@ use super::journal::Carried;
 use super::program::{Attachment, Demand};
 use super::ring::ProgramCounts;
 use super::socket::{BUSY_PATIENCE, Binding, Failed, Lane, QueueSockets};
-use super::{LAYER2_BYTES, LONGEST_MERGED, Shared, queue_count, receive_queues, remedy};
+use super::{LAYER2_BYTES, LONGEST_MERGED, Shared, queue_count, receive_queues, release, remedy};
 use crate::interface::{Interface, Links, XdpPlace};
 use crate::link::ETHERNET;
 use crate::{Arrival, Port, PortCounters, PortError, PortInfo, Progress, Received};
@@ -198,7 +198,11 @@ impl XdpPort {
     }
 
     fn failed(&self, failed: Failed) -> PortError {
-        let advice = remedy(failed.source.raw_os_error());
+        let errno = failed.source.raw_os_error();
+        let advice = match release::no_several_buffers(&release::running()) {
+            Some(word) if errno == Some(libc::EINVAL) && self.binding.several_buffers => word,
+            _ => remedy(errno).to_owned(),
+        };
         PortError::action(&self.shared.name, failed.action, failed.source, advice)
     }
 

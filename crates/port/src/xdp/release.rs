@@ -9,7 +9,10 @@ const CAME: [((u32, u32), &str); 5] = [
         (6, 3),
         "drivers' word of what they can: native and zero-copy are tried, and the reason for what is not had is not told",
     ),
-    ((6, 6), "sockets for frames of several buffers: those longer than a buffer are lost, and counted as no-buffer"),
+    (
+        SEVERAL_BUFFERS,
+        "sockets for frames of several buffers: those longer than a buffer are lost, and counted as no-buffer",
+    ),
 ];
 
 /// Oldest release that steering in the kernel was tried on.
@@ -24,6 +27,20 @@ pub(super) fn numbers(release: &str) -> Option<(u32, u32)> {
 /// The running kernel's release.
 pub(super) fn running() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// First release whose sockets take frames of several buffers.
+const SEVERAL_BUFFERS: (u32, u32) = (6, 6);
+
+/// What to do where frames of several buffers are wanted and this release's sockets have none.
+pub(super) fn no_several_buffers(release: &str) -> Option<String> {
+    numbers(release).filter(|version| *version < SEVERAL_BUFFERS).map(|_| {
+        let (major, minor) = SEVERAL_BUFFERS;
+        format!(
+            "sockets take frames of several buffers from Linux {major}.{minor} on, and this is {release}: lower the MTU to \
+             3562 or less, or use packet:IF"
+        )
+    })
 }
 
 /// A line about what is missing, if anything is.
@@ -56,6 +73,8 @@ mod tests {
             of("5.4.0").contains("links") && missing("5.4.0", false).is_some_and(|said| !said.contains("was tried on"))
         );
         assert_eq!((missing("", true), missing("frog", true), missing("6", true)), (None, None, None));
+        assert!(no_several_buffers("6.1.0-18").is_some_and(|said| said.contains("6.6") && said.contains("MTU")));
+        assert_eq!(no_several_buffers("6.6.1"), None);
         assert!(numbers(&running()).is_some(), "{}", running());
     }
 }
