@@ -8,6 +8,7 @@ mod flow;
 mod function;
 mod label;
 mod laps;
+mod live;
 mod machine;
 mod packets;
 mod peers;
@@ -49,6 +50,11 @@ enum What {
     Pipeline,
     /// What a function of the user's costs, by kind.
     Function,
+    /// Receiving over veth by every way in, as root: packets a second and core.
+    Live {
+        /// Only the way of this number, for a profiler to look at.
+        only: Option<usize>,
+    },
     /// Instructions a packet, by valgrind.
     Steps,
     /// One part of `steps`, for running under valgrind.
@@ -88,6 +94,10 @@ fn main() {
     }
     if wanted(|w| matches!(w, What::Function)) {
         function::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Live { .. })) {
+        let only = if let Some(What::Live { only }) = &options.what { *only } else { None };
+        live::run(&setting, only);
     }
     if wanted(|w| matches!(w, What::Steps)) {
         steps::run();

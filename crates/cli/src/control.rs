@@ -9,7 +9,7 @@
 //! PUT  /tables/NAME?key=K     set one entry: the value in the body
 //! POST /tables/NAME           set entries: CSV in the body
 //! DELETE /tables/NAME?key=K   remove one entry; all of them without a key
-//! /bpf, /bpf/SLOT             the user's programs in the kernel
+//! /bpf, /bpf/SLOT, /bpf/maps   the user's programs in the kernel, and their maps
 //! ```
 //!
 //! Who may connect is a matter of the socket's permissions: it is made for its owner alone.
@@ -242,10 +242,22 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
                 .collect();
             json(answers.into())
         }
-        (_, ["bpf", slot @ ..]) if slot.len() < 2 => {
-            let name = query.strip_prefix("name=").map(percent_decoded);
+        (_, ["bpf", rest @ ..]) => {
+            let asked = crate::bpf::Query::read(query, percent_decoded)?;
             let object = if method == Method::Put { body(request, yard.longest_bytes)? } else { Vec::new() };
-            crate::bpf::respond(&yard.kernel, &method, slot.first().copied(), name.as_deref(), &object)
+            crate::bpf::respond(
+                &yard.kernel,
+                &method,
+                &rest
+                    .iter()
+                    .map(|part| percent_decoded(part))
+                    .collect::<Vec<_>>()
+                    .iter()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>(),
+                &asked,
+                &object,
+            )
         }
         (Method::Get, ["tables"]) => json(crate::table::list(&yard.tables)),
         (_, ["tables", name]) => {

@@ -48,12 +48,49 @@ enum Bpf {
         slot: Slot,
         /// Its object file, built with flowyard.bpf.h
         file: PathBuf,
+        /// Begin with empty maps, instead of going on with those of the program there that are of the same name and
+        /// shape
+        #[arg(long)]
+        fresh: bool,
     },
     /// Take the program out of a slot
     Unload {
         /// Which
         slot: Slot,
     },
+    /// The maps of your programs, as JSON
+    Maps,
+    /// Read or change a map of your programs
+    Map {
+        /// Its name in the program, or SLOT:NAME
+        name: String,
+        #[command(subcommand)]
+        action: MapAction,
+    },
+}
+
+/// Keys and values: a number in this machine's order (decimal or 0x…), or hex:BYTES.
+#[derive(Debug, Subcommand)]
+enum MapAction {
+    /// One entry
+    Get {
+        #[arg(allow_negative_numbers = true)]
+        key: String,
+    },
+    /// Set one entry, for every processor if each has its own
+    Set {
+        #[arg(allow_negative_numbers = true)]
+        key: String,
+        #[arg(allow_negative_numbers = true)]
+        value: String,
+    },
+    /// Remove one entry
+    Remove {
+        #[arg(allow_negative_numbers = true)]
+        key: String,
+    },
+    /// All entries
+    Dump,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -100,12 +137,24 @@ impl Ctl {
             Verb::Reload => ("POST", "/reload".into(), Vec::new()),
             Verb::Function { request } => ("POST", "/function".into(), request.join(" ").into_bytes()),
             Verb::Bpf(Bpf::List) => ("GET", "/bpf".into(), Vec::new()),
-            Verb::Bpf(Bpf::Load { slot, file }) => {
+            Verb::Bpf(Bpf::Load { slot, file, fresh }) => {
                 let object = std::fs::read(&file).map_err(|e| miette!("cannot read {}: {e}", file.display()))?;
                 let name = percent_encoded(&file.file_stem().unwrap_or_default().to_string_lossy());
-                ("PUT", format!("{}?name={name}", slot.url()), object)
+                let fresh = if fresh { "&fresh=1" } else { "" };
+                ("PUT", format!("{}?name={name}{fresh}", slot.url()), object)
             }
             Verb::Bpf(Bpf::Unload { slot }) => ("DELETE", slot.url().into(), Vec::new()),
+            Verb::Bpf(Bpf::Maps) => ("GET", "/bpf/maps".into(), Vec::new()),
+            Verb::Bpf(Bpf::Map { name, action }) => {
+                let url = format!("/bpf/maps/{}", percent_encoded(&name));
+                let keyed = |key: &str| format!("{url}?key={}", percent_encoded(key));
+                match action {
+                    MapAction::Get { key } => ("GET", keyed(&key), Vec::new()),
+                    MapAction::Set { key, value } => ("PUT", keyed(&key), value.into_bytes()),
+                    MapAction::Remove { key } => ("DELETE", keyed(&key), Vec::new()),
+                    MapAction::Dump => ("GET", url, Vec::new()),
+                }
+            }
             Verb::Table(Table::List) => ("GET", "/tables".into(), Vec::new()),
             Verb::Table(Table::Get { table, key }) => ("GET", keyed(&table, &key), Vec::new()),
             Verb::Table(Table::Set { table, key, value }) => ("PUT", keyed(&table, &key), value.into_bytes()),

@@ -74,6 +74,10 @@ struct Memory {
     /// Threads that receive and sort; the queues of an interface are shared out among them
     #[arg(long, value_name = "N", default_value_t = 1)]
     dispatchers: usize,
+    /// Where the kernel steers, have dispatchers take the packets of all rings and pass them on by pipes [default: each
+    /// ring's own thread takes them from the kernel]
+    #[arg(long)]
+    relay: bool,
     /// Do not bind dispatchers to cores
     #[arg(long)]
     no_pin: bool,
@@ -115,6 +119,13 @@ impl Run {
         let live = specs.iter().any(|s| matches!(s.kind, flowyard::port::Kind::Xdp | flowyard::port::Kind::Packet));
         let hash = self.sorting.hash(live)?;
         let kernel = self.steering.in_kernel()?;
+        if self.memory.relay && !kernel {
+            return Err(miette!(
+                "--relay is for steering in the kernel, and here dispatchers take all packets anyway: leave it out, or \
+                 add --steer kernel"
+            ));
+        }
+        let (tap, stack) = self.steering.hosts()?;
         let mut out = output::own_stdout(self.steering.is_there())?;
         let (first_group, rings, groups) = self.steering.groups(&self.sorting)?;
         let tables = self.steering.make_tables()?;
@@ -124,7 +135,8 @@ impl Run {
             rings,
             groups,
             function: self.steering.function(&tables)?,
-            host: self.steering.host.clone(),
+            host: tap,
+            stack,
             weights: self.sorting.weights.clone(),
             ring_slots: self.memory.ring_slots,
             annotation_bytes: self.memory.annotation,
@@ -133,6 +145,7 @@ impl Run {
             policy: self.sorting.policy(),
             hash: hash.clone(),
             kernel,
+            relay: self.memory.relay,
             pin: !self.memory.no_pin,
             ..YardConfig::default()
         };
@@ -535,7 +548,7 @@ impl Figures {
             for (what, n) in counters.lost.iter().filter(|(_, n)| *n > 0) {
                 let _ = writeln!(text, "  lost before the yard at {name}, {what}: {}", output::count(*n));
             }
-            let steering = ["steered-in-", "marked-", "passed-for-want-", "ended-in-"];
+            let steering = ["steered-in-", "marked-", "passed-for-want-", "ended-in-", "before-", "to-host"];
             let told = |(what, n): &&(&str, u64)| *n > 0 && steering.iter().any(|head| what.starts_with(head));
             for (what, n) in counters.notes.iter().filter(told) {
                 let _ = writeln!(text, "  {name}, {what}: {}", output::count(*n));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use flowyard::function::{Chain, Function, FunctionError, Limits, isolated, serve};
 use flowyard::tables::Tables;
-use flowyard::{Group, plugin, rules};
+use flowyard::{Group, HostStack, plugin, rules};
 use miette::{Result, miette};
 
 use crate::options::Sorting;
@@ -45,9 +45,12 @@ pub struct Steering {
     /// A group of rings that sees every packet, such as ids:4; may be given several times
     #[arg(long = "group", value_name = "NAME:RINGS", value_parser = group)]
     groups: Vec<(String, u16)>,
-    /// TAP device through which packets go to this host's network stack that the function sends there
-    #[arg(long, value_name = "NAME")]
-    pub host: Option<String>,
+    /// What goes on to this host's own stack of what comes in by xdp: ports: pass (what no ring's socket takes), none,
+    /// or what matches an expression of tcpdump, such as 'tcp port 22' or filter:arp [default: pass]. With a function,
+    /// a name (or tap:NAME) is that of a TAP device, through which packets go there that the function sends there; both
+    /// may be given
+    #[arg(long, value_name = "pass|none|FILTER|TAP")]
+    host: Vec<String>,
     /// A named table for functions to look things up in, such as users:hash:key=4,value=8,entries=1000000;
     /// may be given several times
     #[arg(long = "table", value_name = "SPEC")]
@@ -136,6 +139,36 @@ impl Steering {
             ));
         }
         Ok(kernel)
+    }
+
+    /// What goes to the host: the TAP device of the function, and what ports leave to the stack.
+    pub fn hosts(&self) -> Result<(Option<String>, HostStack)> {
+        let (mut tap, mut stack) = (None, None);
+        for text in &self.host {
+            let name = text.strip_prefix("tap:");
+            let filter = text.strip_prefix("filter:");
+            // As a name alone always was.
+            let bare = self.is_there() && filter.is_none() && !text.contains(' ') && text != "pass" && text != "none";
+            let twice = match (name.or(bare.then_some(text.as_str())), filter.unwrap_or(text)) {
+                (Some(name), _) => tap.replace(name.to_owned()).is_some(),
+                (None, "pass") => stack.replace(HostStack::Pass).is_some(),
+                (None, "none") => stack.replace(HostStack::Nothing).is_some(),
+                (None, expression) => stack.replace(HostStack::Filter(expression.to_owned())).is_some(),
+            };
+            if twice {
+                return Err(miette!(
+                    "--host {text}: another --host says the same of another: give one of pass, none or a filter, and one \
+                     tap:NAME at most (expressions are joined by `or`)"
+                ));
+            }
+        }
+        if let Some(tap) = tap.as_ref().filter(|_| !self.is_there() && self.functions.is_empty()) {
+            return Err(miette!(
+                "--host tap:{tap} is for packets that a function sends there, and there is none: give one by --steer, or \
+                 leave it out"
+            ));
+        }
+        Ok((tap, stack.unwrap_or_default()))
     }
 
     /// Reads the files and makes the function: a chain if there are several. `None` without any.

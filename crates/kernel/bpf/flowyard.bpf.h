@@ -71,12 +71,13 @@ enum flowyard_slot {
 	FLOWYARD_STEER = 1,
 	FLOWYARD_AFTER = 2,   /* yours, or empty */
 	FLOWYARD_DELIVER = 3,
-	FLOWYARD_SLOTS = 4,
+	FLOWYARD_HOST = 4,    /* Flowyard's, or empty: picks out what the host's stack is to have, before all others */
+	FLOWYARD_SLOTS = 5,
 };
 
 /*
  * What is counted, for each queue and processor. Always:
- *   SEEN = NO_ROOM + STRAIGHT + RETURNED + what ended in your programs
+ *   SEEN = TO_HOST + UNSERVED + NO_ROOM + STRAIGHT + RETURNED + what ended in your programs
  *   STRAIGHT + RETURNED = REDIRECTED + PASSED + TOO_LONG
  */
 enum flowyard_count {
@@ -88,7 +89,9 @@ enum flowyard_count {
 	FLOWYARD_PASSED = 5,     /* there is no such socket: the fallback action */
 	FLOWYARD_TOO_LONG = 6,   /* longer than a socket takes: dropped */
 	FLOWYARD_NO_ROOM = 7,    /* the driver has no room for metadata: the fallback action */
-	FLOWYARD_VERDICT = 8,    /* + action: what your programs returned by flowyard_verdict() */
+	FLOWYARD_VERDICT = 8,    /* + action, up to 4: what your programs returned by flowyard_verdict() */
+	FLOWYARD_TO_HOST = 13,   /* picked out for the host's stack */
+	FLOWYARD_UNSERVED = 14,  /* the owner is gone and has left the program: the fallback action */
 	FLOWYARD_MARKED_BY = 16, /* + enum flowyard_mark */
 	FLOWYARD_COUNTS = 24,
 };
@@ -132,7 +135,8 @@ static __always_inline void flowyard_count(struct xdp_md *ctx, enum flowyard_cou
 /* Ends your program, and counts how. */
 static __always_inline int flowyard_verdict(struct xdp_md *ctx, enum xdp_action action)
 {
-	flowyard_count(ctx, FLOWYARD_VERDICT + (action & 7));
+	if (action <= XDP_REDIRECT)
+		flowyard_count(ctx, FLOWYARD_VERDICT + action);
 	return action;
 }
 

@@ -219,8 +219,11 @@ static __always_inline int hand_over(struct xdp_md *ctx, const struct flowyard_t
 static __always_inline int root(struct xdp_md *ctx)
 {
 	flowyard_count(ctx, FLOWYARD_SEEN);
+	bpf_tail_call(ctx, &flowyard_slots, FLOWYARD_HOST);
 	bpf_tail_call(ctx, &flowyard_slots, FLOWYARD_BEFORE);
 	bpf_tail_call(ctx, &flowyard_slots, FLOWYARD_STEER);
+	// The kernel empties the slots when their owner goes.
+	flowyard_count(ctx, FLOWYARD_UNSERVED);
 	return fallback;
 }
 

@@ -90,6 +90,8 @@ mod tests {
         assert!(names.iter().enumerate().all(|(n, name)| header_has(&format!("FLOWYARD_MARK_{name}"), n)));
         assert!(header_has("FLOWYARD_MARKS", Mark::ALL.len()));
         assert!(header_has("FLOWYARD_COUNTS", crate::counts::PLACES));
+        assert!(header_has("FLOWYARD_TO_HOST", crate::counts::TO_HOST));
+        assert!(header_has("FLOWYARD_UNSERVED", crate::counts::UNSERVED));
         assert!(crate::USER_HEADER.contains(&format!("FLOWYARD_MARKED {MARKED:#x}")));
     }
 

@@ -4,20 +4,22 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, XskMap};
+use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, ProgramArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use flowyard_steer::{Classifier, Table};
 
 use crate::user::Slots;
-use crate::{Counts, Fragments, KernelError, counts, policy};
+use crate::{Counts, Fragments, HostFilter, HostPlace, KernelError, counts, policy};
 
 /// bpf/steer.bpf.c, as bpf/build.sh built it.
 static OBJECT: &[u8] = include_bytes_aligned!("../bpf/steer.bpf.o");
 
 /// Entries of `flowyard_slots` that are the program's own.
+const SLOT_BEFORE: u32 = 0;
 const SLOT_STEER: u32 = 1;
 const SLOT_DELIVER: u32 = 3;
+const SLOT_HOST: u32 = 4;
 
 /// What happens to a packet for which there is no socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +53,8 @@ pub struct Setup<'a> {
     pub longest_bytes: u32,
     /// What happens to packets for which there is no socket.
     pub fallback: Fallback,
+    /// What goes to the host's stack, before anything else is done with it.
+    pub host: Option<&'a HostFilter>,
     /// Datagrams whose first fragments are remembered.
     pub fragments: u32,
 }
@@ -64,6 +68,7 @@ impl<'a> Setup<'a> {
             several_buffers: false,
             longest_bytes: u32::MAX,
             fallback: Fallback::Pass,
+            host: None,
             fragments: 65_536,
         }
     }
@@ -137,6 +142,11 @@ impl KernelSteer {
         let several_buffers = setup.several_buffers;
         load_into(&mut ebpf, "steer", several_buffers, SLOT_STEER, &mut slots)?;
         load_into(&mut ebpf, "deliver", several_buffers, SLOT_DELIVER, &mut slots)?;
+        if let Some(filter) = setup.host {
+            let [slots, counts] = &shared;
+            let (own, next, count_offset) = (SLOT_HOST, &[SLOT_BEFORE, SLOT_STEER], counts::TO_HOST as u16 * 8);
+            filter.install(&HostPlace { slots, own, next, counts, count_offset, several_buffers })?;
+        }
         let root = named("root", several_buffers);
         program(&mut ebpf, &root)?.load().map_err(|e| KernelError::refused(&root, &e))?;
 
@@ -260,6 +270,15 @@ impl KernelSteer {
             values.iter().for_each(|value| counts.add(value));
         }
         Ok(counts)
+    }
+
+    /// The program's counters as a map, another descriptor: to be pinned, for [`Counts::read`] by whoever comes
+    /// after.
+    ///
+    /// # Errors
+    /// The system's: no more descriptors.
+    pub fn counts_map(&self) -> Result<MapData, KernelError> {
+        again(IterableMap::map(&self.counts))
     }
 
     /// The program's memory of first fragments. Any number of these see the same.

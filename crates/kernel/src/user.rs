@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use aya::maps::{Map, MapData, ProgramArray};
 use aya::{Ebpf, EbpfLoader};
 
+use crate::maps::Shape;
 use crate::program::{again, program};
-use crate::{KernelError, KernelSteer};
+use crate::{KernelError, KernelSteer, UserMap};
 
 /// Where maps can be given a name, so that an object finds them.
 const NAMES: &str = "/sys/fs/bpf";
@@ -44,12 +45,18 @@ pub struct Prepared {
     ebpf: Ebpf,
     name: String,
     program: String,
+    kept: Vec<String>,
 }
 
 impl Prepared {
     /// The name it was given.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The maps that it has from the program before it, with what is in them ([`KernelSteer::prepare_for`]).
+    pub fn kept(&self) -> &[String] {
+        &self.kept
     }
 
     /// The names of its maps, those that it shares with Flowyard left out.
@@ -110,35 +117,32 @@ impl KernelSteer {
     /// [`KernelError::Refused`] with the verifier's log, if the verifier will not have it; an object of
     /// another shape; no BPF file system.
     pub fn prepare(&self, name: &str, object: &[u8]) -> Result<Prepared, KernelError> {
-        let slots = self.slots();
-        let names = Names::give(&slots.shared)?;
-        let mut loader = EbpfLoader::new();
-        loader.btf(None);
-        for (name, path) in SHARED.iter().zip(&names.0) {
-            loader.map_pin_path(name, path.as_path());
+        load(&self.slots(), name, object, &[])
+    }
+
+    /// As [`prepare`](KernelSteer::prepare), for `slot`: maps of the same name and shape (kind, lengths of key and
+    /// value, entries, flags) as those of the program that stands there are the same maps, with what is in them.
+    /// Global variables are not: they begin anew.
+    ///
+    /// Where there are such maps the object is loaded twice, the first time to see their shapes.
+    ///
+    /// # Errors
+    /// As [`prepare`](KernelSteer::prepare).
+    pub fn prepare_for(&self, slot: UserSlot, name: &str, object: &[u8]) -> Result<Prepared, KernelError> {
+        let mut slots = self.slots();
+        let fresh = load(&slots, name, object, &[])?;
+        let mut kept = Vec::new();
+        if let Some(before) = slots.of(slot) {
+            for name in fresh.maps().filter(|name| !name.starts_with('.')) {
+                let both = before.ebpf.map(name).and_then(data_of).zip(fresh.ebpf.map(name).and_then(data_of));
+                if let Some((old, new)) = both
+                    && Shape::of(old).is_some_and(|shape| Some(shape) == Shape::of(new))
+                {
+                    kept.push((name.to_owned(), again(old)?));
+                }
+            }
         }
-        let not_ebpf = |why: String| KernelError::Object {
-            object: name.to_owned(),
-            why,
-            remedy: "build it as the sample's makefile does: clang -O2 -g -target bpf".into(),
-        };
-        // For its alignment.
-        let object = object.to_vec();
-        let mut ebpf = loader.load(&object).map_err(|e| not_ebpf(format!("cannot be used: {e}")))?;
-        drop(names);
-        let wanted = if slots.several_buffers { "_several" } else { "_one" };
-        let all: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
-        let mut fit = all.iter().filter(|program| program.ends_with(wanted));
-        let (Some(chosen), None) = (fit.next(), fit.next()) else {
-            return Err(KernelError::Object {
-                object: name.to_owned(),
-                why: format!("has the programs {all:?}"),
-                remedy: "write FLOWYARD_PROGRAM(name) once, as flowyard.bpf.h says".into(),
-            });
-        };
-        program(&mut ebpf, chosen)?.load().map_err(|e| KernelError::refused(chosen, &e))?;
-        let chosen = chosen.clone();
-        Ok(Prepared { ebpf, name: name.to_owned(), program: chosen })
+        if kept.is_empty() { Ok(fresh) } else { load(&slots, name, object, &kept) }
     }
 
     /// Puts a program into a slot, in the place of the one there, which is given back. Each packet goes
@@ -173,6 +177,16 @@ impl KernelSteer {
         self.slots().of(slot).as_ref().map(|prepared| prepared.name.clone())
     }
 
+    /// The maps of the program in a slot: those that can be opened, none if it is empty.
+    pub fn user_maps(&self, slot: UserSlot) -> Vec<UserMap> {
+        let mut slots = self.slots();
+        let Some(prepared) = slots.of(slot) else { return Vec::new() };
+        let open = |name: &str| UserMap::new(name, prepared.map(name).ok()?).ok();
+        let mut maps: Vec<UserMap> = prepared.maps().filter_map(open).collect();
+        maps.sort_by(|one, other| one.name().cmp(other.name()));
+        maps
+    }
+
     /// A map of the program in a slot, by name: as [`Prepared::map`].
     ///
     /// # Errors
@@ -189,22 +203,56 @@ impl KernelSteer {
     }
 }
 
-/// Names of the shared maps in the BPF file system, as long as this lives.
-struct Names(Vec<PathBuf>);
+/// Loads a user's object, with these maps in the place of its own.
+fn load(slots: &Slots, name: &str, object: &[u8], kept: &[(String, MapData)]) -> Result<Prepared, KernelError> {
+    let shared = SHARED.into_iter().zip(&slots.shared);
+    let kept = kept.iter().map(|(name, map)| (name.as_str(), map));
+    let names = Names::give(shared.chain(kept.clone()))?;
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    for (name, path) in &names.0 {
+        loader.map_pin_path(name, path.as_path());
+    }
+    let not_ebpf = |why: String| KernelError::Object {
+        object: name.to_owned(),
+        why,
+        remedy: "build it as the sample's makefile does: clang -O2 -g -target bpf".into(),
+    };
+    // For its alignment.
+    let object = object.to_vec();
+    let mut ebpf = loader.load(&object).map_err(|e| not_ebpf(format!("cannot be used: {e}")))?;
+    let wanted = if slots.several_buffers { "_several" } else { "_one" };
+    let all: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
+    let mut fit = all.iter().filter(|program| program.ends_with(wanted));
+    let (Some(chosen), None) = (fit.next(), fit.next()) else {
+        return Err(KernelError::Object {
+            object: name.to_owned(),
+            why: format!("has the programs {all:?}"),
+            remedy: "write FLOWYARD_PROGRAM(name) once, as flowyard.bpf.h says".into(),
+        });
+    };
+    program(&mut ebpf, chosen)?.load().map_err(|e| KernelError::refused(chosen, &e))?;
+    let chosen = chosen.clone();
+    let kept = kept.map(|(name, _)| name.to_owned()).collect();
+    Ok(Prepared { ebpf, name: name.to_owned(), program: chosen, kept })
+}
+
+/// Names of maps in the BPF file system, as long as this lives.
+struct Names(Vec<(String, PathBuf)>);
 
 impl Names {
-    fn give(maps: &[MapData]) -> Result<Names, KernelError> {
+    fn give<'a>(maps: impl Iterator<Item = (&'a str, &'a MapData)>) -> Result<Names, KernelError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed); // only has to differ
         let mut names = Names(Vec::new());
-        for (map, name) in maps.iter().zip(SHARED) {
+        for (name, map) in maps {
             let path = Path::new(NAMES).join(format!("{name}-{}-{number}", std::process::id()));
             map.pin(&path).map_err(|e| KernelError::Object {
                 object: path.display().to_string(),
                 why: format!("cannot name a map so: {e}"),
                 remedy: format!("mount the BPF file system: mount -t bpf bpf {NAMES}"),
             })?;
-            names.0.push(path);
+            names.0.push((name.to_owned(), path));
         }
         Ok(names)
     }
@@ -212,7 +260,7 @@ impl Names {
 
 impl Drop for Names {
     fn drop(&mut self) {
-        for path in &self.0 {
+        for (_, path) in &self.0 {
             let _ = std::fs::remove_file(path);
         }
     }

@@ -8,13 +8,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use zerocopy::{FromBytes, Immutable, IntoBytes};
-
-use crate::abi::TAG_BYTES;
+use crate::hand::{Hand, Packet};
 use crate::pipe::{self, ConsumerRings, Handover, PipeEnd};
 use crate::slot::{Slot, slot_flags};
 use crate::wakeup::Wakeup;
-use crate::{Grant, MemError, Region, Tag};
+use crate::{Grant, MemError, Region};
 
 /// Why waiting ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,14 +48,10 @@ pub enum Wait {
 /// ```
 #[derive(Debug)]
 pub struct Consumer {
-    region: Region,
+    /// The packet last taken, if it is not yet returned.
+    hand: Hand,
     rings: ConsumerRings,
     wakeup: Wakeup,
-    /// First slot of the packet last taken, if it is not yet returned.
-    current: Slot,
-    has_current: bool,
-    /// Its further slots: none for a packet in one buffer.
-    further: Vec<Slot>,
     /// Slots taken since the ring out was last released.
     unreleased: u32,
     malformed: u64,
@@ -98,12 +92,9 @@ impl Consumer {
     fn over(region: Region, pipe: &OwnedFd, wakeup: Wakeup) -> Result<Consumer, MemError> {
         let rings = pipe::attach(&region, pipe)?;
         Ok(Consumer {
-            region,
+            hand: Hand::new(&region),
             rings,
             wakeup,
-            current: Slot::default(),
-            has_current: false,
-            further: Vec::with_capacity(64),
             unreleased: 0,
             malformed: 0,
             yard_gone: false,
@@ -119,7 +110,7 @@ impl Consumer {
         if !self.fetch() {
             return None;
         }
-        Some(Packet { consumer: self })
+        self.hand.packet()
     }
 
     /// Whether there is a packet to take. Never blocks.
@@ -148,15 +139,12 @@ impl Consumer {
             let Some(words) = self.rings.out.take() else { return false };
             self.unreleased += 1;
             let slot = Slot::from_words(words);
-            if self.region.span(slot.buffer, slot.offset.into(), slot.len.into()).is_none() {
-                self.malformed += 1; // the yard is trusted, yet safety does not rest on it
+            // SAFETY: the yard keeps its hands off what this pipe holds (its ledger), marks what others hold as well
+            // (PipeProducer::send_shared), and the hand is emptied before the slot goes home.
+            if !unsafe { self.hand.take(slot) } {
+                self.malformed += 1; // the yard is trusted, yet that it is within the region does not rest on it
                 self.give_back(slot);
                 continue;
-            }
-            if self.has_current {
-                self.further.push(slot);
-            } else {
-                (self.current, self.has_current) = (slot, true);
             }
             if slot.flags & slot_flags::MORE == 0 {
                 return true;
@@ -181,9 +169,9 @@ impl Consumer {
 
     #[inline]
     fn give_back_current(&mut self) {
-        if std::mem::take(&mut self.has_current) {
-            self.give_back(self.current);
-            if !self.further.is_empty() {
+        if std::mem::take(&mut self.hand.has_current) {
+            self.give_back(self.hand.current);
+            if !self.hand.further.is_empty() {
                 self.give_back_further();
             }
         }
@@ -191,7 +179,7 @@ impl Consumer {
 
     #[cold]
     fn give_back_further(&mut self) {
-        while let Some(slot) = self.further.pop() {
+        while let Some(slot) = self.hand.further.pop() {
             self.give_back(slot);
         }
     }
@@ -254,6 +242,11 @@ impl Consumer {
         self.announced
     }
 
+    /// Whether sleep was announced by [`Consumer::prepare_to_wait`], and not yet taken back.
+    pub fn is_waiting(&self) -> bool {
+        self.announced
+    }
+
     /// Readable when there may be packets after [`Consumer::prepare_to_wait`] answered true.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.wakeup.as_fd()
@@ -261,15 +254,15 @@ impl Consumer {
 
     /// The region that slots of this ring index.
     pub fn region(&self) -> &Region {
-        &self.region
+        &self.hand.region
     }
 
     /// Takes the packet just seen out of the automatic return: its slots are appended to `kept`, to be
     /// given back by [`Consumer::release`] later, in any order, or passed on to a later stage.
     pub fn keep(&mut self, kept: &mut Vec<Slot>) {
-        if std::mem::take(&mut self.has_current) {
-            kept.push(self.current);
-            kept.append(&mut self.further);
+        if std::mem::take(&mut self.hand.has_current) {
+            kept.push(self.hand.current);
+            kept.append(&mut self.hand.further);
         }
     }
 
@@ -298,217 +291,6 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.let_go();
-    }
-}
-
-/// One packet, the consumer's until dropped.
-#[derive(Debug)]
-pub struct Packet<'c> {
-    consumer: &'c mut Consumer,
-}
-
-/// A push, pull or annotation that does not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PacketError {
-    /// More bytes than the headroom has left.
-    #[error("pushing {wanted} bytes, but the headroom has {free}: push fewer, or make the region with larger buffers")]
-    Headroom {
-        /// Bytes asked for.
-        wanted: usize,
-        /// Bytes free.
-        free: usize,
-    },
-    /// More bytes than the first segment has.
-    #[error("pulling {wanted} bytes, but the first segment has {len}")]
-    Short {
-        /// Bytes asked for.
-        wanted: usize,
-        /// Bytes there are.
-        len: usize,
-    },
-    /// The type is larger than the annotation.
-    #[error(
-        "annotation type of {wanted} bytes, but the region has annotations of {annotation_bytes}: make it with larger ones"
-    )]
-    Annotation {
-        /// Size of the type.
-        wanted: usize,
-        /// Size of the region's annotations.
-        annotation_bytes: usize,
-    },
-    /// The region was granted for reading only.
-    #[error("this consumer may read the region and not write it: ask for Grant::Write")]
-    ReadOnly,
-    /// Other consumers hold the packet as well.
-    #[error("other consumers hold this packet as well: copy it and change the copy")]
-    Shared,
-}
-
-impl Packet<'_> {
-    fn first(&self) -> &Slot {
-        &self.consumer.current // `fetch` answered true, so there is one
-    }
-
-    /// The slot: hash, lengths, offsets, flags, time.
-    #[inline]
-    pub fn slot(&self) -> &Slot {
-        self.first()
-    }
-
-    /// Index of the (first) buffer in the region: the same in every process.
-    pub fn buffer_index(&self) -> u32 {
-        self.first().buffer
-    }
-
-    fn slots(&self) -> impl Iterator<Item = &Slot> {
-        std::iter::once(&self.consumer.current).chain(&self.consumer.further)
-    }
-
-    #[inline]
-    fn bytes_of(&self, slot: &Slot) -> &[u8] {
-        let Some(at) = self.consumer.region.span(slot.buffer, slot.offset.into(), slot.len.into()) else { return &[] };
-        // SAFETY: the span lies in the mapping. The yard does not touch a buffer that this pipe holds
-        // (its ledger), this process reaches it only through the one `&mut Consumer` borrowed here, and
-        // other processes that may write the region are trusted not to (the grant; see design of trust
-        // in ARCHITECTURE.md).
-        unsafe { std::slice::from_raw_parts(at.as_ptr(), slot.len.into()) }
-    }
-
-    /// Bytes of the first segment: the whole packet, unless [`Packet::is_segmented`].
-    #[inline]
-    pub fn data(&self) -> &[u8] {
-        self.bytes_of(self.first())
-    }
-
-    /// Mutable bytes of the first segment.
-    ///
-    /// # Errors
-    /// [`PacketError::ReadOnly`], [`PacketError::Shared`].
-    pub fn data_mut(&mut self) -> Result<&mut [u8], PacketError> {
-        let slot = *self.first();
-        self.check_writable()?;
-        let Some(at) = self.consumer.region.span(slot.buffer, slot.offset.into(), slot.len.into()) else {
-            return Ok(&mut []);
-        };
-        // SAFETY: as in `bytes_of`, with `&mut self`: no other reference to these bytes in this process, for
-        // the yard marks what several consumers hold (PipeProducer::send_shared), and that was refused.
-        Ok(unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), slot.len.into()) })
-    }
-
-    fn check_writable(&self) -> Result<(), PacketError> {
-        if !self.consumer.region.writable() {
-            return Err(PacketError::ReadOnly);
-        }
-        if self.first().flags & slot_flags::SHARED != 0 { Err(PacketError::Shared) } else { Ok(()) }
-    }
-
-    /// Whether other consumers hold the packet as well: then it cannot be changed in place.
-    pub fn is_shared(&self) -> bool {
-        self.first().flags & slot_flags::SHARED != 0
-    }
-
-    /// Whether the packet lies in several buffers.
-    pub fn is_segmented(&self) -> bool {
-        !self.consumer.further.is_empty()
-    }
-
-    /// The segments, in order.
-    pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
-        self.slots().map(|slot| self.bytes_of(slot))
-    }
-
-    /// Bytes of the packet over all segments.
-    pub fn len(&self) -> usize {
-        self.slots().map(|slot| usize::from(slot.len)).sum()
-    }
-
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The tag, copied.
-    #[inline]
-    pub fn tag(&self) -> Tag {
-        let region = &self.consumer.region;
-        region
-            .span(self.first().buffer, region.geometry().tag_offset(), TAG_BYTES)
-            .map_or_else(Tag::default, |at| region.read_tag(at))
-    }
-
-    fn annotation_place(&self, wanted: usize) -> Result<std::ptr::NonNull<u8>, PacketError> {
-        let annotation_bytes = self.consumer.region.geometry().annotation_bytes;
-        let too_large = PacketError::Annotation { wanted, annotation_bytes };
-        if wanted > annotation_bytes {
-            return Err(too_large);
-        }
-        self.consumer.region.span(self.first().buffer, 0, wanted).ok_or(too_large)
-    }
-
-    /// The annotation as the application's own plain-data type, copied out.
-    ///
-    /// # Errors
-    /// [`PacketError::Annotation`] if the type is larger than the region's annotations.
-    pub fn annotation<T: FromBytes>(&self) -> Result<T, PacketError> {
-        let at = self.annotation_place(size_of::<T>())?;
-        // SAFETY: size_of::<T>() bytes at `at` lie in the mapping; T is valid for any bytes; the copy
-        // needs no alignment.
-        Ok(unsafe { at.as_ptr().cast::<T>().read_unaligned() })
-    }
-
-    /// Writes the annotation.
-    ///
-    /// # Errors
-    /// [`PacketError::Annotation`] if the type is too large, [`PacketError::ReadOnly`], [`PacketError::Shared`].
-    pub fn set_annotation<T: IntoBytes + Immutable>(&mut self, value: &T) -> Result<(), PacketError> {
-        let bytes = value.as_bytes();
-        let at = self.annotation_place(bytes.len())?;
-        self.check_writable()?;
-        // SAFETY: the span lies in a writable mapping; `bytes` is private to this process and cannot
-        // overlap an annotation, to which nobody holds a reference.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.as_ptr(), bytes.len()) };
-        Ok(())
-    }
-
-    /// Free bytes in front of the packet.
-    pub fn headroom(&self) -> usize {
-        let floor = self.consumer.region.geometry().tag_offset() + TAG_BYTES;
-        usize::from(self.first().offset).saturating_sub(floor)
-    }
-
-    /// Moves the packet's start forward over `len` bytes of headroom, into which the caller writes a
-    /// header through [`Packet::data_mut`]. Annotation and tag stay where they are.
-    ///
-    /// # Errors
-    /// [`PacketError::Headroom`] if there is not that much.
-    pub fn push(&mut self, len: usize) -> Result<(), PacketError> {
-        let free = self.headroom();
-        let slot = &mut self.consumer.current;
-        let (Some(offset), Some(longer)) = (
-            u16::try_from(len).ok().filter(|_| len <= free).and_then(|l| slot.offset.checked_sub(l)),
-            u16::try_from(len).ok().and_then(|l| slot.len.checked_add(l)),
-        ) else {
-            return Err(PacketError::Headroom { wanted: len, free });
-        };
-        slot.offset = offset;
-        slot.len = longer;
-        slot.total += len as u32;
-        Ok(())
-    }
-
-    /// Moves the packet's start behind its first `len` bytes.
-    ///
-    /// # Errors
-    /// [`PacketError::Short`] if the first segment is shorter.
-    pub fn pull(&mut self, len: usize) -> Result<(), PacketError> {
-        let slot = &mut self.consumer.current;
-        if len > usize::from(slot.len) {
-            return Err(PacketError::Short { wanted: len, len: slot.len.into() });
-        }
-        slot.offset += len as u16;
-        slot.len -= len as u16;
-        slot.total = slot.total.saturating_sub(len as u32);
-        Ok(())
     }
 }
 

@@ -12,6 +12,8 @@ mod buffer;
 mod consumer;
 mod error;
 #[cfg(not(loom))]
+mod hand;
+#[cfg(not(loom))]
 pub mod handover;
 #[cfg(not(loom))]
 mod ledger;
@@ -36,7 +38,9 @@ pub use tag::{Clock, NO_OFFSET, Tag, flags};
 #[cfg(not(loom))]
 pub use buffer::{Buffer, Lent, Stock};
 #[cfg(not(loom))]
-pub use consumer::{Consumer, Packet, PacketError, Wait};
+pub use consumer::{Consumer, Wait};
+#[cfg(not(loom))]
+pub use hand::{Hand, Packet, PacketError};
 #[cfg(not(loom))]
 pub use ledger::{Ledger, Returned, Shared};
 #[cfg(not(loom))]

@@ -2,8 +2,8 @@
 //
 // The XDP program of `xdp:` ports: hands each packet to the AF_XDP socket of the queue it came on.
 //
-// A packet on a queue without a socket goes on to the host's own stack, so that nothing is lost
-// while sockets open and close, or when only one queue was asked for. A packet longer than a
+// A packet on a queue without a socket goes on to the host's own stack (unless the loader says otherwise), so
+// that nothing is lost while sockets open and close, or when only one queue was asked for. A packet longer than a
 // socket can take is dropped here, where it can be named, rather than in the kernel, where it
 // would be one among other drops. Each packet that the program sees raises exactly one counter.
 //
@@ -15,9 +15,10 @@
 // One cache line a queue: two queues never write the same line.
 struct counter {
 	__u64 redirected; // handed to a socket; what the socket then lost, it counts itself
-	__u64 passed;     // no socket on the queue: to the host's stack
+	__u64 passed;     // no socket on the queue: the fallback action
 	__u64 too_long;   // longer than `longest_bytes`: dropped
-	__u64 unused[5];
+	__u64 to_host;    // picked out for the host's stack, by the program in `slots`
+	__u64 unused[4];
 };
 
 // Socket of each queue. Sized by the loader to the interface's queues.
@@ -37,6 +38,20 @@ struct {
 	__type(value, struct counter);
 } counters SEC(".maps");
 
+// Where a program stands that picks out what the host's stack is to have, and what that goes on to. Emptied by the
+// kernel when their owner goes.
+enum { PICK, REDIRECT, SLOTS };
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} slots SEC(".maps");
+
+// What happens to packets for which there is no socket: an action of XDP. Set by the loader.
+const volatile __u32 fallback = XDP_PASS;
+// Whether a program stands in `slots`. Set by the loader.
+const volatile __u32 picks = 0;
 // Most bytes of a frame that a socket without several buffers takes. Set by the loader.
 const volatile __u32 longest_bytes = 0xffffffff;
 
@@ -47,8 +62,8 @@ static __always_inline int redirect_packet(struct xdp_md *ctx, int too_long)
 	long action;
 
 	if (!count)
-		return XDP_PASS; // a queue beyond those that the interface had when this was loaded
-	action = bpf_redirect_map(&sockets, queue, XDP_PASS);
+		return fallback; // a queue beyond those that the interface had when this was loaded
+	action = bpf_redirect_map(&sockets, queue, fallback);
 	// Atomic: in generic mode two processors may work on one queue.
 	if (action != XDP_REDIRECT) {
 		__sync_fetch_and_add(&count->passed, 1);
@@ -66,12 +81,29 @@ static __always_inline int redirect_packet(struct xdp_md *ctx, int too_long)
 SEC("xdp")
 int flowyard_xdp(struct xdp_md *ctx)
 {
+	if (picks)
+		bpf_tail_call(ctx, &slots, PICK);
+	return redirect_packet(ctx, ctx->data_end - ctx->data > longest_bytes);
+}
+
+// The same for what was not picked out.
+SEC("xdp")
+int redirect_xdp(struct xdp_md *ctx)
+{
 	return redirect_packet(ctx, ctx->data_end - ctx->data > longest_bytes);
 }
 
 // For larger MTUs, and for the stack, which merges frames: one may span several buffers.
 SEC("xdp.frags")
 int flowyard_frags(struct xdp_md *ctx)
+{
+	if (picks)
+		bpf_tail_call(ctx, &slots, PICK);
+	return redirect_packet(ctx, 0);
+}
+
+SEC("xdp.frags")
+int redirect_frags(struct xdp_md *ctx)
 {
 	return redirect_packet(ctx, 0);
 }

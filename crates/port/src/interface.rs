@@ -29,6 +29,8 @@ pub(crate) struct Interface {
     pub most_queues: u32,
     /// The XDP programs on it: mode (XDP_ATTACHED_…) and id.
     pub xdp: Vec<(XdpPlace, u32)>,
+    /// Frames that came in.
+    pub packets: u64,
     /// Frames the card dropped because it had no buffer (`rx_missed_errors`).
     pub missed: u64,
 }
@@ -99,6 +101,7 @@ const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
 const NETDEV_XDP_ACT_BASIC: u32 = 1;
+const NETDEV_XDP_ACT_XSK_ZEROCOPY: u32 = 8;
 
 /// A socket for asking about interfaces.
 #[derive(Debug)]
@@ -160,6 +163,16 @@ impl Links {
     /// Whether the driver of interface `index` runs XDP programs itself. `None` where the kernel does
     /// not say (before 6.3).
     pub(crate) fn driver_has_xdp(&self, index: u32) -> Option<bool> {
+        self.xdp_features(index).map(|features| features & NETDEV_XDP_ACT_BASIC != 0)
+    }
+
+    /// Whether the driver of interface `index` has packets written into our memory by the card. `None` as above.
+    pub(crate) fn driver_has_zero_copy(&self, index: u32) -> Option<bool> {
+        self.xdp_features(index).map(|features| features & NETDEV_XDP_ACT_XSK_ZEROCOPY != 0)
+    }
+
+    /// What the driver of an interface says of XDP (`enum netdev_xdp_act`).
+    fn xdp_features(&self, index: u32) -> Option<u32> {
         let socket = rustix::net::socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
@@ -180,9 +193,8 @@ impl Links {
         let name = (CTRL_ATTR_FAMILY_NAME, b"netdev\0".to_vec());
         let family = ask(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, name, CTRL_ATTR_FAMILY_ID)?;
         let which = (NETDEV_A_DEV_IFINDEX, index.to_ne_bytes().to_vec());
-        let features = ask(family as u16, NETDEV_CMD_DEV_GET, which, NETDEV_A_DEV_XDP_FEATURES)?;
         // The low half of a u64, on the little-endian machines that this runs on.
-        Some(features & NETDEV_XDP_ACT_BASIC != 0)
+        ask(family as u16, NETDEV_CMD_DEV_GET, which, NETDEV_A_DEV_XDP_FEATURES)
     }
 }
 
@@ -233,9 +245,8 @@ fn parse(message: &[u8]) -> Option<io::Result<Interface>> {
             IFLA_MTU => found.mtu = u32_at(value, 0)?,
             IFLA_NUM_RX_QUEUES => found.most_queues = u32_at(value, 0)?.max(1),
             IFLA_STATS64 => {
-                found.missed = value
-                    .get(MISSED_AT..MISSED_AT + 8)
-                    .map_or(0, |b| u64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
+                found.missed = u64_at(value, MISSED_AT).unwrap_or(0);
+                found.packets = u64_at(value, 0).unwrap_or(0);
             }
             IFLA_XDP => found.xdp = programs(value),
             _ => {}
@@ -282,6 +293,21 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// What is unique to the calling thread's network namespace as long as the machine runs: its cookie, or before
+/// Linux 5.14 the number of its inode, which another may have after it.
+pub(crate) fn namespace() -> u64 {
+    /// include/uapi/asm-generic/socket.h
+    const SO_NETNS_COOKIE: i32 = 71;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    let cookie = socket.ok().and_then(|fd| crate::sys::option::<u64>(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE).ok());
+    let inode = || Some(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata("/proc/thread-self/ns/net").ok()?));
+    cookie.or_else(inode).unwrap_or(0)
 }
 
 /// Names of the interfaces there are, in the calling thread's namespace.

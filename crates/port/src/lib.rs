@@ -15,9 +15,7 @@ pub mod tap;
 pub mod traffic;
 mod xdp;
 
-use std::sync::Arc;
-
-use flowyard_steer::Classifier;
+use flowyard_kernel::ToHost;
 
 pub use error::PortError;
 pub use packet::PacketSink;
@@ -26,6 +24,10 @@ pub use rss::{HashedFields, Rss, RssError, RssFields, RssTransform};
 pub use spec::{KINDS, Kind, PortSpec};
 #[doc(hidden)]
 pub use sys::thread_usage;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use xdp::bare::Bare;
+pub use xdp::{DirectCounts, DirectReader, DirectRing, InKernel};
 
 /// Looks a port up and splits it into at most `parts` openers, one a dispatcher. Touches nothing.
 ///
@@ -33,29 +35,48 @@ pub use sys::thread_usage;
 /// A name, interface, file or option that cannot be: with what can.
 pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, PortError> {
     match spec.kind {
-        Kind::Xdp => xdp::prepare(spec, parts, None),
+        Kind::Xdp => xdp::prepare(spec, parts, None, &ToHost::Pass),
         Kind::Packet => packet::prepare(spec, parts),
         Kind::Pcap => Ok(vec![Box::new(capture::PcapOpener::new(spec)?)]),
         Kind::Gen => Ok(vec![Box::new(traffic::GenOpener::new(spec)?)]),
     }
 }
 
-/// As [`prepare`], for ports that steer in the kernel by `classifier`: `xdp:` alone. Their packets come with the
-/// head of their tag ([`Port::kernel`]).
+/// As [`prepare`], for ports that steer in the kernel: `xdp:` alone. Their packets come with the head of their tag
+/// ([`Port::kernel`]), or to readers of their own ([`Port::readers`]).
 ///
 /// # Errors
 /// As [`prepare`], and another kind of port. What of the classifier the kernel cannot do is said when the port is
 /// opened.
-pub fn prepare_steered(
-    spec: &PortSpec,
-    parts: usize,
-    classifier: &Arc<Classifier>,
-) -> Result<Vec<Box<dyn Opener>>, PortError> {
+pub fn prepare_steered(spec: &PortSpec, parts: usize, steering: &InKernel) -> Result<Vec<Box<dyn Opener>>, PortError> {
     match spec.kind {
-        Kind::Xdp => xdp::prepare(spec, parts, Some(classifier)),
+        Kind::Xdp => xdp::prepare(spec, parts, Some(steering), &ToHost::Pass),
         _ => Err(spec.bad_option(
             "cannot be steered in the kernel",
             "use xdp:IF, or steer in user space (leave out --steer kernel)",
         )),
+    }
+}
+
+/// As [`prepare`], or with `steering` as [`prepare_steered`], with a word about what goes on to the host's own stack
+/// of what comes in: of `xdp:` ports, which take packets away from it.
+///
+/// # Errors
+/// As those, and another kind of port with anything but [`ToHost::Pass`].
+pub fn prepare_to_host(
+    spec: &PortSpec,
+    parts: usize,
+    steering: Option<&InKernel>,
+    host: &ToHost,
+) -> Result<Vec<Box<dyn Opener>>, PortError> {
+    match (spec.kind, host, steering) {
+        (Kind::Xdp, ..) => xdp::prepare(spec, parts, steering, host),
+        (_, ToHost::Pass, Some(steering)) => prepare_steered(spec, parts, steering),
+        (_, ToHost::Pass, None) => prepare(spec, parts),
+        (Kind::Packet, ..) => Err(spec.bad_option(
+            "keeps nothing from the host's stack, so nothing of it can go there (--host)",
+            "leave --host out, or use xdp:IF",
+        )),
+        _ => Err(spec.bad_option("has no host's stack behind it (--host)", "leave --host out, or use xdp:IF")),
     }
 }

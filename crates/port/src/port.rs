@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use flowyard_kernel::KernelSteer;
 use flowyard_mem::{Buffer, Clock, Region, Stock};
 
-use crate::PortError;
+use crate::{DirectReader, PortError};
 
 /// What a port is and needs, known before it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +140,16 @@ pub trait Port: Send {
     fn kernel(&self) -> Option<Arc<Mutex<KernelSteer>>> {
         None
     }
+
+    /// One reader a ring, where readers take what the kernel steers from it themselves; each once. Their packets are
+    /// tagged as those of port `number`. What they take is in [`Port::counters`], and does not come by
+    /// [`Port::receive`]; that must be called now and then all the same.
+    fn readers(&mut self, _number: u16) -> Vec<DirectReader> {
+        Vec::new()
+    }
+
+    /// Lets nothing more come to [`readers`](Port::readers): what they have not taken is still theirs.
+    fn halt(&mut self) {}
 
     /// Counts so far. May make a system call; not for the packet path.
     fn counters(&mut self) -> PortCounters;

@@ -24,7 +24,7 @@ pub const KINDS: [(Kind, &str, &str); 4] = [
         Kind::Xdp,
         "xdp",
         "xdp:IF[/QUEUE]  AF_XDP on an interface (all queues, or one)\n\
-         \x20                 ?native ?generic ?copy ?zerocopy ?promisc ?ring=N",
+         \x20                 ?native ?generic ?copy ?zerocopy ?promisc ?ring=N ?keep ?journal=DIR",
     ),
     (
         Kind::Packet,

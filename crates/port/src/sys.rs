@@ -22,7 +22,7 @@ macro_rules! plain {
         unsafe impl Plain for $t {}
     )+ };
 }
-plain!(i32, u32, libc::packet_mreq, libc::tpacket_req3, libc::tpacket_stats_v3);
+plain!(i32, u32, u64, libc::packet_mreq, libc::tpacket_req3, libc::tpacket_stats_v3);
 
 /// `setsockopt` of a plain value.
 pub(crate) fn set_option<T: Plain>(fd: impl AsFd, level: i32, name: i32, value: &T) -> io::Result<()> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowyard_kernel::{Answer, HEAD_BYTES};
 use flowyard_mem::{Clock, Region, Stock, Tag, flags};
-use flowyard_port::{Port, PortCounters, Progress, Received};
+use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, Progress, Received};
 use flowyard_steer::{Datagram, Decision, Frame, Hold, LinkType, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -30,6 +30,9 @@ const LOW_STOCK: usize = 2 * BATCH;
 const SPINS: u32 = 200;
 /// Longest sleep, so that a stop is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
+/// The same where readers take packets from the kernel themselves: so often their counts are shown, and what comes
+/// for one that is gone is taken away.
+const LONGEST_SLEEP_BESIDE: Duration = Duration::from_millis(5);
 /// How often it is looked whether consumers are still there.
 const CONSUMER_CHECK: Duration = Duration::from_millis(100);
 /// How long consumers may take to empty their rings once the yard was told to stop.
@@ -71,6 +74,8 @@ pub(crate) struct Dispatcher {
     pub(crate) region: Region,
     pub(crate) stock: Stock,
     pub(crate) sources: Vec<Source>,
+    /// The rings of its ports whose readers take from the kernel themselves.
+    direct: Vec<Arc<DirectRing>>,
     pub(crate) outlets: Outlets,
     pub(crate) live: Arc<Live>,
     pub(crate) stop: Arc<AtomicBool>,
@@ -99,6 +104,7 @@ impl Dispatcher {
         region: Region,
         stock: Stock,
         sources: Vec<Source>,
+        direct: Vec<Arc<DirectRing>>,
         outlets: Outlets,
         common: Common,
         stop: Arc<AtomicBool>,
@@ -107,6 +113,7 @@ impl Dispatcher {
             region,
             stock,
             sources,
+            direct,
             outlets,
             live: Arc::new(Live::default()),
             stop,
@@ -233,13 +240,19 @@ impl Dispatcher {
             self.receive(at, &mut turn);
         }
         self.outlets.commit(!turn.full);
+        self.direct.iter().for_each(|ring| ring.discard());
         self.show();
         turn
     }
 
     /// Lets others see how far it is.
     fn show(&self) {
-        self.live.store(self.received, self.outlets.totals(), self.outlets.asides().0.iter().sum());
+        let (mut received, mut totals) = (self.received, self.outlets.totals());
+        for DirectCounts { packets, bytes, unread, unread_bytes, .. } in self.direct.iter().map(|ring| ring.counts()) {
+            received = (received.0 + packets + unread, received.1 + bytes + unread_bytes);
+            totals = (totals.0 + packets, totals.1 + unread);
+        }
+        self.live.store(received, totals, self.outlets.asides().0.iter().sum());
     }
 
     fn receive(&mut self, at: usize, turn: &mut Turn) {
@@ -335,7 +348,8 @@ impl Dispatcher {
 
     /// Sleeps until a port or a pipe has something, at most `wait_ns`.
     fn sleep(&mut self, wait_ns: Option<u64>) {
-        let longest = wait_ns.map_or(LONGEST_SLEEP, Duration::from_nanos).min(LONGEST_SLEEP);
+        let most = if self.direct.is_empty() { LONGEST_SLEEP } else { LONGEST_SLEEP_BESIDE };
+        let longest = wait_ns.map_or(most, Duration::from_nanos).min(most);
         if longest.is_zero() {
             return;
         }
@@ -363,21 +377,31 @@ impl Dispatcher {
             self.flush(at);
         }
         self.mailbox.close();
+        if !self.direct.is_empty() {
+            self.sources.iter_mut().for_each(|source| source.port.halt());
+        }
         self.outlets.commit(true);
         // What waits goes out as consumers make room: for as long as it takes, unless told to stop.
         let mut told = None;
-        self.settle(&mut told, |outlets| outlets.backlog() > 0);
+        self.settle(&mut told, |dispatcher| dispatcher.outlets.backlog() > 0);
         self.outlets.give_up_all(Drop::Shutdown, &mut self.stock);
         self.outlets.end();
-        self.settle(&mut told, |outlets| outlets.outstanding() > 0);
+        // Readers that hear the end have taken before what the kernel had for them.
+        let reads = |ring: &Arc<DirectRing>| {
+            ring.discard();
+            !ring.is_idle()
+        };
+        self.settle(&mut told, |dispatcher| {
+            dispatcher.outlets.outstanding() > 0 || dispatcher.direct.iter().any(reads)
+        });
         self.close()
     }
 
     /// Takes buffers home and moves backlogs on while `pending` says so, the yard is not told to stop,
     /// or has not been for long.
-    fn settle(&mut self, told: &mut Option<Instant>, pending: impl Fn(&Outlets) -> bool) {
+    fn settle(&mut self, told: &mut Option<Instant>, pending: impl Fn(&Dispatcher) -> bool) {
         let mut turns = 0;
-        while pending(&self.outlets) {
+        while pending(self) {
             if self.stop.load(Ordering::Relaxed) && told.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE {
                 return;
             }
@@ -421,8 +445,17 @@ impl Dispatcher {
             };
             report.merge(Report { ports: vec![(name, counters)], sorter: counts, ..Report::default() });
         }
+        // Once their ports are closed: from then on readers take nothing more from the kernel.
+        for ring in &self.direct {
+            let DirectCounts { packets, bytes, unread, .. } = ring.counts();
+            let counters = &mut report.rings[usize::from(ring.ring())];
+            counters.packets += packets;
+            counters.bytes += bytes;
+            counters.dropped[Drop::ConsumerGone as usize] += unread;
+        }
         report.buffers_missing = (self.stock.capacity() - self.stock.len()) as u64;
-        self.live.store(self.received, self.outlets.totals(), report.aside());
+        let bytes = report.ports.iter().map(|(_, counters)| counters.bytes).sum();
+        self.live.store((report.received(), bytes), (report.delivered(), report.dropped()), report.aside());
         report
     }
 }

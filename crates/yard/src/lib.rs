@@ -56,7 +56,7 @@ pub use reader::RingReader;
 pub use sorter::{HOLD_NS, HOLD_PACKETS, Route, Sorter, SorterCounts};
 pub use stage::{NotPassed, Stage, StageCounters};
 pub use witness::{Findings, Witness};
-pub use yard::{Group, Running, Yard, YardConfig, YardError};
+pub use yard::{Group, HostStack, Running, Yard, YardConfig, YardError};
 pub use {flowyard_kernel as kernel, flowyard_mem as mem, flowyard_port as port, flowyard_steer as steer};
 
 /// The example of the README compiles.

@@ -1,9 +1,17 @@
-//! A consumer's view of one ring: the pipes of all dispatchers under one name.
+//! A consumer's view of one ring: the pipes of all dispatchers under one name, and where the kernel steers the
+//! rings that it takes from the kernel itself.
+//!
+//! # Order
+//! Packets of one flow come in the order in which they came by their queue, as long as they come by one way. Where the
+//! kernel steers, a packet that it marked goes through a dispatcher and comes by a pipe; one that follows it and that
+//! the kernel steered may overtake it there. That is so within a conversation only for later fragments that come
+//! before their first, and for packets that dissection in the kernel gives up on (`marked-…` counts them).
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use flowyard_mem::{Consumer, Packet, Wait};
+use flowyard_port::DirectReader;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// The reading end of a ring. Owned by one consumer thread.
@@ -25,7 +33,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 pub struct RingReader {
     ring: u16,
     consumers: Vec<Consumer>,
-    /// The pipe read last: packets are taken from one until it is empty or its turn is over.
+    /// What is taken from the kernel: one a port's part that steers there.
+    direct: Vec<DirectReader>,
+    /// The one read last, pipes first: packets are taken from one until it is empty or its turn is over.
     at: usize,
     /// Packets that may still be taken from it before the others have their turn.
     turn: u32,
@@ -37,10 +47,13 @@ const SPINS: u32 = 64;
 
 /// Packets taken from one pipe before the others have their turn.
 const TURN: u32 = 64;
+/// Longest sleep where packets come from the kernel: an interface may gain queues meanwhile.
+const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 
 impl RingReader {
-    pub(crate) fn new(ring: u16, consumers: Vec<Consumer>) -> RingReader {
-        RingReader { ring, consumers, at: 0, turn: TURN }
+    /// Of pipes, and of what is taken from the kernel.
+    pub(crate) fn new(ring: u16, consumers: Vec<Consumer>, direct: Vec<DirectReader>) -> RingReader {
+        RingReader { ring, consumers, direct, at: 0, turn: TURN }
     }
 
     /// Number of the ring.
@@ -52,7 +65,8 @@ impl RingReader {
     #[allow(clippy::should_implement_trait)] // a lending iterator
     #[inline]
     pub fn next(&mut self) -> Option<Packet<'_>> {
-        let count = self.consumers.len();
+        let pipes = self.consumers.len();
+        let count = pipes + self.direct.len();
         if count == 1 {
             return self.consumers[0].next();
         }
@@ -60,19 +74,29 @@ impl RingReader {
             self.move_on();
         }
         for _ in 0..count {
-            if self.consumers[self.at].has_next() {
+            let at = self.at;
+            if at < pipes {
+                if self.consumers[at].has_next() {
+                    self.turn = self.turn.saturating_sub(1);
+                    return self.consumers[at].next();
+                }
+            } else if self.direct[at - pipes].has_next() {
                 self.turn = self.turn.saturating_sub(1);
-                return self.consumers[self.at].next();
+                return self.direct[at - pipes].next();
             }
             self.move_on();
         }
         None
     }
 
-    /// Lets the packet last taken go, and turns to the next pipe.
+    /// Lets the packet last taken go, and turns to the next way in.
     fn move_on(&mut self) {
-        self.consumers[self.at].let_go();
-        self.at = (self.at + 1) % self.consumers.len();
+        let pipes = self.consumers.len();
+        match self.at.checked_sub(pipes) {
+            None => self.consumers[self.at].let_go(),
+            Some(at) => self.direct[at].let_go(),
+        }
+        self.at = if self.at + 1 < pipes + self.direct.len() { self.at + 1 } else { 0 };
         self.turn = TURN;
     }
 
@@ -83,16 +107,56 @@ impl RingReader {
 
     /// Waits for packets: looks a few times, then sleeps.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Wait {
+        if self.is_direct() {
+            return RingReader::wait_any(std::slice::from_mut(self), timeout);
+        }
         for _ in 0..SPINS {
-            if self.consumers.iter_mut().any(Consumer::has_next) {
+            if self.has_next() {
                 return Wait::Ready;
             }
             std::hint::spin_loop();
         }
-        if let [consumer] = &mut self.consumers[..] {
+        if let ([consumer], []) = (&mut self.consumers[..], &self.direct[..]) {
             return consumer.wait(timeout);
         }
         self.wait_for_any(timeout)
+    }
+
+    /// As [`RingReader::wait`], for a thread that reads several rings: until any has packets, all have ended, or the
+    /// time is over. One thread a core costs less than one a ring where cores are fewer.
+    pub fn wait_any(readers: &mut [RingReader], timeout: Option<Duration>) -> Wait {
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t)); // beyond all time: none
+        loop {
+            // Before looking for packets: what came before the end is seen.
+            let ended = readers.iter_mut().flat_map(|reader| &mut reader.consumers).all(Consumer::is_ended);
+            if readers.iter_mut().any(RingReader::has_next) {
+                return Wait::Ready;
+            }
+            if ended {
+                readers.iter_mut().for_each(RingReader::let_go);
+                return Wait::Ended;
+            }
+            if deadline.is_some_and(|d| d <= Instant::now()) {
+                return Wait::TimedOut;
+            }
+            if sleep_on(readers, None, deadline) {
+                // Takes announcements back, and wakeups out of their pipes.
+                let states = readers.iter_mut().map(RingReader::poll);
+                if states.fold(false, |ready, state| ready | (state == Wait::Ready)) {
+                    return Wait::Ready;
+                }
+            }
+        }
+    }
+
+    /// Lets the packet last taken go.
+    fn let_go(&mut self) {
+        self.consumers.iter_mut().for_each(Consumer::let_go);
+        self.direct.iter_mut().for_each(DirectReader::let_go);
+    }
+
+    fn has_next(&mut self) -> bool {
+        self.consumers.iter_mut().any(Consumer::has_next) || self.direct.iter_mut().any(DirectReader::has_next)
     }
 
     fn wait_for_any(&mut self, timeout: Option<Duration>) -> Wait {
@@ -109,24 +173,7 @@ impl RingReader {
     /// Sleeps until a pipe has something or ends, `also` is readable, or the time is over; or not at all.
     /// [`RingReader::poll`] tells why, and takes the announcements back.
     pub(crate) fn sleep(&mut self, also: Option<BorrowedFd<'_>>, deadline: Option<Instant>) {
-        let mut asleep = true;
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.consumers.len() + 1);
-        for consumer in &mut self.consumers {
-            // An ended pipe's wakeup stays readable and would keep the poll from sleeping. One that ends
-            // from now on is in the list: its last wakeup must not be missed.
-            if consumer.prepare_to_wait() {
-                fds.push(PollFd::from_borrowed_fd(consumer.as_fd(), PollFlags::IN));
-            } else {
-                asleep &= consumer.is_ended();
-            }
-        }
-        if !asleep || fds.is_empty() {
-            return;
-        }
-        fds.extend(also.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-        let timeout = left.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
-        let _ = rustix::event::poll(&mut fds, timeout.as_ref()); // interrupted: look again
+        sleep_on(std::slice::from_mut(self), also, deadline);
     }
 
     /// Looks at every pipe without waiting.
@@ -136,6 +183,11 @@ impl RingReader {
             let state = consumer.wait(Some(Duration::ZERO));
             ended &= state == Wait::Ended;
             ready |= state == Wait::Ready;
+        }
+        // After the pipes: once they have ended nothing more comes from the kernel.
+        for direct in &mut self.direct {
+            direct.let_go();
+            ready |= direct.has_next();
         }
         match (ready, ended) {
             (true, _) => Wait::Ready,
@@ -149,15 +201,51 @@ impl RingReader {
         &mut self.consumers
     }
 
+    /// Whether packets come from the kernel itself, too, and not by the pipes alone.
+    pub fn is_direct(&self) -> bool {
+        !self.direct.is_empty()
+    }
+
     /// Leaves for good while a later consumer still holds packets of this ring.
     pub(crate) fn leave(self) {
         self.consumers.into_iter().for_each(Consumer::leave);
     }
 
-    /// Takes the pipes out, for applications that poll them themselves.
+    /// Takes the pipes out, for applications that poll them themselves. Of what comes from the kernel itself nothing
+    /// is seen by that ([`RingReader::is_direct`]): have the yard relay it.
     pub fn into_consumers(self) -> Vec<Consumer> {
         self.consumers
     }
+}
+
+/// Sleeps as [`RingReader::sleep`] does, for all of `readers`. Answers whether it may have been a pipe that ended it.
+fn sleep_on(readers: &mut [RingReader], also: Option<BorrowedFd<'_>>, deadline: Option<Instant>) -> bool {
+    let mut asleep = true;
+    let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(2 * readers.len() + 1);
+    let mut sockets = Vec::new();
+    for reader in &mut *readers {
+        for consumer in &mut reader.consumers {
+            // An ended pipe's wakeup stays readable and would keep the poll from sleeping. One that ends
+            // from now on is in the list: its last wakeup must not be missed.
+            asleep &= consumer.prepare_to_wait() || consumer.is_ended();
+        }
+        reader.direct.iter_mut().for_each(DirectReader::let_go); // poll itself sees what has come meanwhile
+        reader.direct.iter().for_each(|direct| direct.sockets(&mut sockets));
+    }
+    let waiting = readers.iter().flat_map(|reader| &reader.consumers).filter(|consumer| consumer.is_waiting());
+    fds.extend(waiting.map(|consumer| PollFd::from_borrowed_fd(consumer.as_fd(), PollFlags::IN)));
+    let pipes = fds.len();
+    if !asleep || pipes == 0 {
+        return true;
+    }
+    fds.extend(also.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    fds.extend(sockets.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+    let longest = (!sockets.is_empty()).then_some(LONGEST_SLEEP);
+    let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+    let left = left.into_iter().chain(longest).min();
+    let timeout = left.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
+    let _ = rustix::event::poll(&mut fds, timeout.as_ref()); // interrupted: look again
+    fds[..pipes].iter().any(|fd| !fd.revents().is_empty())
 }
 
 #[cfg(test)]
@@ -182,7 +270,7 @@ mod tests {
             pipes.push(out);
             consumers.push(Consumer::attach_local(end).expect("attach"));
         }
-        let mut reader = RingReader::new(0, consumers);
+        let mut reader = RingReader::new(0, consumers, Vec::new());
         let mut seen = [0; 3];
         for _ in 0..3 * TURN {
             seen[usize::from(reader.next().expect("768 were sent").slot().port)] += 1;

@@ -111,11 +111,19 @@ impl Stage {
     /// Makes a stage of a ring, and a pipe of `slots` slots to the next consumer.
     ///
     /// # Errors
-    /// The number of slots, or the pipe's memory could not be had.
+    /// The number of slots, the pipe's memory could not be had, or the ring is taken from the kernel itself.
     ///
     /// # Panics
     /// If the ring has more than 255 pipes: a yard has at most 128.
     pub fn new(mut reader: RingReader, slots: u32) -> Result<(Stage, PipeEnd), MemError> {
+        if reader.is_direct() {
+            return Err(MemError::Geometry {
+                object: "stage",
+                what: "number of ways in from the kernel itself",
+                value: 1,
+                allowed: "0: what a stage passes on goes home by a pipe; have the yard relay (YardConfig::relay)",
+            });
+        }
         assert!(u8::try_from(reader.consumers().len()).is_ok(), "a yard has at most 128 dispatchers");
         let region = reader.consumers()[0].region().clone();
         let (next, end) = pipe(&region, slots)?;
@@ -380,7 +388,7 @@ mod tests {
         let mut ledger = Ledger::new(&region);
         let (pipes, ends): (Vec<_>, Vec<_>) = (0..2).map(|_| ledger.open_pipe(slots).expect("pipe")).unzip();
         let consumers = ends.into_iter().map(|end| Consumer::attach_local(end).expect("attach")).collect();
-        (Yard { ledger, region, stock, pipes }, RingReader::new(0, consumers))
+        (Yard { ledger, region, stock, pipes }, RingReader::new(0, consumers, Vec::new()))
     }
 
     impl Yard {

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use flowyard_kernel::{KernelError, KernelSteer};
+use flowyard_kernel::{HostFilter, KernelError, KernelSteer, ToHost};
 use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, Region, Stock};
-use flowyard_port::{Opener, PortCounters, PortError, PortInfo, PortSpec, prepare, prepare_steered};
+use flowyard_port::{DirectReader, InKernel, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare_to_host};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
 use crate::counters::{Live, Report};
@@ -51,8 +51,44 @@ pub struct YardConfig {
     /// Have the kernel steer, by a program on the interface: one `xdp:` port, one group, the default policy and
     /// hash, no function of the user's. What the program cannot decide, the dispatchers do. Same rings.
     pub kernel: bool,
+    /// What goes on to the host's own stack of what comes in by `xdp:` ports, which take it away from there.
+    pub stack: HostStack,
+    /// Where the kernel steers, have dispatchers take the packets of all rings and pass them on by pipes. Otherwise
+    /// each [`RingReader`] takes its own from the kernel itself, which is faster, and for threads of this process
+    /// alone: pipes can be handed to processes that are not trusted, the kernel's rings cannot.
+    pub relay: bool,
     /// Bind each dispatcher to a core, where there is more than one.
     pub pin: bool,
+}
+
+/// What goes on to the host's own stack of what comes in by `xdp:` ports.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HostStack {
+    /// What no socket takes: packets of queues that were not asked for, and those that come while a port opens or
+    /// closes.
+    #[default]
+    Pass,
+    /// Nothing: what no socket takes is dropped, and counted as `not-to-host`.
+    Nothing,
+    /// What this expression of tcpdump matches, as the frame came in and before anything else is done with it,
+    /// counted as `to-host`; and what no socket takes.
+    Filter(String),
+}
+
+impl HostStack {
+    /// For the port.
+    fn compiled(&self) -> Result<ToHost, YardError> {
+        Ok(match self {
+            HostStack::Pass => ToHost::Pass,
+            HostStack::Nothing => ToHost::Nothing,
+            HostStack::Filter(text) => {
+                let compiled = crate::rules::compiled(text).or_else(|why| {
+                    refuse("what goes to the host", format!("{text:?}"), &format!("an expression of tcpdump: {why}"))
+                })?;
+                ToHost::Filter(HostFilter::new(text, compiled)?)
+            }
+        })
+    }
 }
 
 /// A further group of rings among which every packet of the yard is balanced.
@@ -94,6 +130,8 @@ impl Default for YardConfig {
             policy: Policy::default(),
             hash: FlowHash::Default { seed: FIXED_SEED },
             kernel: false,
+            stack: HostStack::Pass,
+            relay: false,
             pin: true,
         }
     }
@@ -151,6 +189,8 @@ pub enum YardError {
 
 /// Ports of a yard.
 const MOST_PORTS: usize = 256;
+/// Slots of a pipe by which only marked packets come.
+const MARKED_SLOTS: u32 = 128;
 /// Buffers to spare for each dispatcher beyond what ports, rings and held fragments can hold.
 const SPARE_BUFFERS: usize = 2048;
 
@@ -204,6 +244,7 @@ impl Yard {
         let mut infos: Vec<(u16, PortInfo)> = Vec::new();
         let rings = groups.iter().map(|group| usize::from(group.table.rings())).sum();
         let mut ends: Vec<Vec<Consumer>> = (0..rings).map(|_| Vec::new()).collect();
+        let mut readers: Vec<Vec<DirectReader>> = (0..rings).map(|_| Vec::new()).collect();
         let shares = parts.len();
         let common = Common::new(groups.len());
         let mut instances = instances(config, shares)?.into_iter();
@@ -212,8 +253,9 @@ impl Yard {
         for (at, openers) in parts.into_iter().enumerate() {
             let mut share = take_share(&mut stock, shares - at);
             let mut sources = Vec::new();
+            let mut direct = Vec::new();
             for (number, opener) in openers {
-                let port = opener.open(&region, &mut share)?;
+                let mut port = opener.open(&region, &mut share)?;
                 if !infos.iter().any(|(_, i)| i.name == port.info().name) {
                     infos.push((number, port.info().clone()));
                 }
@@ -225,6 +267,10 @@ impl Yard {
                         SharedFragments::of_kernel(fragments)
                     }
                 };
+                for (ring, reader) in readers.iter_mut().zip(port.readers(number)) {
+                    direct.push(reader.ring().clone());
+                    ring.push(reader);
+                }
                 let sorter = Sorter::new(classifier.clone(), memory);
                 sources.push(Source::new(port, number, sorter));
             }
@@ -234,7 +280,8 @@ impl Yard {
             let name = || config.host.clone().unwrap_or_default();
             let host = host.map_err(|error| YardError::Host { name: name(), error })?;
             let outlets = Outlets::new(&region, ledger, pipes, groups.clone(), host, &config.hash);
-            let mut dispatcher = Dispatcher::new(region.clone(), share, sources, outlets, common.clone(), stop.clone());
+            let mut dispatcher =
+                Dispatcher::new(region.clone(), share, sources, direct, outlets, common.clone(), stop.clone());
             for (seat, instance, limits) in instances.next().into_iter().flatten() {
                 dispatcher.seat(seat, Some(instance), limits);
             }
@@ -243,7 +290,8 @@ impl Yard {
         infos.sort_by_key(|(number, _)| *number); // as given, not as shared out
         let infos = infos.into_iter().map(|(_, info)| info).collect();
         let numbers = groups.iter().flat_map(|group| 0..group.table.rings());
-        let readers = ends.into_iter().zip(numbers).map(|(ends, ring)| RingReader::new(ring, ends)).collect();
+        let readers = ends.into_iter().zip(readers).zip(numbers);
+        let readers = readers.map(|((ends, direct), ring)| RingReader::new(ring, ends, direct)).collect();
         let surroundings = surroundings(config, shares);
         let seats = std::iter::once(&config.function).chain(config.groups.iter().map(|g| &g.function));
         let names = seats.map(|f| f.as_ref().map(|f| f.name().to_owned())).collect();
@@ -471,11 +519,10 @@ fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -
     let mut live: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut waiting: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut next = [0, 0];
+    let host = config.stack.compiled()?;
     for (number, spec) in ports.iter().enumerate() {
-        let openers = match config.kernel {
-            false => prepare(spec, config.dispatchers)?,
-            true => prepare_steered(spec, config.dispatchers, classifier)?,
-        };
+        let steering = config.kernel.then(|| InKernel { classifier: classifier.clone(), direct: !config.relay });
+        let openers = prepare_to_host(spec, config.dispatchers, steering.as_ref(), &host)?;
         for opener in openers {
             let can_wait = usize::from(opener.info().can_wait);
             let parts = if can_wait == 1 { &mut waiting } else { &mut live };
@@ -491,7 +538,7 @@ fn geometry(config: &YardConfig, parts: &[Part]) -> Result<Geometry, YardError> 
     let buffer_bytes = infos().map(|i| i.buffer_bytes).max().unwrap_or(2048);
     let held: usize = infos().map(|i| i.buffers_held).sum();
     let groups: usize = config.groups.iter().map(|group| usize::from(group.rings)).sum();
-    let rings = (usize::from(config.rings) + groups) * config.ring_slots as usize;
+    let rings = (usize::from(config.rings) + groups) * pipe_slots(config) as usize;
     let fragments = infos().count() * HOLD_PACKETS;
     if let Some(buffers) = config.buffers.filter(|b| *b < parts.len()) {
         return Err(MemError::Geometry {
@@ -512,7 +559,30 @@ fn geometry(config: &YardConfig, parts: &[Part]) -> Result<Geometry, YardError> 
         return refuse("number of buffers, for steering in the kernel,", buffers.to_string(), &allowed);
     }
     let needed = held + rings * parts.len() + fragments + SPARE_BUFFERS * parts.len();
-    Ok(Geometry::new(buffer_bytes, config.annotation_bytes, config.buffers.unwrap_or(needed))?)
+    let geometry = Geometry::new(buffer_bytes, config.annotation_bytes, config.buffers.unwrap_or(needed))?;
+    if let Some(free) = free_memory().filter(|free| config.kernel && geometry.file_bytes() as u64 > *free) {
+        let allowed = format!(
+            "at most the {} MiB of memory that are free ({held} buffers for the kernel's rings, {} for those of the \
+             yard): have fewer rings, or smaller ones (?ring=N, ring slots)",
+            free >> 20,
+            rings * parts.len()
+        );
+        let value = format!("{} MiB", geometry.file_bytes() >> 20);
+        return refuse("memory for packets, for steering in the kernel,", value, &allowed);
+    }
+    Ok(geometry)
+}
+
+/// Slots of each pipe. What the kernel steers and readers take from it does not come by one: what is marked is little.
+fn pipe_slots(config: &YardConfig) -> u32 {
+    if config.kernel && !config.relay { config.ring_slots.min(MARKED_SLOTS) } else { config.ring_slots }
+}
+
+/// Bytes of memory that can be had without taking them from others, if the system says.
+fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Splits an equal share off for one of `left` dispatchers.
@@ -524,7 +594,7 @@ fn take_share(stock: &mut Stock, left: usize) -> Stock {
 fn pipes(ledger: &mut Ledger, config: &YardConfig, ends: &mut [Vec<Consumer>]) -> Result<Vec<PipeProducer>, MemError> {
     ends.iter_mut()
         .map(|ends| {
-            let (producer, end) = ledger.open_pipe(config.ring_slots)?;
+            let (producer, end) = ledger.open_pipe(pipe_slots(config))?;
             ends.push(Consumer::attach_local(end)?);
             Ok(producer)
         })

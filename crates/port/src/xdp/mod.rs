@@ -22,6 +22,15 @@
 //! The kernel holds more buffers a queue than all receive rings of the queue can take (`?ring=N` entries
 //! each), so that a ring that is full loses its own packets and no others.
 //!
+//! # The host's stack
+//! What the program gives to a socket never reaches the host's own stack. With [`ToHost`] some of it does: what a
+//! filter matches is picked out first (`to-host` in the notes), what no socket takes goes there too
+//! (`passed-to-host`), or is dropped (`not-to-host`).
+//!
+//! # What is left behind
+//! Nothing, but for `?keep`: see `estate`. What a killed owner left is found by the next one, and what was lost by it is
+//! in the notes (`before-…`).
+//!
 //! # Offloads, told honestly
 //! XDP shows bytes, not what the kernel knows of them; a frame's flags are therefore empty:
 //! - An unfinished checksum cannot be seen. Over veth, a sender's TCP and UDP packets have one
@@ -40,13 +49,22 @@
 //! told when the port is closed and zero unless the kernel has a surprise. What the card dropped
 //! before the program saw it is in the notes (`card-missed`).
 
+#[cfg(feature = "bench")]
+pub mod bare;
+mod direct;
+mod estate;
+mod journal;
+mod occupied;
 mod port;
 mod program;
+mod release;
 mod ring;
 mod socket;
 
 use std::sync::{Arc, Mutex, Weak};
 
+pub use direct::{DirectCounts, DirectReader, DirectRing};
+use flowyard_kernel::ToHost;
 use flowyard_mem::{Region, Stock};
 use flowyard_steer::Classifier;
 use socket::Sizes;
@@ -59,6 +77,8 @@ use crate::{Opener, Port, PortError, PortInfo, PortSpec};
 const DEFAULT_RING: u32 = 2048;
 /// Entries of each receive ring where the kernel steers: there is one for each ring of the yard.
 const DEFAULT_LANE: u32 = 512;
+/// Entries of all receive rings of a queue together, unless asked for more or there are very many rings.
+const MOST_LANE_ENTRIES: u32 = 32_768;
 /// Buffers that the kernel holds a queue where it steers, beyond what all receive rings of the queue can hold: so
 /// that one which nobody empties leaves the others with some.
 const HELD_BEYOND: u32 = 64;
@@ -76,11 +96,15 @@ struct Options {
     copy: Option<bool>,
     promiscuous: bool,
     ring: u32,
+    /// The program stays on the interface when this ends.
+    keep: bool,
+    /// Folder of the journal.
+    journal: Option<String>,
 }
 
 impl Options {
     fn read(spec: &PortSpec, default_ring: u32) -> Result<Options, PortError> {
-        spec.only(&["native", "generic", "copy", "zerocopy", "promisc", "ring"])?;
+        spec.only(&["native", "generic", "copy", "zerocopy", "promisc", "ring", "keep", "journal"])?;
         let either = |yes: &str, no: &str| match (spec.flag(yes)?, spec.flag(no)?) {
             (true, true) => Err(spec.bad_option(format!("cannot be both {yes} and {no}"), "write one of them")),
             (true, false) => Ok(Some(true)),
@@ -97,7 +121,11 @@ impl Options {
         if !ring.is_power_of_two() || !(64..=65536).contains(&ring) {
             return Err(spec.bad_option(format!("option ring is {ring}"), format!("write ?ring=N with {allowed}")));
         }
-        Ok(Options { place, copy, promiscuous: spec.flag("promisc")?, ring })
+        let journal = spec.options.get("journal").cloned();
+        if journal.as_deref().is_some_and(|folder| !folder.starts_with('/')) {
+            return Err(spec.bad_option("option journal is no folder", "write ?journal=/FOLDER"));
+        }
+        Ok(Options { place, copy, promiscuous: spec.flag("promisc")?, ring, keep: spec.flag("keep")?, journal })
     }
 }
 
@@ -112,6 +140,10 @@ struct Shared {
     parts: u32,
     /// What the kernel steers by, if it does.
     classifier: Option<Arc<Classifier>>,
+    /// What goes on to the host's stack.
+    host: ToHost,
+    /// Whether readers take what it steers from the kernel themselves.
+    direct: bool,
     sizes: Sizes,
     /// Buffers in the kernel's hands a queue.
     held: u32,
@@ -144,14 +176,32 @@ impl Opener for XdpOpener {
     }
 }
 
-/// Looks the interface up and splits its queues into at most `parts` openers. With a classifier the kernel
-/// steers by it.
+/// How the kernel is to steer.
+#[derive(Debug, Clone)]
+pub struct InKernel {
+    /// By what.
+    pub classifier: Arc<Classifier>,
+    /// Whether each ring's reader takes its packets from the kernel itself ([`Port::readers`]), a thread of this
+    /// process; otherwise they all come by [`Port::receive`], with the heads of their tags.
+    pub direct: bool,
+}
+
+/// Entries of each receive ring, where the kernel steers to so many rings: fewer where there are many, so that the
+/// buffers that they can hold stay within bounds (64 MiB a queue, or 64 entries each).
+fn default_lane(rings: u16) -> u32 {
+    let most = MOST_LANE_ENTRIES / (u32::from(rings) + 1);
+    DEFAULT_LANE.min(1 << most.max(64).ilog2())
+}
+
+/// Looks the interface up and splits its queues into at most `parts` openers. With `steering` the kernel
+/// steers; `host` is what goes on to the host's stack.
 pub(crate) fn prepare(
     spec: &PortSpec,
     parts: usize,
-    classifier: Option<&Arc<Classifier>>,
+    steering: Option<&InKernel>,
+    host: &ToHost,
 ) -> Result<Vec<Box<dyn Opener>>, PortError> {
-    let options = Options::read(spec, if classifier.is_some() { DEFAULT_LANE } else { DEFAULT_RING })?;
+    let options = Options::read(spec, steering.map_or(DEFAULT_RING, |s| default_lane(s.classifier.table.rings())))?;
     let name = spec.name();
     let interface = Interface::find(&name, &spec.what)?;
     if link_type(interface.hardware) != ETHERNET {
@@ -178,8 +228,8 @@ pub(crate) fn prepare(
     let one_buffer = frame <= buffer_bytes - MOST_FRONT_BYTES && !generic;
     let longest_packet = if one_buffer { buffer_bytes - 256 } else { LONGEST_MERGED };
     let ring = options.ring;
-    let lanes = classifier.map_or(1, |classifier| u32::from(classifier.table.rings()) + 1);
-    let held = if classifier.is_some() { lanes * ring + HELD_BEYOND } else { ring };
+    let lanes = steering.map_or(1, |steering| u32::from(steering.classifier.table.rings()) + 1);
+    let held = if steering.is_some() { lanes * ring + HELD_BEYOND } else { ring };
     let sizes = Sizes { lanes: lanes as usize, receive: ring, fill: held.next_power_of_two() };
     let shared = Arc::new(Shared {
         name: name.clone(),
@@ -187,7 +237,9 @@ pub(crate) fn prepare(
         options,
         only: spec.queue,
         parts,
-        classifier: classifier.cloned(),
+        classifier: steering.map(|steering| steering.classifier.clone()),
+        direct: steering.is_some_and(|steering| steering.direct),
+        host: host.clone(),
         sizes,
         held,
         attachment: Mutex::new(Weak::new()),

@@ -1,5 +1,8 @@
 //! The port: the queues of one dispatcher, received in turn.
 //!
+//! Where the kernel steers and readers take their packets from it themselves ([`direct`](super::direct)), what is left
+//! to the port is what the program marked, and buffers for that.
+//!
 //! The kernel holds at most as many buffers a queue as its fill ring has room for. Where a queue has one socket
 //! its receive ring has room for all of them; where it has several, for fewer, so that a full one leaves the
 //! others with buffers. Each call visits every socket at least once, gives each at most [`QUANTUM`] packets before
@@ -10,13 +13,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use flowyard_kernel::{KernelSteer, Mark};
+use flowyard_kernel::{KernelSteer, Mark, ToHost};
 use flowyard_mem::{Clock, Lent, Region, Stock};
 
+use super::direct::{DirectReader, DirectRing};
+use super::journal::Carried;
 use super::program::{Attachment, Demand};
 use super::ring::ProgramCounts;
-use super::socket::{BUSY_PATIENCE, Binding, Failed, QueueSockets};
-use super::{LAYER2_BYTES, LONGEST_MERGED, Shared, queue_count, receive_queues, remedy};
+use super::socket::{BUSY_PATIENCE, Binding, Failed, Lane, QueueSockets};
+use super::{LAYER2_BYTES, LONGEST_MERGED, Shared, queue_count, receive_queues, release, remedy};
 use crate::interface::{Interface, Links, XdpPlace};
 use crate::link::ETHERNET;
 use crate::{Arrival, Port, PortCounters, PortError, PortInfo, Progress, Received};
@@ -52,6 +57,8 @@ pub(super) struct XdpPort {
     shared: Arc<Shared>,
     part: u32,
     queues: Vec<Queue>,
+    /// The rings that their readers take from the kernel themselves, if they do.
+    direct: Vec<Arc<DirectRing>>,
     // In this order: sockets close before the program goes, and before the memory does.
     attachment: Option<Arc<Attachment>>,
     region: Region,
@@ -76,6 +83,9 @@ pub(super) struct XdpPort {
     missed: u64,
     checked: Instant,
     ended: bool,
+    /// The sums were made at the end.
+    settled: bool,
+    readers_made: bool,
 }
 
 /// A queue's sockets, and the program's counts when they were opened.
@@ -111,6 +121,7 @@ impl XdpPort {
                         interface: &interface,
                         options: &shared.options,
                         classifier: shared.classifier.as_deref(),
+                        host: &shared.host,
                         longest_bytes: capacity as u32,
                         several_buffers: needed,
                     })?);
@@ -128,6 +139,10 @@ impl XdpPort {
             info,
             part,
             queues: Vec::new(),
+            direct: match shared.direct {
+                true => (0..shared.sizes.lanes - 1).map(|ring| DirectRing::new(ring as u16)).collect(),
+                false => Vec::new(),
+            },
             attachment: Some(attachment),
             region: region.clone(),
             lent: region.lent(),
@@ -150,6 +165,8 @@ impl XdpPort {
             missed: interface.missed,
             checked: Instant::now(),
             ended: false,
+            settled: false,
+            readers_made: false,
             shared,
         };
         let queues = port.shared.queues_of(part, receive_queues(&interface));
@@ -181,7 +198,11 @@ impl XdpPort {
     }
 
     fn failed(&self, failed: Failed) -> PortError {
-        let advice = remedy(failed.source.raw_os_error());
+        let errno = failed.source.raw_os_error();
+        let advice = match release::no_several_buffers(&release::running()) {
+            Some(word) if errno == Some(libc::EINVAL) && self.binding.several_buffers => word,
+            _ => remedy(errno).to_owned(),
+        };
         PortError::action(&self.shared.name, failed.action, failed.source, advice)
     }
 
@@ -202,13 +223,28 @@ impl XdpPort {
         }
         let mut sockets = QueueSockets::open(index, queue, sizes, &self.region, self.binding, first)?;
         refill(&mut sockets, held.min(buffers as u32), &mut self.lent, stock, self.region.geometry().buffer_bytes);
-        if sockets.fill.needs_wakeup() {
+        if sockets.fill().needs_wakeup() {
             sockets.wake();
         }
         let before = attachment.counts(queue);
         let entered = sockets.lanes.iter().enumerate().try_for_each(|(n, lane)| attachment.enter(queue, n, lane));
+        if let Some(tally) = attachment.tally() {
+            sockets.lanes.iter_mut().for_each(|lane| lane.tally = Some((tally.clone(), queue)));
+        }
+        for (ring, lane) in self.direct.iter().zip(sockets.part(self.direct.len())) {
+            ring.add(lane);
+        }
         self.queues.push(Queue { sockets, before });
         entered.map_err(|source| Failed { action: format!("enter queue {queue} into the program's map"), source })
+    }
+
+    /// That packets are copied, and why they have to be.
+    fn why_copy(&self) -> &'static str {
+        match self.links.driver_has_zero_copy(self.shared.interface.index) {
+            Some(false) => "copy (zero-copy: the driver has none)",
+            Some(true) => "copy (zero-copy: the driver has it, and refused this queue or this size of buffers)",
+            None => "copy (zero-copy: refused; this kernel does not say whether the driver has it)",
+        }
     }
 
     /// Writes what was got into `info.mode`.
@@ -225,13 +261,33 @@ impl XdpPort {
             queue_count(self.queues.len()),
             match self.shared.sizes.lanes {
                 1 => String::new(),
+                lanes if self.shared.direct =>
+                    format!(" of {lanes} sockets, steered in the kernel, read by their readers"),
                 lanes => format!(" of {lanes} sockets, steered in the kernel"),
             },
-            if zero_copy { "zero-copy" } else { "copy" },
+            match self.shared.options.copy {
+                _ if zero_copy => "zero-copy",
+                None if attachment.place == XdpPlace::Native => self.why_copy(),
+                _ => "copy",
+            },
             self.region.geometry().buffer_bytes,
             if self.binding.several_buffers { ", frames of several buffers" } else { "" },
             if self.shared.options.promiscuous { ", promiscuous" } else { "" },
         );
+        match &self.shared.host {
+            ToHost::Pass => {}
+            ToHost::Nothing => self.info.mode.push_str(", nothing to the host"),
+            ToHost::Filter(filter) => {
+                self.info.mode.push_str(&format!(", to the host what matches {:?}", filter.text()));
+            }
+        }
+        if self.shared.options.keep {
+            self.info.mode.push_str(", its program stays");
+        }
+        for word in attachment.words() {
+            self.info.mode.push_str("; ");
+            self.info.mode.push_str(word);
+        }
         self.info.buffers_held = self.queues.len() * self.shared.held as usize;
     }
 
@@ -260,6 +316,13 @@ impl XdpPort {
         }
         self.running = interface.running();
         self.missed = interface.missed;
+        for Queue { sockets, .. } in &self.queues {
+            let mut lost = 0;
+            self.each_lane(sockets, |_, lane| {
+                lost += lane.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0));
+            });
+            attachment.looked(sockets.queue, lost);
+        }
         if self.shared.only.is_none() {
             let real = receive_queues(&interface).min(attachment.queues());
             for queue in self.shared.queues_of(self.part, real) {
@@ -290,6 +353,11 @@ impl XdpPort {
     fn shut(&mut self, stock: &mut Stock) {
         self.quiesce();
         let zero_copy = self.queues.iter().any(|q| q.sockets.zero_copy());
+        let buffer_bytes = self.region.geometry().buffer_bytes;
+        for ring in &self.direct {
+            // What a reader still has in its hand is lost to the region: nobody may write what it reads.
+            ring.shut(buffer_bytes, |index| _ = self.lent.take(index));
+        }
         self.queues.clear();
         if zero_copy {
             std::thread::sleep(ZERO_COPY_GRACE);
@@ -298,13 +366,20 @@ impl XdpPort {
         self.attachment = None;
     }
 
-    /// Stops packets from coming and settles the sums.
-    fn quiesce(&mut self) {
+    /// Stops packets from coming.
+    fn stop(&mut self) {
         let Some(attachment) = &self.attachment else { return };
         for Queue { sockets, .. } in &self.queues {
-            (0..sockets.lanes.len()).for_each(|lane| attachment.leave(sockets.queue, lane));
+            (0..self.shared.sizes.lanes).for_each(|lane| attachment.leave(sockets.queue, lane));
         }
         crate::sys::wait_for_processors();
+    }
+
+    /// Stops packets from coming and settles the sums.
+    fn quiesce(&mut self) {
+        self.stop();
+        let Some(attachment) = &self.attachment else { return };
+        self.direct.iter().for_each(|ring| ring.close());
         for Queue { sockets, before } in &mut self.queues {
             let mut settled = 0;
             for lane in &mut sockets.lanes {
@@ -312,26 +387,42 @@ impl XdpPort {
                 let packets = (0..waiting).filter(|n| !lane.receive.peek(*n).continues()).count() as u64;
                 lane.receive.release(waiting);
                 self.undelivered += packets;
-                let lost = lane.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0));
-                settled += lane.taken + packets + lost;
+                settled += lane.taken + packets + lost(lane);
             }
-            let redirected = attachment.counts(sockets.queue).redirected - before.redirected;
-            self.unaccounted += redirected.saturating_sub(settled);
+            for ring in self.direct.iter().filter(|_| !self.settled) {
+                let left = ring.settle(sockets.queue);
+                self.undelivered += left.waiting;
+                settled += left.taken + left.waiting + ring.with_lane(sockets.queue, |lane| lost(lane)).unwrap_or(0);
+            }
+            if !self.settled {
+                let redirected = attachment.counts(sockets.queue).redirected - before.redirected;
+                self.unaccounted += redirected.saturating_sub(settled);
+            }
         }
+        self.settled = true;
+    }
+
+    /// Calls `look` with every socket of a queue, those that readers take from too, and its number.
+    fn each_lane(&self, sockets: &QueueSockets, mut look: impl FnMut(usize, &Lane)) {
+        let rings = self.direct.len();
+        for (n, ring) in self.direct.iter().enumerate() {
+            ring.with_lane(sockets.queue, |lane| look(n, lane));
+        }
+        sockets.lanes.iter().enumerate().for_each(|(n, lane)| look(rings + n, lane));
     }
 
     fn count(&self) -> PortCounters {
         let (mut no_buffer, mut ring_full, mut too_long, mut passed, mut redirected) = (0, 0, 0, 0, 0);
-        let (mut fill_empty, mut fill_invalid) = (0, 0);
+        let (mut fill_empty, mut fill_invalid, mut to_host) = (0, 0, 0);
         for Queue { sockets, before } in &self.queues {
-            for (n, lane) in sockets.lanes.iter().enumerate() {
-                let Ok(s) = lane.statistics() else { continue };
+            self.each_lane(sockets, |n, lane| {
+                let Ok(s) = lane.statistics() else { return };
                 no_buffer += s.rx_dropped;
                 ring_full += s.rx_ring_full.unwrap_or(0);
                 fill_invalid += s.rx_invalid_descs;
                 // One figure for all sockets on a fill ring: the first tells.
                 fill_empty += s.rx_fill_ring_empty_descs.filter(|_| n == 0).unwrap_or(0);
-            }
+            });
             if let Some(attachment) = &self.attachment {
                 let now = attachment.counts(sockets.queue);
                 too_long += now.too_long - before.too_long;
@@ -342,24 +433,37 @@ impl XdpPort {
             // Each queue's by one part; with one queue asked for, those of the others are of interest.
             let queues = 0..attachment.queues();
             let mine = |queue: &u32| self.shared.only.is_some() || queue % self.shared.parts == self.part;
-            passed = queues.filter(mine).map(|queue| attachment.counts(queue).passed).sum();
+            for counts in queues.filter(mine).map(|queue| attachment.counts(queue)) {
+                passed += counts.passed;
+                to_host += counts.to_host;
+            }
         }
+        // Without a way to the host, what no socket takes is dropped.
+        let dropped = if self.shared.host == ToHost::Nothing { std::mem::take(&mut passed) } else { 0 };
         // The card counts for the whole interface: the first part tells.
         let missed = if self.part == 0 { self.missed.saturating_sub(self.missed_at_start) } else { 0 };
+        let (mut packets, mut bytes, mut invalid) = (self.packets, self.bytes, self.invalid);
+        for counts in self.direct.iter().map(|ring| ring.counts()) {
+            packets += counts.packets + counts.unread;
+            bytes += counts.bytes + counts.unread_bytes;
+            invalid += counts.invalid;
+        }
         let mut counters = PortCounters {
-            packets: self.packets,
-            bytes: self.bytes,
+            packets,
+            bytes,
             lost: vec![
                 ("no-buffer", no_buffer),
                 ("ring-full", ring_full),
                 ("too-long", too_long),
-                ("invalid-descriptor", self.invalid),
+                ("invalid-descriptor", invalid),
                 ("undelivered", self.undelivered),
                 ("unaccounted", self.unaccounted),
+                ("not-to-host", dropped),
             ],
             notes: vec![
                 ("redirected", redirected),
                 ("passed-to-host", passed),
+                ("to-host", to_host),
                 ("card-missed", missed),
                 ("fill-ring-empty", fill_empty),
                 ("fill-invalid", fill_invalid),
@@ -370,28 +474,42 @@ impl XdpPort {
             ],
         };
         self.count_steering(&mut counters.notes);
+        self.count_before(&mut counters.notes);
         counters
+    }
+
+    /// What owners before left, who did not end in order.
+    fn count_before(&self, notes: &mut Vec<(&'static str, u64)>) {
+        let Some(attachment) = self.attachment.as_ref().filter(|_| self.part == 0) else { return };
+        let Carried { owners, received, lost, unread, passed, unseen } = attachment.carried();
+        notes.extend([
+            ("before-owners", owners),
+            ("before-received", received),
+            ("before-lost", lost),
+            ("before-unread", unread),
+            ("before-passed-to-host", passed),
+            ("before-unseen", unseen),
+        ]);
     }
 
     /// What the steering program did: by what came out of its sockets, and by its own word.
     fn count_steering(&self, notes: &mut Vec<(&'static str, u64)>) {
         let Some(attachment) = self.attachment.as_ref().filter(|a| a.kernel().is_some()) else { return };
         let (mut steered, mut left, mut no_room, mut by_user) = (0, 0, 0, 0);
-        let mut marked = MARKED.map(|(_, name)| (name, 0));
+        let mut by_mark = MARKED.map(|(_, name)| (name, 0));
         for Queue { sockets, .. } in &self.queues {
-            let Some((last, rings)) = sockets.lanes.split_last() else { continue };
-            steered += rings.iter().map(|lane| lane.taken).sum::<u64>();
-            left += last.taken;
+            let marked = self.shared.sizes.lanes - 1; // the last
+            self.each_lane(sockets, |n, lane| *(if n == marked { &mut left } else { &mut steered }) += lane.taken);
             let counts = attachment.steering_counts(sockets.queue);
             no_room += counts.no_room;
             by_user += counts.by_user();
-            for ((_, sum), (mark, _)) in marked.iter_mut().zip(MARKED) {
+            for ((_, sum), (mark, _)) in by_mark.iter_mut().zip(MARKED) {
                 *sum += counts.marked_by(mark);
             }
         }
         notes.push(("steered-in-kernel", steered));
         notes.push(("steered-in-user-space", left));
-        notes.extend(marked);
+        notes.extend(by_mark);
         notes.push(("passed-for-want-of-metadata", no_room));
         notes.push(("ended-in-users-program", by_user));
     }
@@ -415,7 +533,14 @@ impl Port for XdpPort {
         let share = (self.lent.len() + stock.len()) / self.queues.len().max(1);
         let share = share.clamp(1, self.shared.held as usize) as u32;
         let queues = self.queues.len();
-        let lanes = queues * self.shared.sizes.lanes;
+        for Queue { sockets, .. } in &mut self.queues {
+            refill(sockets, share, &mut self.lent, stock, buffer_bytes);
+            if sockets.fill().needs_wakeup() {
+                sockets.wake();
+                self.wakeups += 1;
+            }
+        }
+        let lanes = queues * (self.shared.sizes.lanes - self.direct.len());
         while batch.len() < limit && quiet < lanes {
             let (turn, lane) = self.next;
             let sockets = &mut self.queues[turn].sockets;
@@ -426,10 +551,6 @@ impl Port for XdpPort {
             };
             refill(sockets, share, &mut self.lent, stock, buffer_bytes);
             dry |= sockets.held == 0;
-            if sockets.fill.needs_wakeup() {
-                sockets.wake();
-                self.wakeups += 1;
-            }
             if sockets.lanes[lane].receive.ready(false) == 0 {
                 quiet += 1;
                 continue;
@@ -447,7 +568,7 @@ impl Port for XdpPort {
             self.packets += takes.packets;
             self.bytes += takes.bytes;
             self.invalid += takes.invalid;
-            sockets.lanes[lane].taken += takes.packets + takes.invalid;
+            sockets.lanes[lane].took(takes.packets + takes.invalid);
         }
         self.calls = self.calls.wrapping_add(1);
         if batch.len() > before {
@@ -473,6 +594,17 @@ impl Port for XdpPort {
         self.attachment.as_ref()?.kernel().cloned()
     }
 
+    fn readers(&mut self, number: u16) -> Vec<DirectReader> {
+        if std::mem::replace(&mut self.readers_made, true) {
+            return Vec::new(); // of each ring there is one
+        }
+        self.direct.iter().map(|ring| DirectReader::new(ring.clone(), &self.region, number)).collect()
+    }
+
+    fn halt(&mut self) {
+        self.stop();
+    }
+
     fn counters(&mut self) -> PortCounters {
         if let Ok(interface) = self.links.by_index(self.shared.interface.index) {
             self.missed = interface.missed;
@@ -486,7 +618,7 @@ impl Port for XdpPort {
         let attachment = self.attachment.take();
         let ours = attachment.as_ref().map(|a| a.id());
         self.shut(stock);
-        let last = attachment.is_some_and(|a| Arc::into_inner(a).is_some());
+        let last = attachment.is_some_and(|a| Arc::into_inner(a).is_some()) && !self.shared.options.keep;
         let left = || {
             let interface = self.links.by_index(self.shared.interface.index).ok()?;
             interface.xdp.into_iter().find(|(_, id)| Some(*id) == ours)
@@ -515,17 +647,24 @@ fn refill(sockets: &mut QueueSockets, share: u32, lent: &mut Lent, stock: &mut S
     if missing == 0 || (missing < REFILL && sockets.held > REFILL) {
         return;
     }
-    let count = missing.min(sockets.fill.free(missing));
+    let mut fill = sockets.fill();
+    let count = missing.min(fill.free(missing));
     let mut given = 0;
     while given < count {
         let Some(buffer) = stock.take() else { break };
-        sockets.fill.push(u64::from(lent.lend(buffer)) * buffer_bytes as u64);
+        fill.push(u64::from(lent.lend(buffer)) * buffer_bytes as u64);
         given += 1;
     }
     if given > 0 {
-        sockets.fill.commit();
-        sockets.held += given;
+        fill.commit();
     }
+    drop(fill);
+    sockets.held += given;
+}
+
+/// What the kernel lost on the way to a socket.
+fn lost(lane: &Lane) -> u64 {
+    lane.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0))
 }
 
 /// What one visit to a socket took from it.
@@ -620,8 +759,10 @@ impl Drop for XdpPort {
         // Without a stock to give buffers to: sockets close and the program goes, by field order.
         if let Some(attachment) = &self.attachment {
             for Queue { sockets, .. } in &self.queues {
-                (0..sockets.lanes.len()).for_each(|lane| attachment.leave(sockets.queue, lane));
+                (0..self.shared.sizes.lanes).for_each(|lane| attachment.leave(sockets.queue, lane));
             }
         }
+        // Readers hold on to their rings, and must not hold on to sockets by that.
+        self.direct.iter().for_each(|ring| ring.shut(self.region.geometry().buffer_bytes, |_| ()));
     }
 }

@@ -1,25 +1,31 @@
 //! The XDP program on the interface: loaded, attached, and taken off again.
 //!
 //! One [`Attachment`] serves all ports of an interface; the last one to let go of it detaches. It is
-//! a `bpf_link`, so the kernel detaches as well when the process is killed. Promiscuous mode is a
-//! packet socket's membership, which ends in the same way.
+//! a `bpf_link`, so the kernel detaches as well when the process is killed; with `?keep` the link is pinned,
+//! and stays until the next owner puts its own program into it ([`Estate`]). Promiscuous mode is a
+//! packet socket's membership, which ends with the process.
 
 use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use aya::maps::{Map, MapData, XskMap};
-use aya::programs::xdp::XdpLinkId;
+use aya::maps::{Map, MapData, ProgramArray, XskMap};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use flowyard_kernel::{Counts, KernelSteer, Place, Setup};
+use flowyard_kernel::{Counts, Fallback, HostFilter, HostPlace, KernelSteer, Place, Setup, ToHost};
 use flowyard_steer::Classifier;
 
-use super::ring::{Counters, ProgramCounts};
-use super::{Options, remedy};
+use super::estate::{CountersMap, Estate};
+use super::journal::{Carried, ProgramName};
+use super::ring::{Counters, ProgramCounts, Tally};
+use super::{Options, release, remedy};
 use crate::PortError;
-use crate::interface::{Interface, XdpPlace};
+use crate::interface::{Interface, Links, XdpPlace};
 
 /// bpf/redirect.bpf.c, as bpf/build.sh built it.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/redirect.bpf.o");
@@ -27,6 +33,19 @@ static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/redirect.bpf.o");
 /// The program for frames that fit in one buffer, and the one for frames that may span several.
 const ONE_BUFFER: &str = "flowyard_xdp";
 const SEVERAL_BUFFERS: &str = "flowyard_frags";
+
+/// Slots of the program for one socket a queue (bpf/redirect.bpf.c).
+const SLOT_PICK: u32 = 0;
+const SLOT_REDIRECT: u32 = 1;
+/// Where `to_host` is in its counters.
+const TO_HOST_AT: u16 = 24;
+/// Actions of XDP (linux/bpf.h).
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+
+/// How long an interface that somebody's program has just left may answer EBUSY.
+const BUSY_PATIENCE: Duration = Duration::from_millis(500);
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// The program on one interface, its map of sockets and its counters.
 pub(super) struct Attachment {
@@ -39,6 +58,7 @@ pub(super) struct Attachment {
     program: Mutex<Attached>,
     choice: Choice,
     queues: u32,
+    estate: Estate,
     _promiscuous: Option<OwnedFd>,
 }
 
@@ -50,12 +70,39 @@ enum Choice {
     Ring(Arc<Mutex<KernelSteer>>),
 }
 
+impl Choice {
+    /// Another descriptor of the program's counters.
+    fn counters(&self, port: &str) -> Result<CountersMap, PortError> {
+        let fail = |e: &dyn std::fmt::Display| PortError::action(port, "use the counters of its XDP program", e, "");
+        match self {
+            Choice::Queue(redirect) => {
+                let fd = redirect.counters_map.fd().as_fd().try_clone_to_owned().map_err(|e| fail(&e))?;
+                MapData::from_fd(fd).map(CountersMap::Redirect).map_err(|e| fail(&words_of(&e)))
+            }
+            Choice::Ring(kernel) => locked(kernel).counts_map().map(CountersMap::Steer).map_err(|e| fail(&e)),
+        }
+    }
+
+    /// Packets of `queue` that the program has seen.
+    fn seen(&self, queue: u32) -> u64 {
+        match self {
+            Choice::Queue(redirect) => {
+                let ProgramCounts { redirected, passed, too_long, to_host } = redirect.counters.of(queue);
+                redirected + passed + too_long + to_host
+            }
+            Choice::Ring(kernel) => locked(kernel).counts(queue).map_or(0, |counts| counts.seen),
+        }
+    }
+}
+
 /// What the program for one socket a queue shares with us.
 struct Redirect {
     counters: Counters,
     sockets: Mutex<XskMap<MapData>>,
     // The program's instructions name it by descriptor, whenever it is loaded.
-    _counters_map: MapData,
+    counters_map: MapData,
+    // The kernel empties the slots when nobody has them any more.
+    _slots: Option<MapData>,
 }
 
 /// The program, loaded.
@@ -81,11 +128,44 @@ struct Attached {
     link: Option<XdpLinkId>,
 }
 
+/// The program as the kernel names it.
+fn name_of(program: &Xdp) -> Result<ProgramName, ProgramError> {
+    let info = program.info()?;
+    let name = info.name_as_str().unwrap_or_default().to_owned();
+    Ok(ProgramName { id: info.id(), tag: info.tag(), name })
+}
+
 impl Attached {
+    fn name(&mut self) -> Result<ProgramName, ProgramError> {
+        self.program.with(|program| name_of(program))
+    }
+
     fn attach(&mut self, index: u32, mode: XdpMode) -> Result<(), ProgramError> {
-        let attach = |program: &mut Xdp| Ok((program.info()?.id(), program.attach_to_if_index(index, mode)?));
-        let (id, link) = self.program.with(attach)?;
-        (self.id, self.link) = (id, Some(link));
+        let since = Instant::now();
+        self.link = loop {
+            match self.program.with(|program| program.attach_to_if_index(index, mode)) {
+                // Somebody's program has gone this very moment, and the kernel is not yet done with it.
+                Err(e) if errno(&e) == Some(libc::EBUSY) && since.elapsed() < BUSY_PATIENCE => {
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                attached => break Some(attached?),
+            }
+        };
+        Ok(())
+    }
+
+    /// Puts the program into a link, in the place of the one there: no packet misses both.
+    fn replace(&mut self, link: XdpLink) -> Result<(), ProgramError> {
+        self.link = Some(self.program.with(|program| program.attach_to_link(link))?);
+        Ok(())
+    }
+
+    /// Has the link outlive the process, under a name in the BPF file system.
+    fn pin(&mut self, file: &Path) -> Result<(), Box<dyn Error>> {
+        let Some(link) = self.link.take() else { return Ok(()) };
+        let link = self.program.with(|program| program.take_link(link))?;
+        let pinned: PinnedLink = FdLink::try_from(link)?.pin(file)?;
+        self.replace(XdpLink::try_from(FdLink::from(pinned))?)?;
         Ok(())
     }
 }
@@ -110,6 +190,8 @@ pub(super) struct Demand<'a> {
     pub options: &'a Options,
     /// What to steer by in the kernel, if that is to be.
     pub classifier: Option<&'a Classifier>,
+    /// What goes on to the host's stack.
+    pub host: &'a ToHost,
     /// Most bytes of a frame that fits in one buffer.
     pub longest_bytes: u32,
     /// Whether the MTU allows longer frames.
@@ -118,7 +200,7 @@ pub(super) struct Demand<'a> {
 
 impl Demand<'_> {
     fn fail(&self, action: &str, error: &(dyn Error + 'static)) -> PortError {
-        PortError::action(self.port, action, words(error), remedy(errno(error)))
+        PortError::action(self.port, action, words_of(error), remedy(errno(error)))
     }
 
     /// Loads the program for one socket a queue.
@@ -130,6 +212,8 @@ impl Demand<'_> {
             .map_max_entries("sockets", queues)
             .map_max_entries("counters", queues)
             .override_global("longest_bytes", &self.longest_bytes, true)
+            .override_global("fallback", &if *self.host == ToHost::Nothing { XDP_DROP } else { XDP_PASS }, true)
+            .override_global("picks", &u32::from(matches!(self.host, ToHost::Filter(_))), true)
             .load(OBJECT)
             .map_err(|e| self.fail("load its XDP program", &e))?;
         let odd = |what: &str| {
@@ -140,18 +224,64 @@ impl Demand<'_> {
         let Some(Map::Array(counters_map)) = ebpf.take_map("counters") else { return Err(odd("map `counters`")) };
         let counters = Counters::map(counters_map.fd().as_fd(), queues)
             .map_err(|e| PortError::action(port, "map the counters of its XDP program", e, ""))?;
+        let slots = match self.host {
+            ToHost::Filter(filter) => Some(self.pick(&mut ebpf, filter, &counters_map, several)?),
+            _ => None,
+        };
         let mut program = Program::Redirect(ebpf, if several { SEVERAL_BUFFERS } else { ONE_BUFFER });
         program.with(Xdp::load).map_err(|e| self.fail("load its XDP program", &e))?;
         let sockets = Mutex::new(sockets);
-        Ok((program, Choice::Queue(Box::new(Redirect { counters, sockets, _counters_map: counters_map }))))
+        Ok((program, Choice::Queue(Box::new(Redirect { counters, sockets, counters_map, _slots: slots }))))
+    }
+
+    /// Loads the filter for the host's stack, and what it goes on to, into the program's slots.
+    fn pick(
+        &self,
+        ebpf: &mut Ebpf,
+        filter: &HostFilter,
+        counts: &MapData,
+        several_buffers: bool,
+    ) -> Result<MapData, PortError> {
+        let fail = |e: &(dyn Error + 'static)| self.fail("load the filter for the host's stack (--host)", e);
+        let name = if several_buffers { "redirect_frags" } else { "redirect_xdp" };
+        let Some(Map::ProgramArray(slots)) = ebpf.take_map("slots") else { return Err(fail(&ProgramError::NotLoaded)) };
+        let another = slots.fd().as_fd().try_clone_to_owned().map_err(|e| fail(&e))?;
+        let another = MapData::from_fd(another).map_err(|e| fail(&e))?;
+        let mut array = ProgramArray::try_from(Map::ProgramArray(another)).map_err(|e| fail(&e))?;
+        let rest: &mut Xdp =
+            ebpf.program_mut(name).ok_or(ProgramError::NotLoaded).and_then(|p| p.try_into()).map_err(|e| fail(&e))?;
+        rest.load().map_err(|e| fail(&e))?;
+        array.set(SLOT_REDIRECT, rest.fd().map_err(|e| fail(&e))?, 0).map_err(|e| fail(&e))?;
+        let place = HostPlace {
+            slots: &slots,
+            own: SLOT_PICK,
+            next: &[SLOT_REDIRECT],
+            counts,
+            count_offset: TO_HOST_AT,
+            several_buffers,
+        };
+        filter.install(&place).map_err(|e| fail(&e))?;
+        Ok(slots)
     }
 
     /// Loads the steering program.
     fn steering(&self, classifier: &Classifier, several_buffers: bool) -> Result<(Program, Choice), PortError> {
         let (queues, longest_bytes) = (self.interface.most_queues, self.longest_bytes);
-        let setup = Setup { queues, several_buffers, longest_bytes, ..Setup::new(classifier) };
-        let kernel =
-            KernelSteer::load(&setup).map_err(|e| PortError::action(self.port, "load the steering program", e, ""))?;
+        let fallback = if *self.host == ToHost::Nothing { Fallback::Drop } else { Fallback::Pass };
+        let host = match self.host {
+            ToHost::Filter(filter) => Some(filter),
+            _ => None,
+        };
+        let setup = Setup { queues, several_buffers, longest_bytes, fallback, host, ..Setup::new(classifier) };
+        let kernel = KernelSteer::load(&setup).map_err(|e| {
+            let release = release::running();
+            let old = release::numbers(&release).is_some_and(|version| version < release::STEERS);
+            let way_out = match old {
+                true => format!("it was tried on Linux 6.1 and later, and this is {release}: leave --steer kernel out"),
+                false => String::new(),
+            };
+            PortError::action(self.port, "load the steering program", e, way_out)
+        })?;
         let kernel = Arc::new(Mutex::new(kernel));
         Ok((Program::Steer(kernel.clone()), Choice::Ring(kernel)))
     }
@@ -159,18 +289,29 @@ impl Demand<'_> {
 
 impl Attachment {
     /// Loads the program and attaches it: in the driver if that can, else in the stack, unless
-    /// the user said which.
+    /// the user said which. What an owner before left is taken over, or away.
     pub(super) fn new(demand: Demand<'_>) -> Result<Attachment, PortError> {
         let Demand { port, interface, options, .. } = demand;
-        if let Some((place, id)) = interface.xdp.first() {
-            return Err(occupied(port, interface, *place, *id));
+        let links = Links::open().map_err(|e| PortError::action(port, "open a netlink socket", e, ""))?;
+        let mut estate = Estate::find(interface, options.journal.as_deref(), options.keep);
+        let mut heirloom = estate.enter(port, &links, interface)?;
+        estate.words.extend(release::missing(&release::running(), demand.classifier.is_some()));
+        let mut places = vec![XdpPlace::Native, XdpPlace::Generic];
+        places.retain(|place| options.place.is_none_or(|only| only == *place));
+        match &heirloom {
+            // Where it is already, the card is not set up anew.
+            Some(left) if places.contains(&left.place) => places.retain(|place| *place == left.place),
+            Some(_) => {
+                heirloom = None;
+                estate.take_away(port, &links, interface)?;
+                estate.words.push("took the program away that was left elsewhere than it is wanted now".into());
+            }
+            None => {}
         }
         let mut why = None;
         let mut found = None;
-        for (candidate, mode) in [(XdpPlace::Native, XdpMode::Driver), (XdpPlace::Generic, XdpMode::Skb)] {
-            if options.place.is_some_and(|only| only != candidate) {
-                continue;
-            }
+        for candidate in places {
+            let mode = if candidate == XdpPlace::Native { XdpMode::Driver } else { XdpMode::Skb };
             // The stack merges frames (GRO, GSO), whatever the MTU.
             let several = demand.several_buffers || candidate == XdpPlace::Generic;
             let (program, choice) = match demand.classifier {
@@ -178,23 +319,47 @@ impl Attachment {
                 Some(classifier) => demand.steering(classifier, several)?,
             };
             let mut attached = Attached { program, id: 0, link: None };
-            match attached.attach(interface.index, mode) {
+            let name = attached.name().map_err(|e| demand.fail("ask for the number of its XDP program", &e))?;
+            attached.id = name.id;
+            estate.announce(port, interface, candidate, &name, &choice.counters(port)?)?;
+            let inherited = match heirloom.take() {
+                Some(left) => match attached.replace(left.link) {
+                    Ok(()) => true,
+                    Err(e) => {
+                        estate.words.push(format!(
+                            "took the program away that was left, for it could not be replaced: {}",
+                            words_of(&e)
+                        ));
+                        estate.take_away(port, &links, interface)?;
+                        false
+                    }
+                },
+                None => false,
+            };
+            let done = if inherited { Ok(()) } else { attached.attach(interface.index, mode) };
+            match done {
                 Ok(()) => {
-                    found = Some((candidate, several, attached, choice));
+                    found = Some((candidate, several, attached, choice, inherited));
                     break;
                 }
                 // Only a driver that cannot is a reason to go on to the stack.
                 Err(e) if options.place.is_none() && candidate == XdpPlace::Native && driver_cannot(errno(&e)) => {
-                    why = Some(words(&e));
+                    why = Some(words_of(&e));
                 }
                 Err(e) => {
+                    estate.abandon();
                     return Err(demand.fail(&format!("attach its XDP program ({})", candidate.word()), &e));
                 }
             }
         }
-        let Some((place, several_buffers, attached, choice)) = found else {
+        let Some((place, several_buffers, mut attached, choice, inherited)) = found else {
+            estate.abandon();
             return Err(PortError::action(port, "attach its XDP program", "there is no place to go", ""));
         };
+        if options.keep && !inherited {
+            let pinned = attached.pin(&estate.link_file());
+            pinned.map_err(|e| demand.fail("pin the link of its XDP program (?keep)", &*e))?;
+        }
         let promiscuous = match options.promiscuous {
             true => Some(crate::sys::hold_promiscuous(interface.index).map_err(|e| {
                 let advice = remedy(e.raw_os_error());
@@ -202,15 +367,50 @@ impl Attachment {
             })?),
             false => None,
         };
+        let queues = interface.most_queues;
+        let after = links.by_index(interface.index).unwrap_or_else(|_| interface.clone());
+        estate.settle_in(inherited, &after, (0..queues).map(|queue| choice.seen(queue)).sum());
         Ok(Attachment {
             place,
             why,
             several_buffers,
             program: Mutex::new(attached),
             choice,
-            queues: interface.most_queues,
+            queues,
+            estate,
             _promiscuous: promiscuous,
         })
+    }
+
+    /// What owners before left, in packets.
+    pub(super) fn carried(&self) -> Carried {
+        self.estate.carried
+    }
+
+    /// What there is to say about owners before, and about what the next one will find.
+    pub(super) fn words(&self) -> &[String] {
+        &self.estate.words
+    }
+
+    /// Where ports and readers write down what they received: a store to memory, no call.
+    pub(super) fn tally(&self) -> Option<Arc<Tally>> {
+        self.estate.tally()
+    }
+
+    /// Takes note of what the sockets of `queue` have lost so far.
+    pub(super) fn looked(&self, queue: u32, lost: u64) {
+        self.estate.looked(queue, lost, self.passed(queue));
+    }
+
+    /// Packets of `queue` that fell back.
+    fn passed(&self, queue: u32) -> u64 {
+        match &self.choice {
+            Choice::Queue(redirect) => redirect.counters.of(queue).passed,
+            Choice::Ring(_) => {
+                let Counts { passed, no_room, unserved, .. } = self.steering_counts(queue);
+                passed + no_room + unserved
+            }
+        }
     }
 
     /// Sends packets of `queue` that are for its socket number `lane` to `socket` from now on: the only one, or
@@ -219,7 +419,7 @@ impl Attachment {
         match &self.choice {
             Choice::Queue(redirect) => {
                 let set = locked(&redirect.sockets).set(queue, socket.as_fd().as_raw_fd(), 0);
-                set.map_err(|e| io::Error::other(words(&e)))
+                set.map_err(|e| io::Error::other(words_of(&e)))
             }
             Choice::Ring(kernel) => {
                 let kernel = locked(kernel);
@@ -267,11 +467,12 @@ impl Attachment {
             program.unload()?; // Only our descriptor: the link keeps what is attached.
             program.load()?;
             let link = program.attach_to_link(link)?;
-            Ok((link, program.info()?.id()))
+            Ok((link, name_of(program)?))
         };
-        let (link, id) = attached.program.with(renew).map_err(|e| io::Error::other(words(&e)))?;
+        let (link, name) = attached.program.with(renew).map_err(|e| io::Error::other(words_of(&e)))?;
         attached.link = Some(link);
-        attached.id = id;
+        attached.id = name.id;
+        self.estate.renamed(name);
         Ok(())
     }
 
@@ -280,8 +481,8 @@ impl Attachment {
         match &self.choice {
             Choice::Queue(redirect) => redirect.counters.of(queue),
             Choice::Ring(_) => {
-                let Counts { redirected, passed, too_long, .. } = self.steering_counts(queue);
-                ProgramCounts { redirected, passed, too_long }
+                let Counts { redirected, passed, too_long, to_host, .. } = self.steering_counts(queue);
+                ProgramCounts { redirected, passed, too_long, to_host }
             }
         }
     }
@@ -305,6 +506,12 @@ impl Attachment {
     }
 }
 
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.estate.end(|queue| self.passed(queue));
+    }
+}
+
 /// What the sockets of a queue are for, in their order.
 fn place_of(kernel: &KernelSteer, lane: usize) -> Place {
     u16::try_from(lane).ok().filter(|ring| *ring < kernel.rings()).map_or(Place::Marked, Place::Ring)
@@ -317,68 +524,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Answers of drivers that have no XDP, or not for this MTU or these offloads.
 fn driver_cannot(errno: Option<i32>) -> bool {
     matches!(errno, Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::ENOSPC | libc::ENOMEM | libc::E2BIG))
-}
-
-/// Error for an interface that has a program already: which, whose, and what to do.
-fn occupied(port: &str, interface: &Interface, place: XdpPlace, id: u32) -> PortError {
-    let name = aya::programs::loaded_programs()
-        .flatten()
-        .find(|info| info.id() == id)
-        .and_then(|info| info.name_as_str().map(|name| format!(" {name:?}")))
-        .unwrap_or_default();
-    let (owner, way_out) = match holder(id) {
-        Some(Holder { process, command, link: true }) => (
-            format!("attached by process {process} ({command})"),
-            "stop that process; its program goes with it (or detach the link: `bpftool link list` names it)".to_owned(),
-        ),
-        Some(Holder { process, command, link: false }) => (
-            format!("held by process {process} ({command})"),
-            format!("stop that process, or run `ip link set dev {} {} off`", interface.name, place.word()),
-        ),
-        None => (
-            "held by no process that can be seen".into(),
-            format!(
-                "if nobody needs it, run `ip link set dev {} {} off` (if it is pinned, remove the pin under /sys/fs/bpf)",
-                interface.name,
-                place.word()
-            ),
-        ),
-    };
-    PortError::action(
-        port,
-        "attach its XDP program",
-        format!("{} has the XDP program {id}{name} ({}), {owner}", interface.name, place.word()),
-        format!("{way_out}; or use packet:{}, which needs no program", interface.name),
-    )
-}
-
-struct Holder {
-    process: u32,
-    command: String,
-    link: bool,
-}
-
-/// A process that holds program `id`, best one that holds a link to it. Seen in /proc/PID/fdinfo.
-fn holder(id: u32) -> Option<Holder> {
-    let mut found = None;
-    let wanted = id.to_string();
-    for process in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Ok(number) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
-        let Ok(descriptors) = std::fs::read_dir(process.path().join("fdinfo")) else { continue };
-        for text in descriptors.flatten().filter_map(|d| std::fs::read_to_string(d.path()).ok()) {
-            let value = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).map(str::trim);
-            if value("prog_id:") != Some(&wanted) {
-                continue;
-            }
-            let link = value("link_id:").is_some();
-            let command = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default().trim().to_owned();
-            found = Some(Holder { process: number, command, link });
-            if link {
-                return found;
-            }
-        }
-    }
-    found
 }
 
 /// The system's error number at the bottom of an error.
@@ -394,7 +539,7 @@ pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
 }
 
 /// An error with its causes, in one line.
-fn words(error: &(dyn Error + 'static)) -> String {
+pub(super) fn words_of(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut at = error.source();
     while let Some(cause) = at {

@@ -13,7 +13,8 @@
 //! ```text
 //! fill ring      producer: we        consumer: kernel    entry: address (u64)
 //! receive ring   producer: kernel    consumer: we        entry: address u64, length u32, options u32
-//! counters       a cache line a queue, written by the XDP program: redirected, passed, too long
+//! counters       a cache line a queue, written by the XDP program: redirected, passed, too long, to the host
+//! tally          a cache line a queue, written by us: received, lost, passed, settled
 //! ```
 #![allow(unsafe_code)]
 
@@ -219,10 +220,12 @@ impl ReceiveRing {
 pub(super) struct ProgramCounts {
     /// Handed to the queue's socket.
     pub redirected: u64,
-    /// No socket: to the host's stack.
+    /// No socket: to the host's stack, or wherever the fallback sends it.
     pub passed: u64,
     /// Longer than a socket takes: dropped.
     pub too_long: u64,
+    /// Picked out for the host's stack.
+    pub to_host: u64,
 }
 
 /// The program's counters, mapped read-only: reading them takes no system call.
@@ -252,6 +255,56 @@ impl Counters {
             let counter = unsafe { line.add(queue as usize * (COUNTER_BYTES / 8) + n).as_ref() };
             counter.load(Ordering::Relaxed) // Relaxed: a figure, read for itself alone.
         };
-        ProgramCounts { redirected: word(0), passed: word(1), too_long: word(2) }
+        ProgramCounts { redirected: word(0), passed: word(1), too_long: word(2), to_host: word(3) }
+    }
+}
+
+/// What a port has done with the packets of each queue, in a map of the kernel's, where it outlives the process.
+#[derive(Debug)]
+pub(super) struct Tally {
+    map: Mapping,
+    queues: u32,
+}
+
+/// Words of a queue's line of a [`Tally`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Packets taken out of receive rings.
+    Received = 0,
+    /// Packets that sockets counted as lost, at the last look.
+    Lost = 1,
+    /// Packets that the program had passed on for want of a socket, at the last look.
+    Passed = 2,
+    /// Not zero: all is accounted for, the port was closed.
+    Settled = 3,
+}
+
+impl Tally {
+    /// Words of a queue's line.
+    pub(super) const WORDS: usize = COUNTER_BYTES / 8;
+
+    /// Maps an array of `queues` lines.
+    pub(super) fn map(fd: impl AsFd, queues: u32) -> io::Result<Tally> {
+        let len = (queues as usize * COUNTER_BYTES).next_multiple_of(rustix::param::page_size());
+        Ok(Tally { map: Mapping::of(fd, 0, len, true)?, queues })
+    }
+
+    /// Adds to a figure of `queue`; does nothing where the interface has no such queue.
+    pub(super) fn add(&self, queue: u32, what: Told, packets: u64) {
+        // Relaxed: a figure, read for itself alone; several readers may add to it.
+        self.with(queue, what, |word| _ = word.fetch_add(packets, Ordering::Relaxed));
+    }
+
+    /// Sets a figure of `queue`.
+    pub(super) fn set(&self, queue: u32, what: Told, packets: u64) {
+        self.with(queue, what, |word| word.store(packets, Ordering::Relaxed)); // as above
+    }
+
+    fn with(&self, queue: u32, what: Told, work: impl FnOnce(&AtomicU64)) {
+        if queue < self.queues {
+            let line = self.map.base.cast::<AtomicU64>();
+            // SAFETY: queue < queues and `what` < WORDS, so the word lies within the mapping; maps are page-aligned.
+            work(unsafe { line.add(queue as usize * Tally::WORDS + what as usize).as_ref() });
+        }
     }
 }

@@ -13,6 +13,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flowyard_mem::Region;
@@ -23,7 +24,8 @@ use rustix::net::xdp::{
 };
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 
-use super::ring::{FillRing, ReceiveRing};
+use super::direct::DirectLane;
+use super::ring::{FillRing, ReceiveRing, Tally, Told};
 
 /// How long a queue that another socket has just left may answer EBUSY (measured: 16 ms).
 pub(super) const BUSY_PATIENCE: Duration = Duration::from_secs(1);
@@ -71,9 +73,11 @@ pub(super) struct Lane {
     // its hold on the queue, alive.
     /// Where packets arrive.
     pub receive: ReceiveRing,
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     /// Packets of this socket handed on, without those counted as lost.
     pub taken: u64,
+    /// Where that is written down for the next owner, if it is.
+    pub tally: Option<(Arc<Tally>, u32)>,
 }
 
 /// The sockets of one queue.
@@ -81,12 +85,14 @@ pub(super) struct Lane {
 pub(super) struct QueueSockets {
     /// Their queue.
     pub queue: u32,
-    // Before the lanes: as above.
-    /// Where empty buffers go.
-    pub fill: FillRing,
-    /// At least one: the first is the fill ring's.
+    // Before the descriptors: as above.
+    /// Where empty buffers go. Whoever has the lock is its one producer.
+    fill: Arc<Mutex<FillRing>>,
+    /// The socket that owns the fill ring: that of the first lane.
+    leader: Arc<OwnedFd>,
+    /// Those that the port receives from itself.
     pub lanes: Vec<Lane>,
-    /// Buffers in the kernel's hands through these sockets.
+    /// Buffers in the kernel's hands through these sockets, or in those of readers that give them back to it.
     pub held: u32,
 }
 
@@ -126,15 +132,28 @@ impl QueueSockets {
         let mut lanes = vec![leader.bind(flags, first, binding.patience)?];
         while lanes.len() < sizes.lanes {
             let follower = Opening::new(index, queue, sizes.receive)?;
-            let leader = lanes.first().map(AsFd::as_fd);
+            let leader = lanes.first().map(|lane: &Lane| lane.fd.as_fd());
             lanes.push(follower.bind(SocketAddrXdpFlags::XDP_SHARED_UMEM, leader, binding.patience)?);
         }
-        Ok(QueueSockets { queue, fill, lanes, held: 0 })
+        let leader = lanes[0].fd.clone();
+        Ok(QueueSockets { queue, fill: Arc::new(Mutex::new(fill)), leader, lanes, held: 0 })
+    }
+
+    /// The fill ring, to write to.
+    pub(super) fn fill(&self) -> MutexGuard<'_, FillRing> {
+        self.fill.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the first `count` lanes out, for readers of their own.
+    pub(super) fn part(&mut self, count: usize) -> impl Iterator<Item = DirectLane> {
+        let (queue, fill, leader) = (self.queue, self.fill.clone(), self.leader.clone());
+        let lanes: Vec<Lane> = self.lanes.drain(..count.min(self.lanes.len())).collect();
+        lanes.into_iter().map(move |lane| DirectLane { lane, queue, fill: fill.clone(), leader: leader.clone() })
     }
 
     /// The socket that owns the fill ring.
     fn leader(&self) -> BorrowedFd<'_> {
-        self.lanes[0].as_fd() // `open` makes at least one
+        self.leader.as_fd()
     }
 }
 
@@ -186,7 +205,7 @@ impl Opening {
             match bound {
                 Err(Errno::BUSY) if Instant::now() < give_up => std::thread::sleep(BUSY_PAUSE),
                 Err(errno) => return Err(self.failed(format!("bind it ({flags:?})"))(errno)),
-                Ok(()) => return Ok(Lane { receive, fd: self.fd, taken: 0 }),
+                Ok(()) => return Ok(Lane { receive, fd: Arc::new(self.fd), taken: 0, tally: None }),
             }
         }
     }
@@ -197,6 +216,20 @@ fn failed(queue: u32, action: String) -> impl FnOnce(Errno) -> Failed {
 }
 
 impl Lane {
+    /// Takes note of packets that were taken from the ring.
+    #[inline]
+    pub(super) fn took(&mut self, packets: u64) {
+        self.taken += packets;
+        if let Some((tally, queue)) = &self.tally {
+            tally.add(*queue, Told::Received, packets);
+        }
+    }
+
+    /// The socket.
+    pub(super) fn socket(&self) -> &Arc<OwnedFd> {
+        &self.fd
+    }
+
     /// What the kernel has counted.
     pub(super) fn statistics(&self) -> Result<XdpStatistics, Errno> {
         sockopt::xdp_statistics(&self.fd)

@@ -16,6 +16,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
+use flowyard_kernel::Classic;
 use flowyard_steer::LinkType;
 use libloading::Library;
 
@@ -174,6 +175,22 @@ impl Filter {
     }
 }
 
+/// An expression compiled for Ethernet: what the kernel picks out for the host's stack.
+///
+/// # Errors
+/// libpcap is not there, or has something against the expression.
+pub(crate) fn compiled(text: &str) -> Result<Vec<Classic>, String> {
+    const ETHERNET: c_int = 1;
+    let expression = CString::new(text).map_err(|_| "has a zero byte".to_owned())?;
+    let mut library = LIBPCAP.lock().unwrap_or_else(PoisonError::into_inner);
+    let libpcap = match &mut *library {
+        Some(libpcap) => libpcap,
+        none => none.insert(Libpcap::load()?),
+    };
+    let instructions = libpcap.instructions(&expression, ETHERNET)?;
+    Ok(instructions.iter().map(|i| Classic { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect())
+}
+
 /// How long `part`, the end of a packet, was on the wire.
 fn wire_len_of(part: &[u8], facts: &Facts, bytes: &[u8]) -> u32 {
     facts.wire_len.saturating_sub((bytes.len() - part.len()) as u32)
@@ -312,6 +329,70 @@ pub(super) mod tests {
             Err(why) => {
                 flowyard_testkit::net::skipped(module_path!(), line, &why);
                 false
+            }
+        }
+    }
+
+    #[test]
+    fn the_kernel_picks_out_for_the_host_what_the_filter_matches() {
+        use flowyard_kernel::{Action, Fallback, HostFilter, KernelSteer, Setup};
+        use flowyard_steer::{Classifier, FlowHash, Policy, Table};
+        flowyard_testkit::require_root!();
+        if !has_libpcap(line!()) {
+            return;
+        }
+        let table = Table::even(4).expect("four rings");
+        let classifier = Classifier { policy: Policy::default(), hash: FlowHash::default(), table };
+        let mut mix = Mix::new(&MixOptions { flows: 300, ..MixOptions::default() });
+        let mut bytes = [0; Mix::FRAME_BYTES];
+        let mut frames: Vec<Vec<u8>> = (0..1500)
+            .map(|_| {
+                let len = mix.next(&mut bytes).len.min(1514);
+                bytes[..len].to_vec()
+            })
+            .collect();
+        // Cut short anywhere from the shortest frame on that the kernel runs a program on.
+        let cut: Vec<_> = (14..120).map(|len| frames[len % 40].iter().take(len).copied().collect()).collect();
+        frames.extend(cut);
+        let long = (0..200).map(|n| format!("tcp port {}", 1000 + n)).collect::<Vec<_>>().join(" or ");
+        for text in [
+            "tcp",
+            "udp port 2152 or arp",
+            "ip6 and not udp",
+            "ip[6:2] & 0x1fff != 0",
+            "vlan and ip",
+            "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0",
+            "greater 200",
+            "len <= 90",
+            "ip host 10.0.0.1 or ip6 net fc00::/7",
+            "udp[4:2] * 3 / 2 % 7 = 3 or (ether[0] << 1) ^ 5 > 9",
+            "ether[len - 1] = 0",
+            "pppoes and ip",
+            &long,
+        ] {
+            let program = {
+                let instructions: Vec<Instruction> = compiled(text)
+                    .unwrap_or_else(|why| panic!("{text}: {why}"))
+                    .iter()
+                    .map(|i| Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
+                    .collect();
+                Program::new(&instructions).expect("it is checked")
+            };
+            let filter = HostFilter::new(text, compiled(text).expect("compiled")).unwrap_or_else(|e| panic!("{e}"));
+            for several_buffers in [false, true] {
+                let setup =
+                    Setup { host: Some(&filter), fallback: Fallback::Drop, several_buffers, ..Setup::new(&classifier) };
+                let kernel = KernelSteer::load(&setup).unwrap_or_else(|e| panic!("{text}: {e}"));
+                let mut matched = 0;
+                for frame in &frames {
+                    let run = kernel.run(frame).unwrap_or_else(|e| panic!("{e}"));
+                    let expected = program.run(frame, frame.len() as u32) != 0;
+                    assert_eq!(run.action == Action::Pass, expected, "{text}, several {several_buffers}: {frame:02x?}");
+                    matched += u64::from(expected);
+                }
+                let counts = kernel.counts(0).expect("they are read");
+                assert_eq!((counts.to_host, counts.seen), (matched, frames.len() as u64), "{text}");
+                assert_eq!(counts.passed + counts.no_room, counts.seen - matched, "{text}: the rest goes on");
             }
         }
     }

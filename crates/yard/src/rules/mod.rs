@@ -106,6 +106,7 @@ mod keys;
 mod matcher;
 mod set;
 
+pub(crate) use filter::compiled;
 use std::any::Any;
 use std::fmt;
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! What the tests of whole yards share: consumers that note what they get, captures, a deadline.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
+pub mod wire;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,0 +1,216 @@
+//! Calls of bpf(2) that aya does not make: loading a program given as instructions, and reading and writing entries
+//! of maps whose shape is known at run time only.
+//!
+//! Invariants:
+//! 1. Attributes are structures of integers laid out as linux/bpf.h has them, zero beyond what is filled in; the
+//!    kernel is told their size and takes what is beyond it for zero.
+//! 2. Each pointer in them is that of a live slice, with its length beside it or, for keys and values, checked to be
+//!    what the kernel said of the map ([`RawMap::of`]); the kernel keeps none beyond the call.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use aya::maps::{MapData, MapError};
+
+const BPF_MAP_LOOKUP_ELEM: i32 = 1;
+const BPF_MAP_UPDATE_ELEM: i32 = 2;
+const BPF_MAP_DELETE_ELEM: i32 = 3;
+const BPF_MAP_GET_NEXT_KEY: i32 = 4;
+const BPF_PROG_LOAD: i32 = 5;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+/// Attach type of XDP programs.
+const BPF_XDP: u32 = 37;
+/// Bytes that the verifier may say.
+const LOG_BYTES: usize = 64 << 10;
+
+/// One instruction, `struct bpf_insn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Instruction {
+    pub code: u8,
+    /// Destination in the low half, source in the high one.
+    pub registers: u8,
+    pub offset: i16,
+    pub constant: i32,
+}
+
+/// The head of `union bpf_attr` for BPF_PROG_LOAD.
+#[repr(C)]
+struct Load {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    attach_type: u32,
+}
+
+/// `union bpf_attr` for calls on entries of maps.
+#[repr(C)]
+struct Entry {
+    map: u32,
+    unused: u32,
+    key: u64,
+    /// The value, or where the next key goes.
+    value: u64,
+    flags: u64,
+}
+
+/// # Safety
+/// `A` is the structure that `command` takes, as invariants 1 and 2 say.
+unsafe fn bpf<A>(command: i32, attributes: &mut A) -> io::Result<i64> {
+    let size = size_of::<A>() as u32;
+    // SAFETY: the pointer and size are those of `attributes`; what it points to is the caller's to answer for.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done) }
+}
+
+/// Loads an XDP program.
+///
+/// # Errors
+/// The system's, and what the verifier said.
+pub(crate) fn load_xdp(
+    name: &str,
+    license: &CStr,
+    instructions: &[Instruction],
+    flags: u32,
+) -> Result<OwnedFd, (io::Error, String)> {
+    let mut log = vec![0u8; LOG_BYTES];
+    let mut short = [0; 16];
+    for (to, from) in short.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    let mut load = Load {
+        kind: BPF_PROG_TYPE_XDP,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags,
+        name: short,
+        interface: 0,
+        attach_type: BPF_XDP,
+    };
+    // SAFETY: instructions with their number, a license that ends in zero, and no log.
+    let mut loaded = unsafe { bpf(BPF_PROG_LOAD, &mut load) };
+    if loaded.is_err() {
+        // Once more, for its reasons; a log that is too long is cut, which is an error of its own.
+        (load.log_level, load.log_size, load.log) = (1, LOG_BYTES as u32, log.as_mut_ptr() as u64);
+        // SAFETY: as above, and a log with its length.
+        let again = unsafe { bpf(BPF_PROG_LOAD, &mut load) };
+        if again.is_ok() {
+            loaded = again;
+        }
+    }
+    match loaded {
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+        Err(error) => {
+            let said = log.split(|byte| *byte == 0).next().unwrap_or_default();
+            Err((error, String::from_utf8_lossy(said).into_owned()))
+        }
+    }
+}
+
+/// A map, whatever it holds: keys and values are bytes.
+#[derive(Debug)]
+pub(crate) struct RawMap {
+    map: MapData,
+    key_bytes: usize,
+    /// Of all processors together, where each has its own.
+    value_bytes: usize,
+}
+
+impl RawMap {
+    /// With values of `copies` processors, 1 where all share one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn of(map: MapData, copies: usize) -> Result<RawMap, MapError> {
+        let info = map.info()?;
+        let value = info.value_size() as usize;
+        // The kernel rounds each processor's value up to 8 bytes.
+        let value_bytes = if copies > 1 { value.next_multiple_of(8) * copies } else { value };
+        Ok(RawMap { map, key_bytes: info.key_size() as usize, value_bytes })
+    }
+
+    /// Bytes of a key.
+    pub(crate) fn key_bytes(&self) -> usize {
+        self.key_bytes
+    }
+
+    /// The map.
+    pub(crate) fn data(&self) -> &MapData {
+        &self.map
+    }
+
+    fn entry(&self, key: Option<&[u8]>, value: u64) -> io::Result<Entry> {
+        if key.is_some_and(|key| key.len() != self.key_bytes) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the key has another length"));
+        }
+        let map = self.map.fd().as_fd().as_raw_fd() as u32;
+        Ok(Entry { map, unused: 0, key: key.map_or(0, |key| key.as_ptr() as u64), value, flags: 0 })
+    }
+
+    /// The value of a key; `None` if there is none.
+    pub(crate) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let mut value = vec![0; self.value_bytes];
+        let mut entry = self.entry(Some(key), value.as_mut_ptr() as u64)?;
+        // SAFETY: a key and room for a value of this map's lengths.
+        found(unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut entry) }).map(|found| found.then_some(value))
+    }
+
+    /// Sets the value of a key.
+    pub(crate) fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        if value.len() != self.value_bytes {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the value has another length"));
+        }
+        let mut entry = self.entry(Some(key), value.as_ptr() as u64)?;
+        // SAFETY: a key and a value of this map's lengths.
+        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut entry) }.map(|_| ())
+    }
+
+    /// Removes a key; answers whether it was there.
+    pub(crate) fn remove(&self, key: &[u8]) -> io::Result<bool> {
+        let mut entry = self.entry(Some(key), 0)?;
+        // SAFETY: a key of this map's length.
+        found(unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut entry) })
+    }
+
+    /// The key behind this one, or the first; `None` behind the last.
+    pub(crate) fn next_key(&self, key: Option<&[u8]>) -> io::Result<Option<Vec<u8>>> {
+        let mut next = vec![0; self.key_bytes];
+        let mut entry = self.entry(key, next.as_mut_ptr() as u64)?;
+        // SAFETY: a key of this map's length or none, and room for another.
+        found(unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut entry) }).map(|found| found.then_some(next))
+    }
+}
+
+/// Puts a program into an array of programs.
+pub(crate) fn put_program(array: &MapData, slot: u32, program: &OwnedFd) -> io::Result<()> {
+    let (key, value) = (slot.to_ne_bytes(), program.as_raw_fd().to_ne_bytes());
+    let map = array.fd().as_fd().as_raw_fd() as u32;
+    let mut entry = Entry { map, unused: 0, key: key.as_ptr() as u64, value: value.as_ptr() as u64, flags: 0 };
+    // SAFETY: arrays of programs have keys and values of 4 bytes, and no call of aya makes one of this kind otherwise;
+    // of any other map the kernel reads no more than its key and value, which the caller answers for.
+    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut entry) }.map(|_| ())
+}
+
+fn found(done: io::Result<i64>) -> io::Result<bool> {
+    match done {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,508 @@
+//! What an owner of an interface leaves when it ends, and the next one's way to it.
+//!
+//! While a port is open, three things lie where they outlive its process: a [journal](super::journal), and under
+//! /sys/fs/bpf/flowyard, in a folder for each namespace and interface, the program's counters and the port's
+//! [`Tally`] of what it did with each packet. With `?keep` the link of the program is there as well, so the program
+//! stays on the interface: its sockets are gone, and packets take the fallback action, until the next owner puts its
+//! own program into the link, without a gap.
+//!
+//! An owner that ends in order takes all of it away (with `?keep`: says that all is settled). The next one finds
+//! what a killed one left, and counts what was lost by it:
+//!
+//! ```text
+//! redirected (program's counters) - received - lost (tally) = unread: it went with the owner
+//! passed (program's counters)                                : it went on to the host
+//! received by the interface - seen (program's counters)      = unseen: no program was there
+//! ```
+//!
+//! Nothing is taken off an interface on a journal's word alone: the program there must have the number, tag and name
+//! that the journal gives, its owner must have ended, and the link must lie in our own folder and hold that program.
+//! Where there is no BPF file system, or no place for a journal, a port works all the same, and says what is missing.
+
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use aya::maps::{Array, IterableMap, Map, MapData, MapType};
+use aya::programs::links::{FdLink, LinkType, PinnedLink};
+use aya::programs::xdp::XdpLink;
+use flowyard_kernel::Counts;
+
+use super::journal::{self, Carried, Journal, Keeper, ProgramName};
+use super::occupied::{holder, occupied, program_of};
+use super::ring::{Tally, Told};
+use crate::PortError;
+use crate::interface::{Interface, Links, XdpPlace};
+
+const BPF_FILES: &str = "/sys/fs/bpf";
+/// How long the kernel may take to take the program of a killed process off.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a program that nobody seems to hold may stay: its process may be ending.
+const BRIEF_PATIENCE: Duration = Duration::from_millis(300);
+const PAUSE: Duration = Duration::from_millis(5);
+/// Array that processes map (linux/bpf.h).
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+type Line = [u64; Tally::WORDS];
+
+/// What this owner found, and what it leaves.
+pub(super) struct Estate {
+    keeper: Option<Keeper>,
+    pins: Pins,
+    keep: bool,
+    /// What the owner before wrote down.
+    before: Option<Journal>,
+    /// What is written down now.
+    now: Mutex<Option<Journal>>,
+    tally: Option<Arc<Tally>>,
+    queues: u32,
+    /// What owners before left, in packets.
+    pub carried: Carried,
+    /// For people, what was found and what is missing.
+    pub words: Vec<String>,
+}
+
+/// A link that an owner left: its program is on the interface, and can be replaced without a gap.
+pub(super) struct Heirloom {
+    /// Where its program sits.
+    pub place: XdpPlace,
+    /// The link.
+    pub link: XdpLink,
+}
+
+/// The counters of a program, as the next owner finds them.
+pub(super) enum CountersMap {
+    /// Of the program for one socket a queue.
+    Redirect(MapData),
+    /// Of the steering program.
+    Steer(MapData),
+}
+
+impl CountersMap {
+    fn data(&self) -> &MapData {
+        match self {
+            CountersMap::Redirect(data) | CountersMap::Steer(data) => data,
+        }
+    }
+}
+
+impl Estate {
+    /// Looks for what an owner before left for `interface`. Changes nothing.
+    pub(super) fn find(interface: &Interface, folder: Option<&str>, keep: bool) -> Estate {
+        let namespace = crate::interface::namespace();
+        let keeper = Keeper::new(folder, namespace, interface.index);
+        let mut words = Vec::new();
+        let mut before = None;
+        match keeper.as_ref().map(|keeper| (keeper.read(), keeper.file())) {
+            None => words.push("no journal: XDG_RUNTIME_DIR is not set, and ?journal=DIR is not given".into()),
+            Some((Ok(found), _)) => before = found,
+            Some((Err(error), file)) => {
+                words.push(format!("the journal {} is not used: {error}", file.display()));
+            }
+        }
+        let (boot, name) = (journal::boot(), &interface.name);
+        before = before.filter(|j| {
+            j.boot == boot && j.namespace == namespace && j.index == interface.index && j.interface == *name
+        });
+        Estate {
+            pins: Pins::new(namespace, interface.index),
+            keeper,
+            keep,
+            before,
+            now: Mutex::new(None),
+            tally: None,
+            queues: interface.most_queues,
+            carried: Carried::default(),
+            words,
+        }
+    }
+
+    /// Waits until the interface has no program, or the one that an owner before left, which is answered.
+    ///
+    /// # Errors
+    /// Another's program is there: whose.
+    pub(super) fn enter(
+        &self,
+        port: &str,
+        links: &Links,
+        interface: &Interface,
+    ) -> Result<Option<Heirloom>, PortError> {
+        let since = Instant::now();
+        let mut interface = interface.clone();
+        loop {
+            let Some((place, id)) = interface.xdp.first().copied() else { return Ok(None) };
+            let left = self.before.as_ref().filter(|journal| !journal.owner_lives() && vouched_for(journal, id));
+            let patience = match left {
+                Some(_) => match self.pins.link_of(id) {
+                    Some(link) => return Ok(Some(Heirloom { place, link })),
+                    None => PATIENCE,
+                },
+                None if holder(id).is_none() => BRIEF_PATIENCE,
+                None => Duration::ZERO,
+            };
+            if since.elapsed() >= patience {
+                return Err(occupied(port, &interface, place, id, &self.why_not_ours(id)));
+            }
+            std::thread::sleep(PAUSE);
+            let look = links.by_index(interface.index);
+            interface = look.map_err(|e| PortError::action(port, "look whether its interface is free", e, ""))?;
+        }
+    }
+
+    /// Takes the program off that an owner before left, when [`enter`](Estate::enter) has found it.
+    ///
+    /// # Errors
+    /// It stays.
+    pub(super) fn take_away(&self, port: &str, links: &Links, interface: &Interface) -> Result<(), PortError> {
+        let file = self.pins.link();
+        let fail = |why: String| {
+            let action = format!("take away the XDP program that was left on {}", interface.name);
+            PortError::action(port, action, why, format!("remove {} by hand", file.display()))
+        };
+        std::fs::remove_file(&file).map_err(|e| fail(e.to_string()))?;
+        let since = Instant::now();
+        while links.by_index(interface.index).is_ok_and(|now| !now.xdp.is_empty()) {
+            if since.elapsed() >= PATIENCE {
+                return Err(fail("it is still there".into()));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// For the error about another's program: what the journal has to do with it.
+    fn why_not_ours(&self, id: u32) -> String {
+        match &self.before {
+            Some(journal) if journal.owner_lives() && journal.programs.iter().any(|p| p.id == id) => {
+                format!("; by the journal that is the yard of process {}", journal.process)
+            }
+            Some(journal) if journal.programs.iter().any(|p| p.id == id) => {
+                "; the journal names that number, but the kernel knows another program by it".into()
+            }
+            _ => match self.words.first() {
+                Some(word) => format!("; {word}"),
+                None => String::new(),
+            },
+        }
+    }
+
+    /// Before the program goes on the interface: writes down what is about to be there, beside what is.
+    ///
+    /// # Errors
+    /// With `?keep`: there is no place for what the next owner needs.
+    pub(super) fn announce(
+        &mut self,
+        port: &str,
+        interface: &Interface,
+        place: XdpPlace,
+        program: &ProgramName,
+        counters: &CountersMap,
+    ) -> Result<(), PortError> {
+        let process = std::process::id();
+        // Those of owners that never came to settle in are among them: their counts are still to be read.
+        let mut programs: Vec<ProgramName> =
+            self.before.iter().flat_map(|before| before.programs.iter().cloned()).collect();
+        programs.push(program.clone());
+        programs.drain(..programs.len().saturating_sub(journal::MOST_PROGRAMS));
+        let journal = Journal {
+            boot: journal::boot(),
+            namespace: crate::interface::namespace(),
+            index: interface.index,
+            interface: interface.name.clone(),
+            process,
+            started: journal::process_started(process).unwrap_or(0),
+            native: place == XdpPlace::Native,
+            keep: self.keep,
+            packets: self.before.as_ref().map_or(interface.packets, |before| before.packets),
+            programs,
+            carried: self.before.as_ref().map_or_else(Carried::default, |before| before.carried),
+        };
+        let written = self.keeper.as_ref().map(|keeper| keeper.write(&journal).map_err(|e| e.to_string()));
+        let pinned = self.pin(program.id, counters);
+        for (what, done, way_out) in [
+            (
+                "its journal",
+                written.unwrap_or(Err("there is no place for one".into())),
+                "choose a folder by ?journal=DIR",
+            ),
+            ("its counters under /sys/fs/bpf", pinned, "mount the BPF file system: mount -t bpf bpf /sys/fs/bpf"),
+        ] {
+            let Err(why) = done else { continue };
+            if self.keep {
+                let action = format!("keep {what} for the next owner (?keep)");
+                return Err(PortError::action(port, action, why, way_out));
+            }
+            let word = format!("what a killed owner lost cannot be told, without {what}: {why}; {way_out}");
+            if !self.words.contains(&word) {
+                self.words.push(word);
+            }
+        }
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(journal);
+        Ok(())
+    }
+
+    /// Pins the program's counters, and makes and pins the tally beside them.
+    fn pin(&mut self, id: u32, counters: &CountersMap) -> Result<(), String> {
+        self.pins.make()?;
+        let said = |error: &(dyn std::error::Error + 'static)| super::program::words_of(error);
+        let tally = Array::<MapData, Line>::create(self.queues, BPF_F_MMAPABLE).map_err(|e| said(&e))?;
+        let mapped = Tally::map(IterableMap::map(&tally).fd(), self.queues).map_err(|e| e.to_string())?;
+        let (counts_file, tally_file) = (self.pins.counts(id), self.pins.tally(id));
+        let _ = (std::fs::remove_file(&counts_file), std::fs::remove_file(&tally_file)); // nobody's: the number is ours
+        counters.data().pin(&counts_file).map_err(|e| said(&e))?;
+        tally.pin(&tally_file).map_err(|e| said(&e))?;
+        self.tally = Some(Arc::new(mapped));
+        Ok(())
+    }
+
+    /// The program is on the interface: settles what owners before left, and writes down what is there now.
+    ///
+    /// `seen` is what the program has seen so far; `after` the interface, looked at since.
+    pub(super) fn settle_in(&mut self, inherited: bool, after: &Interface, seen: u64) {
+        let packets = after.packets.saturating_sub(seen);
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(journal) = now.as_mut() else { return };
+        if let Some(before) = &self.before {
+            crate::sys::wait_for_processors(); // the program before has run for the last time
+            let mut found = before.carried;
+            let (mut seen_before, mut known) = (0, true);
+            for program in &before.programs {
+                match self.pins.figures(program.id) {
+                    Some((figures, seen)) => {
+                        found = found.and(figures);
+                        seen_before += seen;
+                    }
+                    None => known = false,
+                }
+            }
+            if inherited {
+                // No packet has come in between.
+            } else if known && !before.programs.is_empty() {
+                found.unseen += packets.saturating_sub(before.packets.saturating_add(seen_before));
+            } else {
+                self.words.push(format!(
+                    "what process {} lost cannot be told: its counters are not under {}",
+                    before.process,
+                    self.pins.folder.display()
+                ));
+            }
+            let Carried { received, lost, unread, passed, unseen, .. } = found;
+            let what = if inherited { "took over the program of" } else { "followed on" };
+            let how = if found.owners > before.carried.owners { "did not end in order" } else { "has ended" };
+            self.words.push(format!(
+                "{what} process {}, which {how}; it and those before left: received {received}, lost {lost}, unread \
+                 {unread}, passed to the host {passed}, unseen {unseen}",
+                before.process
+            ));
+            self.carried = found;
+        }
+        journal.packets = packets;
+        journal.carried = self.carried;
+        journal.programs.drain(..journal.programs.len().saturating_sub(1));
+        if let Some(keeper) = &self.keeper
+            && let Err(error) = keeper.write(journal)
+        {
+            self.words.push(format!("the journal cannot be written: {error}"));
+        }
+        self.pins.clear_but(&journal.programs, self.keep);
+        if let Some(keeper) = &self.keeper {
+            clear_gone(keeper, journal.namespace);
+        }
+    }
+
+    /// The program was loaded anew.
+    pub(super) fn renamed(&self, program: ProgramName) {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(journal) = now.as_mut() else { return };
+        let old = std::mem::replace(&mut journal.programs, vec![program.clone()]);
+        for (from, to) in old.last().into_iter().flat_map(|old| {
+            let (from, to) = (old.id, program.id);
+            [(self.pins.counts(from), self.pins.counts(to)), (self.pins.tally(from), self.pins.tally(to))]
+        }) {
+            let _ = std::fs::rename(from, to);
+        }
+        if let Some(keeper) = &self.keeper {
+            let _ = keeper.write(journal); // as good as the next owner will find it
+        }
+    }
+
+    /// Where the link goes that outlives the process.
+    pub(super) fn link_file(&self) -> PathBuf {
+        self.pins.link()
+    }
+
+    /// Where ports and readers write down what they received.
+    pub(super) fn tally(&self) -> Option<Arc<Tally>> {
+        self.tally.clone()
+    }
+
+    /// Takes note of what sockets of `queue` and the program have counted.
+    pub(super) fn looked(&self, queue: u32, lost: u64, passed: u64) {
+        if let Some(tally) = &self.tally {
+            tally.set(queue, Told::Lost, lost);
+            tally.set(queue, Told::Passed, passed);
+        }
+    }
+
+    /// The program did not come on the interface: what owners before left stays for the next one.
+    pub(super) fn abandon(&self) {
+        if self.before.is_none() {
+            self.pins.clear_but(&[], false);
+            self.keeper.iter().for_each(Keeper::remove);
+        }
+    }
+
+    /// The end, in order: nothing stays, or all is settled. `passed` is what the program has passed on so far.
+    pub(super) fn end(&self, passed: impl Fn(u32) -> u64) {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(journal) = now.as_mut() else { return };
+        if self.keep {
+            for queue in 0..self.queues {
+                if let Some(tally) = &self.tally {
+                    tally.set(queue, Told::Passed, passed(queue));
+                    tally.set(queue, Told::Settled, 1);
+                }
+            }
+            journal.carried = Carried::default();
+            journal.started = 0; // whatever becomes of the process, it owns this no more
+            if let Some(keeper) = &self.keeper {
+                let _ = keeper.write(journal); // the tally says the same
+            }
+            return;
+        }
+        // Somebody may have taken the program off meanwhile, and another owner come.
+        let ours = |keeper: &&Keeper| keeper.read().is_ok_and(|found| found.as_ref() == Some(&*journal));
+        if let Some(keeper) = self.keeper.as_ref().filter(ours) {
+            self.pins.clear_but(&[], false);
+            keeper.remove();
+        }
+    }
+}
+
+/// Whether the kernel says of the program on the interface what the journal says of it.
+fn vouched_for(journal: &Journal, id: u32) -> bool {
+    let Some(wanted) = journal.programs.iter().find(|program| program.id == id) else { return false };
+    program_of(id).is_some_and(|info| info.tag() == wanted.tag && info.name() == wanted.name.as_bytes())
+}
+
+/// Removes what was left for interfaces of this namespace that are no more.
+fn clear_gone(keeper: &Keeper, namespace: u64) {
+    let Ok(links) = Links::open() else { return };
+    for (index, other) in keeper.others(namespace) {
+        let gone = links.by_index(index).is_err_and(|e| e.raw_os_error() == Some(libc::ENODEV));
+        if gone && other.read().is_ok_and(|journal| journal.is_some_and(|journal| !journal.owner_lives())) {
+            Pins::new(namespace, index).clear_but(&[], false);
+            other.remove();
+        }
+    }
+}
+
+/// The folder in the BPF file system for one interface.
+struct Pins {
+    folder: PathBuf,
+}
+
+impl Pins {
+    fn new(namespace: u64, index: u32) -> Pins {
+        Pins { folder: Path::new(BPF_FILES).join("flowyard").join(format!("{namespace}-{index}")) }
+    }
+
+    fn link(&self) -> PathBuf {
+        self.folder.join("link")
+    }
+
+    fn counts(&self, id: u32) -> PathBuf {
+        self.folder.join(format!("counts-{id}"))
+    }
+
+    fn tally(&self, id: u32) -> PathBuf {
+        self.folder.join(format!("tally-{id}"))
+    }
+
+    /// Makes the folder, and that above it.
+    fn make(&self) -> Result<(), String> {
+        for folder in self.folder.parent().into_iter().chain([self.folder.as_path()]) {
+            let made = std::fs::DirBuilder::new().mode(0o700).create(folder);
+            match made {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.to_string()),
+                _ => {}
+            }
+        }
+        if self.is_ours() { Ok(()) } else { Err(format!("others can write to {}", self.folder.display())) }
+    }
+
+    /// Whether nobody but this user and root can have put anything there.
+    fn is_ours(&self) -> bool {
+        self.folder.parent().into_iter().chain([self.folder.as_path()]).all(|folder| {
+            std::fs::symlink_metadata(folder).is_ok_and(|about| {
+                let owners = [0, rustix::process::geteuid().as_raw()];
+                about.is_dir() && owners.contains(&about.uid()) && about.mode() & 0o022 == 0
+            })
+        })
+    }
+
+    /// The link that was left there, if it is one for XDP and holds program `id`.
+    fn link_of(&self, id: u32) -> Option<XdpLink> {
+        if !self.is_ours() {
+            return None;
+        }
+        let link = FdLink::from(PinnedLink::from_pin(self.link()).ok()?);
+        let info = link.info().ok()?;
+        let right = info.program_id() == id && info.link_type().is_ok_and(|kind| kind == LinkType::Xdp);
+        if right { XdpLink::try_from(link).ok() } else { None }
+    }
+
+    /// What the program of that number and its owner have counted, and how many packets the program saw.
+    fn figures(&self, id: u32) -> Option<(Carried, u64)> {
+        if !self.is_ours() {
+            return None;
+        }
+        let sum = |map: MapData| -> Option<Line> {
+            let map = Array::<MapData, Line>::try_from(Map::Array(map)).ok()?;
+            let mut sum = Line::default();
+            for line in map.iter().map_while(Result::ok) {
+                sum.iter_mut().zip(line).for_each(|(sum, n)| *sum = sum.wrapping_add(n));
+            }
+            Some(sum)
+        };
+        let counters = MapData::from_pin(self.counts(id)).ok()?;
+        let [received, lost, passed_by_then, settled, ..] = sum(MapData::from_pin(self.tally(id)).ok()?)?;
+        let (redirected, passed, seen) = match counters.info().ok()?.map_type().ok()? {
+            MapType::PerCpuArray => {
+                let counts = Counts::read(counters).ok()?;
+                (counts.redirected, counts.passed + counts.no_room + counts.unserved, counts.seen)
+            }
+            _ => {
+                let [redirected, passed, too_long, to_host, ..] = sum(counters)?;
+                (redirected, passed, redirected + passed + too_long + to_host)
+            }
+        };
+        let unread = redirected.saturating_sub(received.saturating_add(lost));
+        let carried = match settled {
+            0 => Carried { owners: 1, received, lost, unread, passed, unseen: 0 },
+            _ => Carried { passed: passed.saturating_sub(passed_by_then), ..Carried::default() },
+        };
+        Some((carried, seen))
+    }
+
+    /// Removes all but the counters of `programs`, and with `link` the link.
+    fn clear_but(&self, programs: &[ProgramName], link: bool) {
+        if !self.is_ours() {
+            return;
+        }
+        let stay: Vec<PathBuf> = programs
+            .iter()
+            .flat_map(|program| [self.counts(program.id), self.tally(program.id)])
+            .chain(link.then(|| self.link()))
+            .collect();
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            if !stay.contains(&entry.path()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        if stay.is_empty() {
+            let _ = std::fs::remove_dir(&self.folder);
+        }
+    }
+}
