@@ -367,6 +367,22 @@ fn programs_change_places_while_packets_come() {
     assert!(first > 0 && second > 0);
 }
 
+/// More sockets than files that may be open are refused before memory is taken.
+#[test]
+fn more_sockets_than_files_are_refused() {
+    require_root!();
+    let _alone = alone();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let case = Case { queues: 8, ..CASE };
+    if limit.is_none_or(|limit| limit > 36_000) {
+        return skipped(module_path!(), line!(), "needs a limit of open files below 36,000");
+    }
+    let config = YardConfig { rings: 4096, kernel: true, ..YardConfig::default() };
+    let open = || Yard::open(&config, &specs(&["xdp:fy0"])).map(drop).expect_err("refused").to_string();
+    let refusal = case.namespace().run(open);
+    assert!(refusal.contains("40968 open files") && refusal.contains("ulimit -n"), "{refusal}");
+}
+
 /// Memory for very many rings is asked for in measure, and refused by name where there is not that much.
 #[test]
 fn very_many_rings_take_what_they_need() {

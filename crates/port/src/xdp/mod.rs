@@ -217,6 +217,9 @@ pub(crate) fn prepare(
         );
     }
     let used = if spec.queue.is_some() { 1 } else { queues };
+    if let Some(steering) = steering {
+        enough_files(spec, used, u32::from(steering.classifier.table.rings()))?;
+    }
     let parts = u32::try_from(parts).unwrap_or(u32::MAX).clamp(1, used);
     let frame = interface.mtu as usize + LAYER2_BYTES;
     let generic = match options.place {
@@ -258,6 +261,22 @@ pub(crate) fn prepare(
         Box::new(XdpOpener { shared: shared.clone(), part, info }) as Box<dyn Opener>
     };
     Ok((0..parts).map(opener).collect())
+}
+
+/// Refuses more sockets than a process may have files open, before any memory is taken for them.
+fn enough_files(spec: &PortSpec, queues: u32, rings: u32) -> Result<(), PortError> {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    // A socket a queue and ring, and one a queue for what is marked; two descriptors a ring for its pipe.
+    let wanted = u64::from(queues) * u64::from(rings + 1) + 2 * u64::from(rings);
+    if wanted <= most {
+        return Ok(());
+    }
+    Err(spec.bad_option(
+        format!(
+            "needs {wanted} open files to steer from {queues} queues to {rings} rings, and this process may have {most}"
+        ),
+        "raise the limit (`ulimit -n`), or use fewer rings or one queue (xdp:IF/QUEUE)",
+    ))
 }
 
 /// Receive queues in use; where the driver does not say, as many as the kernel made room for.
