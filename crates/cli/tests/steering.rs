@@ -42,7 +42,7 @@ static int steer(void *state, struct flowyard_batch *batch)
     struct flowyard_verdict *v = flowyard_decide(batch, 0);
     s->calls++;
     for (size_t i = 0; i < batch->count; i++) {{
-        struct flowyard_packet p = flowyard_packet(batch, i);
+        struct flowyard_packet p = flowyard_packet_at(batch, i);
         (void)p, (void)v;
         s->packets++;
         flowyard_mark(batch, i, 5);

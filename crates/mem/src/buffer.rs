@@ -15,6 +15,8 @@ pub struct Buffer {
     pub(crate) region: u32,
 }
 
+const _: () = assert!(std::mem::offset_of!(Buffer, index) == 0 && size_of::<Buffer>() == 8);
+
 impl Buffer {
     /// A token of no buffer, to leave in the place of one that was taken out: no region is numbered 0, so whoever is
     /// given it refuses it.

@@ -376,14 +376,6 @@ impl Region {
         unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), len) }
     }
 
-    /// Where the first buffer is, for programs that are not Rust: the others follow it, one directly behind the
-    /// other. Bytes of a buffer are for the holder of its token to read and to write, as long as the token is not
-    /// used otherwise, the region lives, and no foreign process may write.
-    #[inline]
-    pub fn buffers(&self) -> NonNull<u8> {
-        self.span(0, 0, 0).unwrap_or(NonNull::dangling()) // never so: a region has buffers
-    }
-
     /// Copies the annotation of an owned buffer to the front of `to`. Answers false, and copies nothing, if
     /// that is shorter.
     pub fn read_annotation(&self, buffer: &Buffer, to: &mut [u8]) -> bool {

@@ -231,7 +231,7 @@ struct flowyard_batch {
      * flowyard_correct(), flowyard_mark().
      */
     const struct flowyard_tag *tags;
-    /* The rest is for flowyard_packet(). */
+    /* The rest is for flowyard_packet_at(). */
     unsigned char *buffers;
     const unsigned char *places;
     unsigned char *copies;
@@ -262,7 +262,7 @@ struct flowyard_packet {
 };
 
 /* The packet at `at`, below batch->count. Reads the batch alone, so what is not used of the answer is not computed. */
-static inline struct flowyard_packet flowyard_packet(const struct flowyard_batch *batch, size_t at)
+static inline struct flowyard_packet flowyard_packet_at(const struct flowyard_batch *batch, size_t at)
 {
     const void *there = batch->places + at * batch->place_bytes;
     const struct flowyard_place *place = (const struct flowyard_place *)there;

@@ -207,7 +207,6 @@ impl<'a> Packets<'a> {
         let place = unsafe { self.0.places.add(at * self.0.place_bytes as usize).cast::<Place>().read_unaligned() };
         let end = usize::from(place.offset) + usize::from(place.len);
         let inside = place.buffer < self.0.buffer_count && end <= self.0.buffer_bytes;
-        // Not used where it is not inside.
         inside.then(|| (place, self.0.buffers.wrapping_add(place.buffer as usize * self.0.buffer_bytes)))
     }
 

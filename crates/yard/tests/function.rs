@@ -251,6 +251,49 @@ where
     Function::new("whole", move |_| Ok(Box::new(Whole(f.clone())))).with_limits(limits)
 }
 
+#[test]
+fn what_was_said_of_one_batch_is_forgotten_in_the_next() {
+    let ports = ["gen:mix?packets=20000"];
+    let (_, plain) = run(&YardConfig { rings: 4, ..YardConfig::default() }, &ports);
+    let built_in: HashMap<u64, u16> =
+        plain.iter().zip(0..).flat_map(|(seen, ring)| seen.tags.iter().map(move |tag| (tag.time_ns, ring))).collect();
+    let mut call = 0;
+    let every_other = whole(Limits::default(), move |batch| {
+        call += 1;
+        for at in (0..batch.len()).filter(|_| call % 2 == 0) {
+            batch.packet(at).mark(1);
+            batch.packet(at).decide(Verdict::Ring(3));
+        }
+        Ok(())
+    });
+    let (report, seen) = run(&with(every_other), &ports);
+    assert_lossless(&report, &seen, 20_000);
+    let mut left = 0;
+    for (tag, ring) in seen.iter().zip(0..).flat_map(|(seen, ring)| seen.tags.iter().map(move |tag| (tag, ring))) {
+        // A later fragment of which nothing is said goes where its first one was sent.
+        let follows = tag.kind & 3 == 2 && ring == 3;
+        assert!(follows || ring == if tag.user == 1 { 3 } else { built_in[&tag.time_ns] }, "{tag:?}");
+        left += u32::from(tag.user == 0);
+    }
+    assert!((5000..15_000).contains(&left), "{left}");
+}
+
+#[test]
+fn what_a_link_scribbles_into_tags_does_not_mislead_the_next() {
+    let scribbler = closure(|packet: &mut Packet<'_>| {
+        let nonsense = Tag { port: 7, wire_len: 0, len: 9, flags: flags::FRAGMENT_FALLBACK, link: 3, ..*packet.tag() };
+        *packet.tag_mut() = nonsense;
+        Verdict::BuiltIn
+    });
+    let text = "[[rule]]\nport_number = 0\nlength = '1-'\nlink = 1\nprotocol = 'tcp'\nverdict = 'ring 2'\n";
+    let rules = || flowyard::rules::parse(text).expect("good rules").function();
+    let ports = ["gen:mix?packets=20000"];
+    let (alone, seen_alone) = run(&with(rules()), &ports);
+    let (chained, seen) = run(&with(Chain::function(vec![scribbler, rules()])), &ports);
+    assert_lossless(&chained, &seen, 20_000);
+    assert!(seen == seen_alone && seen[2].packets > 5000, "{alone:?} {chained:?}");
+}
+
 /// That the built-in policy held: as without a function.
 fn assert_built_in(function: Function) -> flowyard::function::FunctionCounts {
     let ports = ["gen:mix?packets=20000"];

@@ -93,7 +93,7 @@ fn the_header_is_good_for_cpp() {
     let text = r#"
         #include <flowyard_plugin.h>
         static int steer(void *, flowyard_batch *batch) {
-            struct flowyard_packet packet = flowyard_packet(batch, 0);
+            flowyard_packet packet = flowyard_packet_at(batch, 0);
             flowyard_mark(batch, 0, packet.bytes_len);
             flowyard_decide(batch, 0)->kind = FLOWYARD_DROP;
             flowyard_correct(batch, 0)->vlan = 1;

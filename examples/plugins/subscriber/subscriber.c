@@ -271,7 +271,7 @@ static int steer(void *instance, struct flowyard_batch *batch)
     for (size_t i = 0; i < batch->count; i++) {
         if (batch->verdicts[i].kind != FLOWYARD_BUILT_IN)
             continue; /* decided by an earlier function of a chain */
-        struct flowyard_packet packet = flowyard_packet(batch, i);
+        struct flowyard_packet packet = flowyard_packet_at(batch, i);
         struct subscriber found = subscriber_of(state, &packet);
         memcpy(packet.annotation, &found, sizeof found); /* always: an earlier packet left its own there */
         flowyard_mark(batch, i, found.id);

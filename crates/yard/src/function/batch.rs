@@ -4,7 +4,7 @@
 //! with the built-in decision made. What the function writes (verdict, annotation, tag) is carried out
 //! after it returns; if it fails, nothing of it is, but for what it wrote into annotations.
 
-use flowyard_mem::{Region, Tag};
+use flowyard_mem::{Region, Tag, flags};
 use flowyard_steer::{Decision, Dissection, Flow, Table};
 use zerocopy::{Immutable, IntoBytes};
 
@@ -96,7 +96,8 @@ pub(super) struct Scratch {
     pub(super) annotation: [u8; 256],
 }
 
-/// What a function has had in its hands, so that nobody looks through what was not touched.
+/// What a function has had in its hands, so that nobody looks through what was not touched. Who makes a batch of
+/// verdicts that say something owns up to them as well.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Touched {
     /// Tags, to change as it likes.
@@ -119,6 +120,8 @@ pub struct Batch<'a> {
     pub(super) group: bool,
     /// There may be fragments among the packets.
     pub(super) fragments: bool,
+    /// Of the tags' hashes.
+    pub(super) hash_version: u8,
     pub(super) touched: Touched,
 }
 
@@ -184,13 +187,12 @@ impl Batch<'_> {
     /// more of tags, says so by [`Batch::touched_by_address`].
     #[inline]
     pub(crate) fn show(&mut self, copies: &mut Copies) -> Shown {
-        // An earlier function of a chain may have written anything into tags; and a group has rings of its own.
-        if self.touched.tags || self.group {
-            self.put_tags_right();
+        if self.group {
+            self.put_tags_right(); // it has rings of its own
         }
         let geometry = self.region.geometry();
         let shown = Shown {
-            buffers: self.region.buffers().as_ptr(),
+            buffers: self.region.buffer_area().0.as_ptr(),
             buffer_bytes: geometry.buffer_bytes,
             buffer_count: geometry.buffers,
             places: self.items.as_ptr().cast::<u8>().wrapping_add(std::mem::offset_of!(Item, parcel.first)),
@@ -207,11 +209,22 @@ impl Batch<'_> {
         shown
     }
 
+    /// After a link of a chain: what it wrote into tags that is not the function's to say is put right, before the
+    /// next one reads it.
+    #[inline]
+    pub(super) fn settle_tags(&mut self) {
+        if self.touched.tags {
+            self.put_tags_right();
+        }
+    }
+
     #[cold]
     fn put_tags_right(&mut self) {
         for (at, item) in self.items.iter().enumerate() {
             let ring = self.built_in_ring(item);
-            self.tags[at] = Tag { ring, ..corrected(self.tags[at], &item.parcel, &item.decision) };
+            let mut tag = Tag { ring, hash_version: self.hash_version, ..self.tags[at] };
+            tag.flags = if item.route == Route::Fallback { flags::FRAGMENT_FALLBACK } else { 0 };
+            self.tags[at] = Tag { ring, ..corrected(tag, &item.parcel, &item.decision) };
         }
     }
 

@@ -29,7 +29,11 @@ impl Chain {
 impl Steer for Chain {
     #[inline]
     fn steer(&mut self, batch: &mut Batch<'_>) -> Result<(), Failure> {
-        self.links.iter_mut().try_for_each(|(_, link)| link.steer(batch))
+        self.links.iter_mut().try_for_each(|(_, link)| {
+            link.steer(batch)?;
+            batch.settle_tags();
+            Ok(())
+        })
     }
 
     fn check(&mut self) -> Result<(), String> {

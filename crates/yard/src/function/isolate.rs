@@ -442,6 +442,7 @@ impl Bench {
             }
             let count = (message.count as usize).min(BATCH);
             self.read(&mut reader, count)?;
+            let hash_version = self.tags.first().map_or(0, |tag| tag.hash_version);
             let said = function.steer(&mut Batch {
                 region: &self.region,
                 items: &mut self.items[..count],
@@ -452,7 +453,8 @@ impl Bench {
                 copied: false,
                 group: false,
                 fragments: true,
-                touched: Touched::default(),
+                hash_version,
+                touched: Touched { verdicts: true, tags: false }, // earlier functions of a chain may have spoken
             });
             out.clear();
             out.extend_from_slice(&u32::from(said.is_err()).to_le_bytes());

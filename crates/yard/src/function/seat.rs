@@ -194,6 +194,7 @@ impl Seat {
         if self.touched.verdicts {
             self.verdicts[..self.judged].fill(RawVerdict::default());
         }
+        debug_assert!(self.verdicts.iter().all(|verdict| *verdict == RawVerdict::default()), "nothing was owned up to");
         self.judged = items.len();
         if self.verdicts.len() < items.len() {
             self.verdicts.resize(items.len(), RawVerdict::default()); // never so: there is room for all that is queued
@@ -229,6 +230,7 @@ impl Seat {
         if copied {
             sight.region.read_annotation(&items[range.start].parcel.first.buffer, &mut scratch.annotation);
         }
+        let hash_version = tags[range.start].hash_version;
         let mut batch = Batch {
             region: sight.region,
             items: &mut items[range.clone()],
@@ -239,6 +241,7 @@ impl Seat {
             copied,
             group: sight.group,
             fragments: sight.fragments,
+            hash_version,
             touched: Touched::default(),
         };
         let watching = self.watched > 0;

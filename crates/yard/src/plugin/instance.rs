@@ -92,7 +92,7 @@ impl Steer for Instance {
             corrected: 0,
             zero: 0,
         };
-        // SAFETY: there are `count` verdicts, tags and places, and, where `copies` is one, as many of them. What all
+        // SAFETY: there are `count` verdicts, tags and places, and, where `copies` is not null, as many of them. What all
         // these point to is this batch's alone until it is used again (`Batch::show`): after the call.
         let said = unsafe { self.library.steer()(self.state, &raw mut shown) };
         batch.touched_by_address(shown.decided != 0, shown.corrected != 0);

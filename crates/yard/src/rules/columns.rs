@@ -126,17 +126,19 @@ pub(super) struct Columns {
     facts: [Facts; BATCH],
     /// Packets whose facts were read, a bit each.
     read: u64,
+    /// Whether any rule asks for addresses, which are in the packets' bytes.
+    addresses: bool,
 }
 
 impl Columns {
     pub(super) fn new() -> Columns {
         let rows = [[0; BATCH]; COLUMNS];
-        Columns { rows, filled: 0, v4: 0, tunnelled: 0, facts: [Facts::NONE; BATCH], read: 0 }
+        Columns { rows, filled: 0, v4: 0, tunnelled: 0, facts: [Facts::NONE; BATCH], read: 0, addresses: true }
     }
 
-    /// Forgets the batch before.
-    pub(super) fn clear(&mut self) {
-        (self.filled, self.read) = (0, 0);
+    /// Forgets the batch before. `addresses` says whether any rule asks for them.
+    pub(super) fn clear(&mut self, addresses: bool) {
+        (self.filled, self.read, self.addresses) = (0, 0, addresses);
     }
 
     /// The facts of the packet at `at`, read once.
@@ -144,7 +146,9 @@ impl Columns {
         if self.read >> at & 1 == 0 {
             let (found, tag) = packets.seen(at);
             self.facts[at] = Facts::read(found, tag);
-            self.facts[at].read_addresses(packets.bytes(at));
+            if self.addresses {
+                self.facts[at].read_addresses(packets.bytes(at));
+            }
             self.read |= 1 << at;
         }
         &self.facts[at]

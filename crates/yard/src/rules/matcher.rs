@@ -44,13 +44,17 @@ struct Questions {
 pub(super) struct Matcher {
     /// One a rule.
     questions: Box<[Questions]>,
+    /// Whether any rule asks for what is in the packets' bytes.
+    needs_bytes: bool,
     pub(super) rules: Box<[Rule]>,
 }
 
 impl Matcher {
     pub(super) fn new(rules: Vec<Rule>) -> Matcher {
         let questions = rules.iter().map(|rule| Ask::of(&rule.keys)).map(|(asks, left)| Questions { asks, left });
-        Matcher { questions: questions.collect(), rules: rules.into() }
+        let of_bytes = |key| matches!(key, Key::Net | Key::OuterNet | Key::Filter);
+        let needs_bytes = rules.iter().any(|rule| rule.keys.present().any(of_bytes));
+        Matcher { questions: questions.collect(), needs_bytes, rules: rules.into() }
     }
 
     /// Finds the first rule that matches, for each packet of `open` (a bit each), and says it to `say`; not in the
@@ -64,7 +68,7 @@ impl Matcher {
         fragments: bool,
         mut say: impl FnMut(usize, Found, &mut P, &mut Columns),
     ) -> u64 {
-        columns.clear();
+        columns.clear(self.needs_bytes);
         let mut unmatched = 0;
         if fragments {
             let awaiting = awaiting(open, packets);

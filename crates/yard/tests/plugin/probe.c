@@ -117,7 +117,7 @@ static int probe_steer(void *instance, struct flowyard_batch *batch)
     if (count < 1 || count > FLOWYARD_BATCH)
         abort();
     for (size_t i = 0; i < count; i++) {
-        const struct flowyard_packet found = flowyard_packet(batch, i), *packet = &found;
+        const struct flowyard_packet found = flowyard_packet_at(batch, i), *packet = &found;
         const struct flowyard_tag *tag = packet->tag;
         size_t annotation_bytes = state->host->annotation_bytes;
         if ((uintptr_t)packet->annotation % 64 || !packet->annotation != !annotation_bytes || !packet->bytes ||
