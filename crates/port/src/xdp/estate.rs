@@ -309,6 +309,7 @@ impl Estate {
         }
         self.pins.clear_but(&journal.programs, self.keep);
         if let Some(keeper) = &self.keeper {
+            keeper.clear_beside();
             clear_gone(keeper, journal.namespace);
         }
     }

@@ -328,6 +328,18 @@ impl Keeper {
         let _ = std::fs::remove_file(&self.file);
     }
 
+    /// Removes what owners of this interface were writing when they were killed.
+    pub(super) fn clear_beside(&self) {
+        let stem = self.file.file_stem().map(|stem| format!("{}.", stem.to_string_lossy())).unwrap_or_default();
+        let writer = |name: &str| -> Option<u32> { name.strip_prefix(&stem)?.split_once('-')?.0.parse().ok() };
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let process = entry.file_name().to_str().and_then(writer);
+            if process.is_some_and(|process| process_started(process).is_none()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// The other journals of the folder: namespace, index, and where it is.
     pub(super) fn others(&self) -> Vec<(u64, u32, Keeper)> {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
@@ -409,6 +421,14 @@ mod tests {
         assert!(keeper.others().is_empty() && keeper.age() < Duration::from_secs(60));
         keeper.remove();
         assert!(keeper.read().expect("none").is_none());
+
+        // What a killed one was writing goes; what one that lives is writing stays, and so does all else.
+        let stays = [format!("17-4.{}-0", std::process::id()), "17-40.4194305-0".into(), "17-4.x-0".into()];
+        for name in stays.iter().map(String::as_str).chain(["17-4.4194305-0"]) {
+            std::fs::write(inner.join(name), "").expect("written");
+        }
+        keeper.clear_beside();
+        assert!(stays.iter().all(|name| inner.join(name).exists()) && !inner.join("17-4.4194305-0").exists());
     }
 
     #[test]
