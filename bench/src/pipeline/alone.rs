@@ -22,6 +22,9 @@ use crate::steer::RINGS;
 /// Annotation bytes of the yard.
 const ANNOTATION: usize = 64;
 
+/// Packets of a lap that are not timed.
+const WARM_UP: usize = BUFFERS / 4;
+
 /// Runs all packets `times` through a yard with or without a function.
 pub fn run(packets: &Arc<Packets>, function: Option<&Function>, times: usize) {
     let mut alone = Alone::open(packets);
@@ -95,24 +98,29 @@ impl Alone {
         Alone { dispatcher: yard.by_hand(), readers, laps, sum: 0 }
     }
 
-    /// Lays the packets of lap `lap` out and times their way.
+    /// Lays the packets of lap `lap` out and times their way, once the first [`WARM_UP`] have gone it: the function was
+    /// another one before.
     fn lap(&mut self, lap: usize) -> Option<f64> {
         self.laps.number.store(lap, Ordering::Relaxed);
         self.laps.wanted.store(true, Ordering::Relaxed);
         self.dispatcher.turn(); // lays packets out
         let (stolen, switches) = (machine::stolen_ticks(), machine::involuntary_switches());
-        let start = Instant::now();
+        let (mut start, mut before, mut seen) = (Instant::now(), 0, 0);
         while !self.laps.done.load(Ordering::Relaxed) {
             self.dispatcher.turn();
             for reader in &mut self.readers {
                 for _ in 0..BATCH {
                     let Some(packet) = reader.next() else { break };
+                    seen += 1;
                     self.sum ^= u64::from(packet.slot().hash);
                     self.sum ^= packet.data().first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
                 }
             }
+            if before == 0 && seen >= WARM_UP {
+                (start, before) = (Instant::now(), seen);
+            }
         }
-        let ns = start.elapsed().as_nanos() as f64 / BUFFERS as f64;
+        let ns = start.elapsed().as_nanos() as f64 / (seen - before) as f64;
         let clean = machine::stolen_ticks() == stolen && machine::involuntary_switches() == switches;
         clean.then_some(ns)
     }
