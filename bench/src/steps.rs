@@ -104,17 +104,8 @@ pub fn run() {
 
 /// Instructions of the whole program when it runs `part`.
 fn count(part: &str, passes: usize) -> Option<i64> {
-    let own = std::env::current_exe().ok()?;
-    let output = Command::new("valgrind")
-        .args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"])
-        .arg(own)
-        .args(["step", part, &passes.to_string()])
-        .stdout(Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = text.lines().find(|line| line.contains("refs:"))?;
-    line.split(':').nth(1)?.trim().replace(',', "").parse().ok()
+    let tool = ["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"];
+    counted(&tool, part, passes, "refs:")
 }
 
 /// Passes that are counted by [`count_turns`].
@@ -122,17 +113,20 @@ const TURNED: usize = 4;
 
 /// Instructions of the dispatcher's turns when the yard runs with the function `part`.
 fn count_turns(part: &str) -> Option<i64> {
+    let tool = ["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*turn_by_hand*"];
+    counted(&tool, part, TURNED, "Collected")
+}
+
+/// The number that valgrind says in the line with this word.
+fn counted(tool: &[&str], part: &str, passes: usize, word: &str) -> Option<i64> {
     let own = std::env::current_exe().ok()?;
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*turn_by_hand*"])
-        .arg(own)
-        .args(["step", part, &TURNED.to_string()])
-        .stdout(Stdio::null())
-        .output()
-        .ok()?;
+    let passes = passes.to_string();
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(tool).arg(own).args(["step", part, &passes]);
+    let output = valgrind.stdout(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = text.lines().find(|line| line.contains("Collected"))?;
-    line.split(':').nth(1)?.trim().parse().ok()
+    let line = text.lines().find(|line| line.contains(word))?;
+    line.split(':').nth(1)?.trim().replace(',', "").parse().ok()
 }
 
 fn over(carriers: &[Carrier], passes: usize, mut each: impl FnMut(&[u8]) -> u64) -> u64 {

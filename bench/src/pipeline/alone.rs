@@ -12,7 +12,7 @@ use flowyard::mem::{Region, Stock};
 use flowyard::port::{Opener, Port, PortCounters, PortError, PortInfo, Progress, Received};
 use flowyard::{RingReader, Yard, YardConfig};
 
-use super::port::Laid;
+use super::port::{self, Laid};
 use crate::flow::{self, BATCH, BUFFERS, SLOTS};
 use crate::machine;
 use crate::packets::Packets;
@@ -84,16 +84,7 @@ impl Alone {
             ..YardConfig::default()
         };
         let laps = Arc::new(Lap::default());
-        let info = PortInfo {
-            name: "bench:laps".into(),
-            mode: "packets that lie in their buffers".into(),
-            can_wait: true,
-            live: false,
-            longest_packet: 1514,
-            buffers_held: BUFFERS,
-            buffer_bytes: 2048,
-        };
-        let port = Closed { info, packets: packets.clone(), lap: laps.clone() };
+        let port = Closed { info: port::info("bench:laps"), packets: packets.clone(), lap: laps.clone() };
         let (yard, readers) = Yard::open_over(&config, Box::new(port)).expect("memory for a yard");
         Alone { dispatcher: yard.by_hand(), readers, laps, sum: 0 }
     }

@@ -9,6 +9,19 @@ use crate::flow::{self, BUFFERS};
 use crate::laps::Leader;
 use crate::packets::Packets;
 
+/// What such a port called `name` says of itself.
+pub fn info(name: &str) -> PortInfo {
+    PortInfo {
+        name: name.into(),
+        mode: "packets that lie in their buffers".into(),
+        can_wait: true,
+        live: false,
+        longest_packet: 1514,
+        buffers_held: BUFFERS,
+        buffer_bytes: 2048,
+    }
+}
+
 /// Where the port leaves its figure.
 pub type Figure = Arc<Mutex<Option<f64>>>;
 
@@ -23,15 +36,7 @@ pub struct Prefilled {
 impl Prefilled {
     /// Sends all `packets` in laps timed by `leader`, and leaves what came of it in `figure`.
     pub fn new(packets: Arc<Packets>, leader: Leader, figure: Figure) -> Prefilled {
-        let info = PortInfo {
-            name: "bench:prefilled".into(),
-            mode: "packets that lie in their buffers".into(),
-            can_wait: true,
-            live: false,
-            longest_packet: 1514,
-            buffers_held: BUFFERS,
-            buffer_bytes: 2048,
-        };
+        let info = info("bench:prefilled");
         Prefilled { info, packets, leader, figure }
     }
 }

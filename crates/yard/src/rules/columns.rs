@@ -22,7 +22,7 @@ pub(super) trait Packets {
     fn bytes(&mut self, at: usize) -> &[u8];
 }
 
-/// A question that a column answers.
+/// A question that a column answers: a [`Key`] that is a set of numbers, or a part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Column {
