@@ -176,7 +176,11 @@ fn what_killed_owners_lost_is_told_to_the_packet() {
         println!("{port} {more:?}: {wire} on the wire, {now} came to the last, before it {before:?}");
         assert!(own["packets"].as_u64() > Some(0) && before[0] > 0, "traffic flows: {report:#}");
         assert!(note(&report, "before-owners") > KILLS / 4, "they are told: {report:#}");
-        assert_eq!(now + before.iter().sum::<u64>(), wire, "{port} {more:?}: {report:#}");
+        let told = now + before.iter().sum::<u64>();
+        // To the packet where the program stays. Where it goes with its owner, veth may throw away what is on its own
+        // rings at that moment, and counts it nowhere.
+        let untold = if options == "?" { KILLS * 16 } else { 0 };
+        assert!(told <= wire && told + untold >= wire, "{port} {more:?}: {told} of {wire}: {report:#}");
         nothing_is_left(folder.path());
     }
 }

@@ -5,6 +5,9 @@
 #   cargo test -p flowyard-kernel -p flowyard-port --no-run
 #   sh crates/kernel/tests/qemu.sh linux-image-*.deb target/debug/deps/attached-HASH target/debug/deps/estate-HASH
 #
+# A library that is loaded at run time (/usr/lib/…/libpcap.so.0.8) may stand among the programs; ONLY=NAME runs tests of
+# that name alone.
+#
 # Needs qemu-system-x86_64, busybox (static) and dpkg-deb; the machine that it makes has ip and ethtool from here, two
 # processors, a BPF file system and the module veth, and nothing on a disk. Ends with 0 if every program did.
 set -eu
@@ -36,11 +39,17 @@ for file in "$work/kernel/lib/modules/$release"/kernel/drivers/net/veth.ko*; do
 	cp "$file" "$root/veth.ko"
 done
 for program in "$@"; do
-	path=$(readlink -f "$program")
-	take "$path"
-	echo "$path" >>"$root/tests/list"
+	case $program in
+	*.so*) take "$program" ;;
+	*)
+		path=$(readlink -f "$program")
+		take "$path"
+		echo "$path" >>"$root/tests/list"
+		;;
+	esac
 done
 
+echo "${ONLY:-}" >"$root/tests/only"
 cat >"$root/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -56,7 +65,7 @@ uname -r
 failed=0
 while read -r program; do
 	echo "== $program"
-	timeout 900 "$program" --test-threads 1 </dev/null || failed=1
+	timeout 900 "$program" --test-threads 1 $(cat /tests/only) </dev/null || failed=1
 done </tests/list
 echo "FLOWYARD $failed"
 poweroff -f

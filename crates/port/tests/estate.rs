@@ -175,3 +175,40 @@ fn a_port_without_a_place_for_a_journal_works_and_says_so() {
         assert!(error.contains("/FOLDER"), "{error}");
     });
 }
+
+#[test]
+fn what_was_left_for_interfaces_that_are_no_more_is_cleared_away() {
+    require_root!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let name = format!("xdp:fy0?journal={}", folder.path().display());
+    let wire = Namespace::new().expect("as root");
+    wire.veth(&Veth::default()).expect("as root");
+    wire.run(|| {
+        let port = Bench::open(&name).expect("as root");
+        let own = journal(folder.path()).expect("it is written");
+        let text = std::fs::read_to_string(&own).expect("text");
+        let namespace: String =
+            own.file_name().expect("a name").to_string_lossy().split('-').next().expect("one").into();
+        port.close();
+        let left = |of: &str, owner: &str, old: bool| {
+            let file = folder.path().join(format!("{of}.journal"));
+            let change = |line: &str| match line.split(' ').next() {
+                Some("owner") => owner.to_owned(),
+                Some("program") => "program 4294967294 0123456789abcdef root_one".into(),
+                _ => line.to_owned(),
+            };
+            write(&file, &changed(&text, change));
+            if old {
+                let long_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60);
+                let opened = std::fs::File::options().append(true).open(&file).expect("opened");
+                opened.set_modified(long_ago).expect("it looks old");
+            }
+            file
+        };
+        let alive = format!("owner {} 1", std::process::id());
+        let gone = [left(&format!("{namespace}-4000"), &alive, false), left("1-4000", &alive, true)];
+        let stays = left("1-4001", &alive, false);
+        Bench::open(&name).expect("as root").close();
+        assert!(gone.iter().all(|file| !file.exists()) && stays.exists(), "{gone:?} {stays:?}");
+    });
+}

@@ -41,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a program that nobody seems to hold may stay: its process may be ending.
 const BRIEF_PATIENCE: Duration = Duration::from_millis(300);
 const PAUSE: Duration = Duration::from_millis(5);
+/// When what was left in another network namespace is given up.
+const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 /// Array that processes map (linux/bpf.h).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
@@ -307,6 +309,7 @@ impl Estate {
         }
         self.pins.clear_but(&journal.programs, self.keep);
         if let Some(keeper) = &self.keeper {
+            keeper.clear_beside();
             clear_gone(keeper, journal.namespace);
         }
     }
@@ -386,12 +389,17 @@ fn vouched_for(journal: &Journal, id: u32) -> bool {
     program_of(id).is_some_and(|info| info.tag() == wanted.tag && info.name() == wanted.name.as_bytes())
 }
 
-/// Removes what was left for interfaces of this namespace that are no more.
-fn clear_gone(keeper: &Keeper, namespace: u64) {
+/// Removes what was left for interfaces that are no more: of this namespace, or so long ago, of a program that is gone,
+/// that nobody will come for it.
+fn clear_gone(keeper: &Keeper, here: u64) {
     let Ok(links) = Links::open() else { return };
-    for (index, other) in keeper.others(namespace) {
-        let gone = links.by_index(index).is_err_and(|e| e.raw_os_error() == Some(libc::ENODEV));
-        if gone && other.read().is_ok_and(|journal| journal.is_some_and(|journal| !journal.owner_lives())) {
+    for (namespace, index, other) in keeper.others() {
+        let Ok(Some(journal)) = other.read() else { continue };
+        let gone = match namespace == here {
+            true => links.by_index(index).is_err_and(|e| e.raw_os_error() == Some(libc::ENODEV)),
+            false => other.age() > LONG_AGO && journal.programs.iter().all(|program| program_of(program.id).is_none()),
+        };
+        if gone && !journal.owner_lives() {
             Pins::new(namespace, index).clear_but(&[], false);
             other.remove();
         }

@@ -24,6 +24,7 @@ use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// First line: version 1.
 const HEAD: &str = "flowyard journal 1";
@@ -327,18 +328,37 @@ impl Keeper {
         let _ = std::fs::remove_file(&self.file);
     }
 
-    /// Interfaces of this namespace for which there are journals, other than this one's.
-    pub(super) fn others(&self, namespace: u64) -> Vec<(u32, Keeper)> {
+    /// Removes what owners of this interface were writing when they were killed.
+    pub(super) fn clear_beside(&self) {
+        let stem = self.file.file_stem().map(|stem| format!("{}.", stem.to_string_lossy())).unwrap_or_default();
+        let writer = |name: &str| -> Option<u32> { name.strip_prefix(&stem)?.split_once('-')?.0.parse().ok() };
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let process = entry.file_name().to_str().and_then(writer);
+            if process.is_some_and(|process| process_started(process).is_none()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// The other journals of the folder: namespace, index, and where it is.
+    pub(super) fn others(&self) -> Vec<(u64, u32, Keeper)> {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
-        let head = format!("{namespace}-");
-        let index = |name: &str| name.strip_prefix(&head)?.strip_suffix(".journal")?.parse().ok();
+        let numbers = |name: &str| -> Option<(u64, u32)> {
+            let (namespace, index) = name.strip_suffix(".journal")?.split_once('-')?;
+            Some((namespace.parse().ok()?, index.parse().ok()?))
+        };
         entries
             .flatten()
-            .filter_map(|entry| index(entry.file_name().to_str()?))
-            .map(|index: u32| (index, self.folder.join(format!("{head}{index}.journal"))))
-            .filter(|(_, file)| *file != self.file)
-            .map(|(index, file)| (index, Keeper { folder: self.folder.clone(), file }))
+            .filter(|entry| entry.path() != self.file)
+            .filter_map(|entry| Some((numbers(entry.file_name().to_str()?)?, entry.path())))
+            .map(|((namespace, index), file)| (namespace, index, Keeper { folder: self.folder.clone(), file }))
             .collect()
+    }
+
+    /// How long ago it was written.
+    pub(super) fn age(&self) -> Duration {
+        let written = std::fs::symlink_metadata(&self.file).and_then(|about| about.modified()).ok();
+        written.and_then(|at| at.elapsed().ok()).unwrap_or_default()
     }
 }
 
@@ -396,10 +416,19 @@ mod tests {
         assert!(journal.owner_lives() && !Journal { started: 1, ..journal.clone() }.owner_lives());
 
         let other = Keeper::new(inner.to_str(), 17, 5).expect("a place");
-        assert_eq!(other.others(17), [(4, keeper.clone())]);
-        assert!(other.others(1).is_empty() && keeper.others(17).is_empty());
+        std::fs::write(inner.join("17-x.journal"), "").expect("written");
+        assert_eq!(other.others(), [(17, 4, keeper.clone())]);
+        assert!(keeper.others().is_empty() && keeper.age() < Duration::from_secs(60));
         keeper.remove();
         assert!(keeper.read().expect("none").is_none());
+
+        // What a killed one was writing goes; what one that lives is writing stays, and so does all else.
+        let stays = [format!("17-4.{}-0", std::process::id()), "17-40.4194305-0".into(), "17-4.x-0".into()];
+        for name in stays.iter().map(String::as_str).chain(["17-4.4194305-0"]) {
+            std::fs::write(inner.join(name), "").expect("written");
+        }
+        keeper.clear_beside();
+        assert!(stays.iter().all(|name| inner.join(name).exists()) && !inner.join("17-4.4194305-0").exists());
     }
 
     #[test]

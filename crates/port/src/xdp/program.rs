@@ -368,8 +368,9 @@ impl Attachment {
             false => None,
         };
         let queues = interface.most_queues;
-        let after = links.by_index(interface.index).unwrap_or_else(|_| interface.clone());
-        estate.settle_in(inherited, &after, (0..queues).map(|queue| choice.seen(queue)).sum());
+        let seen = || (0..queues).map(|queue| choice.seen(queue)).sum::<u64>();
+        let (after, seen) = at_rest(seen, || links.by_index(interface.index).unwrap_or_else(|_| interface.clone()));
+        estate.settle_in(inherited, &after, seen);
         Ok(Attachment {
             place,
             why,
@@ -510,6 +511,25 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         self.estate.end(|queue| self.passed(queue));
     }
+}
+
+/// The interface, and what the program had seen of what that had received by then: drivers count packets a batch at a
+/// time, so both are read when nothing comes for a moment. On an interface where there is no such moment they differ by
+/// what came in between.
+fn at_rest(seen: impl Fn() -> u64, look: impl Fn() -> Interface) -> (Interface, u64) {
+    const TRIES: u32 = 100;
+    const MOMENT: Duration = Duration::from_micros(100);
+    let mut before = seen();
+    for _ in 1..TRIES {
+        std::thread::sleep(MOMENT);
+        let interface = look();
+        let now = seen();
+        if now == before {
+            return (interface, now);
+        }
+        before = now;
+    }
+    (look(), seen())
 }
 
 /// What the sockets of a queue are for, in their order.
