@@ -17,7 +17,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use flowyard_kernel::{Counts, Fallback, HostFilter, HostPlace, KernelSteer, Place, Setup, ToHost};
+use flowyard_kernel::{Counts, CountsMap, Fallback, HostFilter, HostPlace, KernelSteer, Place, Setup, ToHost};
 use flowyard_steer::Classifier;
 
 use super::estate::{CountersMap, Estate};
@@ -66,8 +66,8 @@ pub(super) struct Attachment {
 enum Choice {
     /// The card, by the queue.
     Queue(Box<Redirect>),
-    /// The steering program, by queue and ring.
-    Ring(Arc<Mutex<KernelSteer>>),
+    /// The steering program, by queue and ring; and its counters, which are read while others load programs.
+    Ring(Arc<Mutex<KernelSteer>>, CountsMap),
 }
 
 impl Choice {
@@ -79,7 +79,7 @@ impl Choice {
                 let fd = redirect.counters_map.fd().as_fd().try_clone_to_owned().map_err(|e| fail(&e))?;
                 MapData::from_fd(fd).map(CountersMap::Redirect).map_err(|e| fail(&words_of(&e)))
             }
-            Choice::Ring(kernel) => locked(kernel).counts_map().map(CountersMap::Steer).map_err(|e| fail(&e)),
+            Choice::Ring(kernel, _) => locked(kernel).counts_map().map(CountersMap::Steer).map_err(|e| fail(&e)),
         }
     }
 
@@ -90,7 +90,7 @@ impl Choice {
                 let ProgramCounts { redirected, passed, too_long, to_host } = redirect.counters.of(queue);
                 redirected + passed + too_long + to_host
             }
-            Choice::Ring(kernel) => locked(kernel).counts(queue).map_or(0, |counts| counts.seen),
+            Choice::Ring(_, counts) => counts.of(queue).map_or(0, |counts| counts.seen),
         }
     }
 }
@@ -282,8 +282,10 @@ impl Demand<'_> {
             };
             PortError::action(self.port, "load the steering program", e, way_out)
         })?;
+        let counts = kernel.counts_map().and_then(CountsMap::new);
+        let counts = counts.map_err(|e| PortError::action(self.port, "use the counters of its XDP program", e, ""))?;
         let kernel = Arc::new(Mutex::new(kernel));
-        Ok((Program::Steer(kernel.clone()), Choice::Ring(kernel)))
+        Ok((Program::Steer(kernel.clone()), Choice::Ring(kernel, counts)))
     }
 }
 
@@ -400,18 +402,7 @@ impl Attachment {
 
     /// Takes note of what the sockets of `queue` have lost so far.
     pub(super) fn looked(&self, queue: u32, lost: u64) {
-        self.estate.looked(queue, lost, self.passed(queue));
-    }
-
-    /// Packets of `queue` that fell back.
-    fn passed(&self, queue: u32) -> u64 {
-        match &self.choice {
-            Choice::Queue(redirect) => redirect.counters.of(queue).passed,
-            Choice::Ring(_) => {
-                let Counts { passed, no_room, unserved, .. } = self.steering_counts(queue);
-                passed + no_room + unserved
-            }
-        }
+        self.estate.looked(queue, lost, self.counts(queue).passed);
     }
 
     /// Sends packets of `queue` that are for its socket number `lane` to `socket` from now on: the only one, or
@@ -422,7 +413,7 @@ impl Attachment {
                 let set = locked(&redirect.sockets).set(queue, socket.as_fd().as_raw_fd(), 0);
                 set.map_err(|e| io::Error::other(words_of(&e)))
             }
-            Choice::Ring(kernel) => {
+            Choice::Ring(kernel, _) => {
                 let kernel = locked(kernel);
                 kernel.enter(queue, place_of(&kernel, lane), socket).map_err(io::Error::other)
             }
@@ -436,7 +427,7 @@ impl Attachment {
             Choice::Queue(redirect) => {
                 let _ = locked(&redirect.sockets).unset(queue);
             }
-            Choice::Ring(kernel) => {
+            Choice::Ring(kernel, _) => {
                 let kernel = locked(kernel);
                 let _ = kernel.leave(queue, place_of(&kernel, lane));
             }
@@ -481,23 +472,27 @@ impl Attachment {
     pub(super) fn counts(&self, queue: u32) -> ProgramCounts {
         match &self.choice {
             Choice::Queue(redirect) => redirect.counters.of(queue),
-            Choice::Ring(_) => {
-                let Counts { redirected, passed, too_long, to_host, .. } = self.steering_counts(queue);
-                ProgramCounts { redirected, passed, too_long, to_host }
+            Choice::Ring(..) => {
+                let counts = self.steering_counts(queue);
+                let Counts { redirected, too_long, to_host, .. } = counts;
+                ProgramCounts { redirected, passed: counts.fell_back(), too_long, to_host }
             }
         }
     }
 
     /// What the steering program has counted on `queue`: nothing where there is none.
     pub(super) fn steering_counts(&self, queue: u32) -> Counts {
-        self.kernel().and_then(|kernel| locked(kernel).counts(queue).ok()).unwrap_or_default()
+        match &self.choice {
+            Choice::Queue(_) => Counts::default(),
+            Choice::Ring(_, counts) => counts.of(queue).unwrap_or_default(),
+        }
     }
 
     /// The steering program, if that chooses the socket.
     pub(super) fn kernel(&self) -> Option<&Arc<Mutex<KernelSteer>>> {
         match &self.choice {
             Choice::Queue(_) => None,
-            Choice::Ring(kernel) => Some(kernel),
+            Choice::Ring(kernel, _) => Some(kernel),
         }
     }
 
@@ -509,7 +504,7 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.estate.end(|queue| self.passed(queue));
+        self.estate.end(|queue| self.counts(queue).passed);
     }
 }
 

@@ -219,7 +219,7 @@ impl ReceiveRing {
 pub(super) struct ProgramCounts {
     /// Handed to the queue's socket.
     pub redirected: u64,
-    /// No socket: to the host's stack, or wherever the fallback sends it.
+    /// No socket, or another reason for the fallback: to the host's stack, or wherever that sends it.
     pub passed: u64,
     /// Longer than a socket takes: dropped.
     pub too_long: u64,
