@@ -287,17 +287,12 @@ impl Demand<'_> {
         let kernel = Arc::new(Mutex::new(kernel));
         Ok((Program::Steer(kernel.clone()), Choice::Ring(kernel, counts)))
     }
-}
 
-impl Attachment {
-    /// Loads the program and attaches it: in the driver if that can, else in the stack, unless
-    /// the user said which. What an owner before left is taken over, or away.
-    pub(super) fn new(demand: Demand<'_>) -> Result<Attachment, PortError> {
-        let Demand { port, interface, options, .. } = demand;
-        let links = Links::open().map_err(|e| PortError::action(port, "open a netlink socket", e, ""))?;
-        let mut estate = Estate::find(interface, options.journal.as_deref(), options.keep);
-        let mut heirloom = estate.enter(port, &links, interface)?;
-        estate.words.extend(release::missing(&release::running(), demand.classifier.is_some()));
+    /// Loads the program and puts it on the interface, as [`Attachment::new`] says.
+    fn install(&self, links: &Links, estate: &mut Estate) -> Result<Installed, PortError> {
+        let Demand { port, interface, options, .. } = *self;
+        let mut heirloom = estate.enter(port, links, interface)?;
+        estate.words.extend(release::missing(&release::running(), self.classifier.is_some()));
         let mut places = vec![XdpPlace::Native, XdpPlace::Generic];
         places.retain(|place| options.place.is_none_or(|only| only == *place));
         match &heirloom {
@@ -305,7 +300,7 @@ impl Attachment {
             Some(left) if places.contains(&left.place) => places.retain(|place| *place == left.place),
             Some(_) => {
                 heirloom = None;
-                estate.take_away(port, &links, interface)?;
+                estate.take_away(port, links, interface)?;
                 estate.words.push("took the program away that was left elsewhere than it is wanted now".into());
             }
             None => {}
@@ -315,24 +310,27 @@ impl Attachment {
         for candidate in places {
             let mode = if candidate == XdpPlace::Native { XdpMode::Driver } else { XdpMode::Skb };
             // The stack merges frames (GRO, GSO), whatever the MTU.
-            let several = demand.several_buffers || candidate == XdpPlace::Generic;
-            let (program, choice) = match demand.classifier {
-                None => demand.redirect(several)?,
-                Some(classifier) => demand.steering(classifier, several)?,
+            let several = self.several_buffers || candidate == XdpPlace::Generic;
+            let (program, choice) = match self.classifier {
+                None => self.redirect(several)?,
+                Some(classifier) => self.steering(classifier, several)?,
             };
             let mut attached = Attached { program, id: 0, link: None };
-            let name = attached.name().map_err(|e| demand.fail("ask for the number of its XDP program", &e))?;
+            let name = attached.name().map_err(|e| self.fail("ask for the number of its XDP program", &e))?;
             attached.id = name.id;
             estate.announce(port, interface, candidate, &name, &choice.counters(port)?)?;
             let inherited = match heirloom.take() {
                 Some(left) => match attached.replace(left.link) {
-                    Ok(()) => true,
+                    Ok(()) => {
+                        estate.take_over();
+                        true
+                    }
                     Err(e) => {
                         estate.words.push(format!(
                             "took the program away that was left, for it could not be replaced: {}",
                             words_of(&e)
                         ));
-                        estate.take_away(port, &links, interface)?;
+                        estate.take_away(port, links, interface)?;
                         false
                     }
                 },
@@ -348,19 +346,15 @@ impl Attachment {
                 Err(e) if options.place.is_none() && candidate == XdpPlace::Native && driver_cannot(errno(&e)) => {
                     why = Some(words_of(&e));
                 }
-                Err(e) => {
-                    estate.abandon();
-                    return Err(demand.fail(&format!("attach its XDP program ({})", candidate.word()), &e));
-                }
+                Err(e) => return Err(self.fail(&format!("attach its XDP program ({})", candidate.word()), &e)),
             }
         }
         let Some((place, several_buffers, mut attached, choice, inherited)) = found else {
-            estate.abandon();
             return Err(PortError::action(port, "attach its XDP program", "there is no place to go", ""));
         };
         if options.keep && !inherited {
-            let pinned = attached.pin(&estate.link_file());
-            pinned.map_err(|e| demand.fail("pin the link of its XDP program (?keep)", &*e))?;
+            let pinned = estate.leave_link(|file| attached.pin(file));
+            pinned.map_err(|e| self.fail("pin the link of its XDP program (?keep)", &*e))?;
         }
         let promiscuous = match options.promiscuous {
             true => Some(crate::sys::hold_promiscuous(interface.index).map_err(|e| {
@@ -373,13 +367,36 @@ impl Attachment {
         let seen = || (0..queues).map(|queue| choice.seen(queue)).sum::<u64>();
         let (after, seen) = at_rest(seen, || links.by_index(interface.index).unwrap_or_else(|_| interface.clone()));
         estate.settle_in(inherited, &after, seen);
+        Ok(Installed { place, why, several_buffers, attached, choice, promiscuous })
+    }
+}
+
+/// The program, on the interface.
+struct Installed {
+    place: XdpPlace,
+    why: Option<String>,
+    several_buffers: bool,
+    attached: Attached,
+    choice: Choice,
+    promiscuous: Option<OwnedFd>,
+}
+
+impl Attachment {
+    /// Loads the program and attaches it: in the driver if that can, else in the stack, unless
+    /// the user said which. What an owner before left is taken over, or away.
+    pub(super) fn new(demand: Demand<'_>) -> Result<Attachment, PortError> {
+        let Demand { port, interface, options, .. } = demand;
+        let links = Links::open().map_err(|e| PortError::action(port, "open a netlink socket", e, ""))?;
+        let mut estate = Estate::find(port, &links, interface, options.journal.as_deref(), options.keep)?;
+        let installed = demand.install(&links, &mut estate).inspect_err(|_| estate.abandon())?;
+        let Installed { place, why, several_buffers, attached, choice, promiscuous } = installed;
         Ok(Attachment {
             place,
             why,
             several_buffers,
             program: Mutex::new(attached),
             choice,
-            queues,
+            queues: interface.most_queues,
             estate,
             _promiscuous: promiscuous,
         })
