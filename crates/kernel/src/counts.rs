@@ -144,3 +144,21 @@ impl Counts {
         self.marked.get(mark as usize).copied().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_the_fallback_is_counted_and_no_figure_overflows() {
+        let mut raw = [0; PLACES];
+        // Seen, passed, without metadata, unserved.
+        (raw[0], raw[5], raw[7], raw[UNSERVED]) = (60, 10, 20, 30);
+        let mut counts = Counts::default();
+        counts.add(&raw);
+        assert_eq!((counts.fell_back(), counts.no_room, counts.unserved, counts.by_user()), (60, 20, 30, 10));
+        // As anybody may have written them.
+        (0..2).for_each(|_| counts.add(&[u64::MAX; PLACES]));
+        assert_eq!((counts.fell_back(), counts.seen, counts.by_user()), (u64::MAX, u64::MAX, 0));
+    }
+}
