@@ -50,7 +50,9 @@ pub fn respond(kernel: &Kernel, method: &Method, path: &[&str], query: &Query, b
         ([], Method::Get) => return answer(list(&kernel)),
         (["maps"], Method::Get) => return answer(maps(&kernel)),
         (["maps", name], _) => {
-            return entries(&find(&kernel, name)?, method, query.key.as_deref(), body).and_then(answer);
+            let map = find(&kernel, name)?;
+            drop(kernel); // a map may have very many entries, and others want the program meanwhile
+            return entries(&map, method, query.key.as_deref(), body).and_then(answer);
         }
         ([] | ["maps"], _) => return Err((405, format!("/bpf does not take {method}"))),
         ([word], _) => *word,
@@ -260,6 +262,7 @@ fn list(kernel: &KernelSteer) -> Value {
         sum.too_long += counts.too_long;
         sum.no_room += counts.no_room;
         sum.to_host += counts.to_host;
+        sum.unserved += counts.unserved;
         sum.verdicts.iter_mut().zip(counts.verdicts).for_each(|(sum, n)| *sum += n);
         sum.marked.iter_mut().zip(counts.marked).for_each(|(sum, n)| *sum += n);
         by_user += counts.by_user();
@@ -271,7 +274,8 @@ fn list(kernel: &KernelSteer) -> Value {
         actions.iter().zip(sum.verdicts).map(|(name, n)| ((*name).to_owned(), json!(n))).collect();
     json!({
         "slots": slots, "seen": sum.seen, "redirected": sum.redirected, "passed": sum.passed, "too_long": sum.too_long,
-        "without_metadata": sum.no_room, "to_host": sum.to_host, "ended_in_users_program": by_user, "verdicts": verdicts, "marked": marked,
+        "without_metadata": sum.no_room, "to_host": sum.to_host, "unserved": sum.unserved, "ended_in_users_program": by_user, "verdicts": verdicts,
+        "marked": marked,
     })
 }
 

@@ -548,7 +548,7 @@ impl Figures {
             for (what, n) in counters.lost.iter().filter(|(_, n)| *n > 0) {
                 let _ = writeln!(text, "  lost before the yard at {name}, {what}: {}", output::count(*n));
             }
-            let steering = ["steered-in-", "marked-", "passed-for-want-", "ended-in-", "before-", "to-host"];
+            let steering = ["steered-in-", "marked-", "of-which-", "ended-in-", "before-", "to-host"];
             let told = |(what, n): &&(&str, u64)| *n > 0 && steering.iter().any(|head| what.starts_with(head));
             for (what, n) in counters.notes.iter().filter(told) {
                 let _ = writeln!(text, "  {name}, {what}: {}", output::count(*n));

@@ -49,7 +49,7 @@ pub struct Steering {
     /// or what matches an expression of tcpdump, such as 'tcp port 22' or filter:arp [default: pass]. With a function,
     /// a name (or tap:NAME) is that of a TAP device, through which packets go there that the function sends there; both
     /// may be given
-    #[arg(long, value_name = "pass|none|FILTER|TAP")]
+    #[arg(long, value_name = "pass|none|FILTER|TAP", value_parser = host)]
     host: Vec<String>,
     /// A named table for functions to look things up in, such as users:hash:key=4,value=8,entries=1000000;
     /// may be given several times
@@ -114,6 +114,16 @@ fn group(text: &str) -> Result<(String, u16), String> {
     let good = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     let rings: u16 = rings.parse().ok().filter(|n| (1..=4096).contains(n)).ok_or("RINGS is a number from 1 to 4096")?;
     if good { Ok((name.into(), rings)) } else { Err(format!("{form}; a name has letters, digits and -_.")) }
+}
+
+/// `--host`.
+fn host(text: &str) -> Result<String, String> {
+    let rest = ["tap:", "filter:"].into_iter().find_map(|head| text.strip_prefix(head)).unwrap_or(text);
+    if rest.trim().is_empty() {
+        let why = "it is empty, and an empty filter would match every packet";
+        return Err(format!("{why}: write pass, none, a filter such as 'tcp port 22', or tap:NAME"));
+    }
+    Ok(text.to_owned())
 }
 
 fn table_file(text: &str) -> Result<(String, PathBuf), String> {
@@ -331,6 +341,15 @@ mod tests {
         ] {
             assert!(text.parse::<Spec>().is_err_and(|e| e.contains(says)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_host_of_no_words_is_refused() {
+        for text in ["", " ", "\t", "filter:", "filter: ", "tap:"] {
+            let error = host(text).expect_err(text);
+            assert!(error.contains("is empty") && error.contains("tcp port 22"), "{text:?}: {error}");
+        }
+        assert!(["pass", "none", "tap:a", "filter:arp", "tcp port 22"].iter().all(|text| host(text).is_ok()));
     }
 
     #[test]

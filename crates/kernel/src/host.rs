@@ -249,8 +249,12 @@ impl Translation {
                 return Some(if self.load_at(A, k, bytes) { on } else { Vec::new() });
             }
             0x40 | 0x48 | 0x50 => {
-                self.put(0xbc, 3, X, 0, 0); // w3 = w9
-                self.put(0x04, 3, 0, 0, constant);
+                if k > FARTHEST {
+                    self.jump(0x05, 0, 0, 0, Target::NoMatch);
+                    return Some(Vec::new());
+                }
+                self.put(0xbc, 3, X, 0, 0); // w3 = w9, zero above: what is added to it does not wrap
+                self.put(0x07, 3, 0, 0, constant); // r3 += k
                 self.jump(0x25, 3, 0, FARTHEST as i32, Target::NoMatch); // if r3 > FARTHEST
                 self.load(A, bytes);
             }

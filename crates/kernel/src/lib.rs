@@ -51,7 +51,7 @@ mod sys;
 mod user;
 
 pub use answer::{Answer, HEAD_BYTES, Mark};
-pub use counts::Counts;
+pub use counts::{Counts, CountsMap};
 pub use error::KernelError;
 pub use fragments::Fragments;
 pub use host::{Classic, HostFilter, HostPlace, ToHost};

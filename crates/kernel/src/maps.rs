@@ -51,12 +51,12 @@ impl UserMap {
         let info = map.info().map_err(|e| fail(&e))?;
         let kind = info.map_type().map_err(|e| fail(&e))?;
         let copies = match per_processor(kind) {
-            true => aya::util::nr_cpus().map_err(|(_, e)| fail(&e))?,
-            false => 1,
+            true => Some(aya::util::nr_cpus().map_err(|(_, e)| fail(&e))?),
+            false => None,
         };
         let (value_bytes, entries) = (info.value_size() as usize, info.max_entries());
         let raw = RawMap::of(map, copies).map_err(|e| fail(&e))?;
-        Ok(UserMap { raw, name: name.to_owned(), kind, value_bytes, entries, copies })
+        Ok(UserMap { raw, name: name.to_owned(), kind, value_bytes, entries, copies: copies.unwrap_or(1) })
     }
 
     /// Its name in the program.
@@ -108,7 +108,7 @@ impl UserMap {
         if value.len() != self.value_bytes {
             return Err(self.odd("a value", value.len(), self.value_bytes));
         }
-        let one = if self.copies > 1 { self.value_bytes.next_multiple_of(8) } else { self.value_bytes };
+        let one = if per_processor(self.kind) { self.value_bytes.next_multiple_of(8) } else { self.value_bytes };
         let mut bytes = value.to_vec();
         bytes.resize(one, 0);
         self.raw.set(key, &bytes.repeat(self.copies)).map_err(|e| self.failed("write to", &e))

@@ -4,13 +4,13 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, ProgramArray, XskMap};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, ProgramArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use flowyard_steer::{Classifier, Table};
 
 use crate::user::Slots;
-use crate::{Counts, Fragments, HostFilter, HostPlace, KernelError, counts, policy};
+use crate::{Counts, CountsMap, Fragments, HostFilter, HostPlace, KernelError, counts, policy};
 
 /// bpf/steer.bpf.c, as bpf/build.sh built it.
 static OBJECT: &[u8] = include_bytes_aligned!("../bpf/steer.bpf.o");
@@ -86,7 +86,7 @@ pub struct KernelSteer {
     several_buffers: bool,
     sockets: Mutex<XskMap<MapData>>,
     table: Mutex<Array<MapData, [u16; Table::BUCKETS]>>,
-    counts: PerCpuArray<MapData, [u64; counts::PLACES]>,
+    counts: CountsMap,
     fragments: MapData,
     slots: Mutex<Slots>,
 }
@@ -137,7 +137,7 @@ impl KernelSteer {
         let table = Array::try_from(take(&mut ebpf, "table")?).map_err(use_map)?;
         let shared = [again(&slots)?, again(&counted)?];
         let mut slots = ProgramArray::try_from(Map::ProgramArray(slots)).map_err(use_map)?;
-        let counts = PerCpuArray::try_from(Map::PerCpuArray(counted)).map_err(use_map)?;
+        let counts = CountsMap::new(counted)?;
 
         let several_buffers = setup.several_buffers;
         load_into(&mut ebpf, "steer", several_buffers, SLOT_STEER, &mut slots)?;
@@ -263,22 +263,16 @@ impl KernelSteer {
     /// # Errors
     /// The system's.
     pub fn counts(&self, queue: u32) -> Result<Counts, KernelError> {
-        let mut counts = Counts::default();
-        if queue < self.queues {
-            let values = self.counts.get(&queue, 0);
-            let values = values.map_err(|e| KernelError::system("read the counters of the steering program", &e))?;
-            values.iter().for_each(|value| counts.add(value));
-        }
-        Ok(counts)
+        self.counts.of(queue)
     }
 
     /// The program's counters as a map, another descriptor: to be pinned, for [`Counts::read`] by whoever comes
-    /// after.
+    /// after, or for a [`CountsMap`].
     ///
     /// # Errors
     /// The system's: no more descriptors.
     pub fn counts_map(&self) -> Result<MapData, KernelError> {
-        again(IterableMap::map(&self.counts))
+        again(self.counts.data())
     }
 
     /// The program's memory of first fragments. Any number of these see the same.

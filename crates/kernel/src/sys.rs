@@ -133,15 +133,13 @@ pub(crate) struct RawMap {
 }
 
 impl RawMap {
-    /// With values of `copies` processors, 1 where all share one.
+    /// With a value for each of so many processors, or `None` where all share one.
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn of(map: MapData, copies: usize) -> Result<RawMap, MapError> {
+    pub(crate) fn of(map: MapData, copies: Option<usize>) -> Result<RawMap, MapError> {
         let info = map.info()?;
-        let value = info.value_size() as usize;
-        // The kernel rounds each processor's value up to 8 bytes.
-        let value_bytes = if copies > 1 { value.next_multiple_of(8) * copies } else { value };
+        let value_bytes = value_bytes(info.value_size() as usize, copies);
         Ok(RawMap { map, key_bytes: info.key_size() as usize, value_bytes })
     }
 
@@ -207,10 +205,30 @@ pub(crate) fn put_program(array: &MapData, slot: u32, program: &OwnedFd) -> io::
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut entry) }.map(|_| ())
 }
 
+/// What the kernel writes and reads for a key: where each processor has a value of its own it rounds each up to 8
+/// bytes, on a machine of one processor too.
+fn value_bytes(value: usize, copies: Option<usize>) -> usize {
+    copies.map_or(value, |copies| value.next_multiple_of(8) * copies)
+}
+
 fn found(done: io::Result<i64>) -> io::Result<bool> {
     match done {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::value_bytes;
+
+    #[test]
+    fn values_of_processors_are_rounded_up_however_many_there_are() {
+        for (value, copies, bytes) in
+            [(5, None, 5), (5, Some(1), 8), (8, Some(1), 8), (9, Some(1), 16), (4, Some(3), 24), (0, Some(2), 0)]
+        {
+            assert_eq!(value_bytes(value, copies), bytes, "{value} bytes, {copies:?} processors");
+        }
     }
 }

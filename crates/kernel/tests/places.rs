@@ -3,7 +3,7 @@
 mod common;
 
 use common::classifier;
-use flowyard_kernel::{Action, Answer, Fallback, KernelSteer, Place, Setup};
+use flowyard_kernel::{Action, Answer, Classic, Fallback, HostFilter, KernelSteer, Place, Setup};
 use flowyard_port::traffic::{Mix, MixOptions};
 use flowyard_testkit::require_root;
 use rustix::fd::OwnedFd;
@@ -48,6 +48,34 @@ fn each_packet_finds_the_socket_of_its_place() {
     let counts = kernel.counts(0).expect("counters");
     assert_eq!((counts.redirected, counts.passed, counts.straight), (redirected, dropped, redirected + dropped));
     assert_eq!(redirected, frames.len() as u64, "each has one place");
+}
+
+#[test]
+fn a_filter_for_the_host_loads_nothing_beyond_the_packet() {
+    require_root!();
+    let classifier = classifier(1);
+    // A is the byte at X + k; it matches if that is the first of the frame, 0x5a.
+    for (x, k, matches) in [
+        (0, 0, true),
+        (1, 0, false),
+        (1, u32::MAX, false), // wraps to the first byte in 32 bits
+        (u32::MAX, 1, false),
+        (0, 0x8000, false),
+        (0x8000_0000, 0x7fff, false),
+        (0, 13, false),
+        (0, 1000, false),
+    ] {
+        let code = [(0x01, 0, 0, x), (0x50, 0, 0, k), (0x15, 0, 1, 0x5a), (0x06, 0, 0, 1), (0x06, 0, 0, 0)];
+        let classic = code.map(|(code, jt, jf, k)| Classic { code, jt, jf, k });
+        let filter = HostFilter::new("test", classic.into()).expect("classic BPF");
+        let setup = Setup { fallback: Fallback::Drop, host: Some(&filter), ..Setup::new(&classifier) };
+        let kernel = KernelSteer::load(&setup).unwrap_or_else(|e| panic!("{x} + {k}: {e}"));
+        let mut frame = [0; 60];
+        frame[0] = 0x5a;
+        let run = kernel.run(&frame).expect("it runs");
+        assert_eq!(run.action, if matches { Action::Pass } else { Action::Drop }, "{x} + {k}");
+        assert_eq!(kernel.counts(0).expect("counters").to_host, u64::from(matches), "{x} + {k}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use flowyard_mem::{Geometry, Region, Stock};
@@ -47,7 +48,13 @@ impl Bench {
 }
 
 fn journal(folder: &Path) -> Option<PathBuf> {
-    std::fs::read_dir(folder).expect("the folder").flatten().map(|entry| entry.path()).next()
+    let files = std::fs::read_dir(folder).expect("the folder").flatten().map(|entry| entry.path());
+    files.into_iter().find(|file| file.extension().is_some_and(|name| name == "journal"))
+}
+
+/// The folder of pins that belongs to a journal.
+fn pins(journal: &Path) -> PathBuf {
+    Path::new("/sys/fs/bpf/flowyard").join(journal.file_stem().expect("a name"))
 }
 
 /// A journal's text with its lines changed, and a sum that is right.
@@ -210,5 +217,115 @@ fn what_was_left_for_interfaces_that_are_no_more_is_cleared_away() {
         let stays = left("1-4001", &alive, false);
         Bench::open(&name).expect("as root").close();
         assert!(gone.iter().all(|file| !file.exists()) && stays.exists(), "{gone:?} {stays:?}");
+    });
+}
+
+#[test]
+fn of_owners_that_start_at_once_one_has_the_interface_and_the_others_leave_it_alone() {
+    require_root!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let wire = Namespace::new().expect("as root");
+    wire.veth(&Veth::default()).expect("as root");
+    wire.run(|| {
+        let injector = Injector::open("fy1").expect("as root");
+        for round in 0..6u64 {
+            // With a program that stays, from the third on there is one to be taken over.
+            let keep = if round >= 2 { "keep&" } else { "" };
+            let name = format!("xdp:fy0?{keep}journal={}", folder.path().display());
+            let start = Barrier::new(3);
+            let opened: Vec<_> = std::thread::scope(|scope| {
+                let one = || {
+                    start.wait();
+                    Bench::open(&name)
+                };
+                let all: Vec<_> = (0..3).map(|_| scope.spawn(one)).collect();
+                all.into_iter().map(|one| one.join().expect("it does not panic")).collect()
+            });
+            let (won, lost): (Vec<_>, Vec<_>) = opened.into_iter().partition(|opened| opened.is_ok());
+            assert_eq!((won.len(), lost.len()), (1, 2), "round {round}");
+            for error in lost.into_iter().filter_map(Result::err).map(|e| e.to_string()) {
+                let says = format!("the yard of process {}", std::process::id());
+                assert!(error.contains(&says) && error.contains("stop that process"), "{error}");
+            }
+            let mut port = won.into_iter().find_map(Result::ok).expect("one");
+            let file = journal(folder.path()).expect("the winner's journal stays");
+            let text = std::fs::read_to_string(&file).expect("text");
+            let id = text.lines().find_map(|line| line.strip_prefix("program ")?.split(' ').next()).expect("a program");
+            let shown = wire.command("ip -d link show fy0").expect("ip runs");
+            assert!(shown.contains(&format!("prog/xdp id {id} ")), "{id}: {shown}");
+            for pin in [format!("counts-{id}"), format!("tally-{id}")] {
+                assert!(pins(&file).join(&pin).exists(), "round {round}: {pin}");
+            }
+            assert_eq!(pins(&file).join("link").exists(), !keep.is_empty(), "round {round}");
+            injector.send(&[numbered_frame(1, round, 100)]).expect("sent");
+            std::thread::sleep(Duration::from_millis(50));
+            assert_eq!(port.receive(), 1, "round {round}");
+            port.close();
+        }
+        Bench::open(&format!("xdp:fy0?journal={}", folder.path().display())).expect("it takes over").close();
+        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0, "nothing is left");
+    });
+}
+
+#[test]
+fn a_link_of_an_interface_that_is_no_more_keeps_nobody_from_leaving_one() {
+    require_root!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let wire = Namespace::new().expect("as root");
+    let make = || {
+        wire.command("ip link add fy0 index 100 type veth peer name fy1 index 101").expect("as root");
+        wire.command("ip link set fy0 up").expect("as root");
+        wire.command("ip link set fy1 up").expect("as root");
+    };
+    wire.run(|| {
+        make();
+        let name = format!("xdp:fy0?keep&journal={}", folder.path().display());
+        Bench::open(&name).expect("as root").close();
+        let file = journal(folder.path()).expect("it is written");
+        wire.command("ip link del fy0").expect("as root");
+        make();
+        assert!(pins(&file).join("link").exists(), "of the interface before, of the same name and number");
+        Bench::open(&name).expect("it leaves its own").close();
+        assert!(wire.command("ip link show fy0").expect("ip runs").contains("xdp"));
+        Bench::open(&name.replace("keep&", "")).expect("it takes over").close();
+        assert!(!pins(&file).exists() && journal(folder.path()).is_none());
+    });
+}
+
+#[test]
+fn an_opening_that_fails_leaves_everything_as_it_was() {
+    require_root!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let wire = Namespace::new().expect("as root");
+    wire.run(|| {
+        wire.command("ip link add fy0 type bridge").expect("as root"); // whose driver runs no programs
+        wire.command("ip link set fy0 up").expect("as root");
+        let name = format!("xdp:fy0?generic&journal={}", folder.path().display());
+        let fails = || {
+            for keep in ["", "&keep"] {
+                let name = format!("{}{keep}", name.replace("generic", "native"));
+                let error = Bench::open(&name).map(|_| ()).expect_err("it cannot").to_string();
+                assert!(error.contains("(xdpdrv)"), "{error}");
+            }
+        };
+        let port = Bench::open(&name).expect("as root");
+        let file = journal(folder.path()).expect("it is written");
+        let text = std::fs::read_to_string(&file).expect("text");
+        port.close();
+        fails();
+        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0, "nothing is left");
+        assert!(!pins(&file).exists());
+
+        let killed = changed(&text, |line| match line.starts_with("owner ") {
+            true => "owner 4194305 1".into(),
+            false => line.to_owned(),
+        });
+        write(&file, &killed);
+        fails();
+        assert_eq!(std::fs::read_to_string(&file).expect("text"), killed, "what the owner before left stays");
+        assert!(!pins(&file).exists());
+        let port = Bench::open(&name).expect("as root");
+        assert!(port.mode().contains("process 4194305"), "{}", port.mode());
+        port.close();
     });
 }

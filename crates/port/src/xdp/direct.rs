@@ -130,6 +130,9 @@ impl DirectRing {
         let State { lanes, counts, .. } = &mut *self.state();
         for at in lanes {
             let waiting = at.lane.receive.ready(true);
+            if waiting == 0 {
+                continue;
+            }
             let (mut packets, mut bytes) = (0, 0);
             for n in 0..waiting {
                 let entry = at.lane.receive.peek(n);

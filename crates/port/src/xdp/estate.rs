@@ -15,6 +15,9 @@
 //! received by the interface - seen (program's counters)      = unseen: no program was there
 //! ```
 //!
+//! All that is one owner's at a time: who opens a port [claims](super::claim) the interface first, and whoever holds
+//! the claim knows that the owner before has ended. What fails on the way leaves everything as it was found.
+//!
 //! Nothing is taken off an interface on a journal's word alone: the program there must have the number, tag and name
 //! that the journal gives, its owner must have ended, and the link must lie in our own folder and hold that program.
 //! Where there is no BPF file system, or no place for a journal, a port works all the same, and says what is missing.
@@ -29,6 +32,7 @@ use aya::programs::links::{FdLink, LinkType, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use flowyard_kernel::Counts;
 
+use super::claim::{Claim, Unclaimed};
 use super::journal::{self, Carried, Journal, Keeper, ProgramName};
 use super::occupied::{holder, occupied, program_of};
 use super::ring::{Tally, Told};
@@ -50,8 +54,14 @@ type Line = [u64; Tally::WORDS];
 
 /// What this owner found, and what it leaves.
 pub(super) struct Estate {
+    /// With its claim, which makes it ours.
     keeper: Option<Keeper>,
+    claim: Option<Claim>,
     pins: Pins,
+    /// The link under our name in the BPF file system is of our making.
+    link_is_ours: bool,
+    /// The program is in the link that the owner before left.
+    took_over: bool,
     keep: bool,
     /// What the owner before wrote down.
     before: Option<Journal>,
@@ -90,26 +100,49 @@ impl CountersMap {
 }
 
 impl Estate {
-    /// Looks for what an owner before left for `interface`. Changes nothing.
-    pub(super) fn find(interface: &Interface, folder: Option<&str>, keep: bool) -> Estate {
+    /// Claims `interface`, and looks for what an owner before left for it.
+    ///
+    /// # Errors
+    /// Another owner has it: who.
+    pub(super) fn find(
+        port: &str,
+        links: &Links,
+        interface: &Interface,
+        folder: Option<&str>,
+        keep: bool,
+    ) -> Result<Estate, PortError> {
         let namespace = crate::interface::namespace();
-        let keeper = Keeper::new(folder, namespace, interface.index);
+        let mut keeper = Keeper::new(folder, namespace, interface.index);
         let mut words = Vec::new();
-        let mut before = None;
-        match keeper.as_ref().map(|keeper| (keeper.read(), keeper.file())) {
+        let (mut claim, mut before) = (None, None);
+        match &keeper {
             None => words.push("no journal: XDG_RUNTIME_DIR is not set, and ?journal=DIR is not given".into()),
-            Some((Ok(found), _)) => before = found,
-            Some((Err(error), file)) => {
-                words.push(format!("the journal {} is not used: {error}", file.display()));
-            }
+            Some(place) => match claimed(port, links, interface, place)? {
+                Ok(ours) => {
+                    claim = Some(ours);
+                    match place.read() {
+                        Ok(found) => before = found,
+                        Err(error) => {
+                            words.push(format!("the journal {} is not used: {error}", place.file().display()))
+                        }
+                    }
+                }
+                Err(error) => {
+                    words.push(format!("the journal {} is not used: {error}", place.file().display()));
+                    keeper = None; // without a claim it might be another's
+                }
+            },
         }
         let (boot, name) = (journal::boot(), &interface.name);
         before = before.filter(|j| {
             j.boot == boot && j.namespace == namespace && j.index == interface.index && j.interface == *name
         });
-        Estate {
+        Ok(Estate {
             pins: Pins::new(namespace, interface.index),
             keeper,
+            claim,
+            link_is_ours: false,
+            took_over: false,
             keep,
             before,
             now: Mutex::new(None),
@@ -117,7 +150,7 @@ impl Estate {
             queues: interface.most_queues,
             carried: Carried::default(),
             words,
-        }
+        })
     }
 
     /// Waits until the interface has no program, or the one that an owner before left, which is answered.
@@ -131,10 +164,12 @@ impl Estate {
         interface: &Interface,
     ) -> Result<Option<Heirloom>, PortError> {
         let since = Instant::now();
-        let mut interface = interface.clone();
+        // As it is now: the owner before may have ended since.
+        let mut interface = links.by_index(interface.index).unwrap_or_else(|_| interface.clone());
         loop {
             let Some((place, id)) = interface.xdp.first().copied() else { return Ok(None) };
-            let left = self.before.as_ref().filter(|journal| !journal.owner_lives() && vouched_for(journal, id));
+            // Its owner has ended: the claim is ours.
+            let left = self.before.as_ref().filter(|journal| vouched_for(journal, id));
             let patience = match left {
                 Some(_) => match self.pins.link_of(id) {
                     Some(link) => return Ok(Some(Heirloom { place, link })),
@@ -179,6 +214,11 @@ impl Estate {
             Some(journal) if journal.owner_lives() && journal.programs.iter().any(|p| p.id == id) => {
                 format!("; by the journal that is the yard of process {}", journal.process)
             }
+            Some(journal) if vouched_for(journal, id) => format!(
+                "; by the journal process {} left it, but its link is not {}",
+                journal.process,
+                self.pins.link().display()
+            ),
             Some(journal) if journal.programs.iter().any(|p| p.id == id) => {
                 "; the journal names that number, but the kernel knows another program by it".into()
             }
@@ -221,6 +261,9 @@ impl Estate {
             carried: self.before.as_ref().map_or_else(Carried::default, |before| before.carried),
         };
         let written = self.keeper.as_ref().map(|keeper| keeper.write(&journal).map_err(|e| e.to_string()));
+        // One that did not come on the interface, in the driver, is not ours any more.
+        let announced = self.now.get_mut().unwrap_or_else(PoisonError::into_inner).replace(journal);
+        self.clear_own(announced.as_ref());
         let pinned = self.pin(program.id, counters);
         for (what, done, way_out) in [
             (
@@ -240,8 +283,14 @@ impl Estate {
                 self.words.push(word);
             }
         }
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(journal);
         Ok(())
+    }
+
+    /// Removes the counters of the program that `journal` names last: ours.
+    fn clear_own(&self, journal: Option<&Journal>) {
+        if let Some(program) = journal.and_then(|journal| journal.programs.last()) {
+            self.pins.remove(program.id);
+        }
     }
 
     /// Pins the program's counters, and makes and pins the tally beside them.
@@ -250,10 +299,9 @@ impl Estate {
         let said = |error: &(dyn std::error::Error + 'static)| super::program::words_of(error);
         let tally = Array::<MapData, Line>::create(self.queues, BPF_F_MMAPABLE).map_err(|e| said(&e))?;
         let mapped = Tally::map(IterableMap::map(&tally).fd(), self.queues).map_err(|e| e.to_string())?;
-        let (counts_file, tally_file) = (self.pins.counts(id), self.pins.tally(id));
-        let _ = (std::fs::remove_file(&counts_file), std::fs::remove_file(&tally_file)); // nobody's: the number is ours
-        counters.data().pin(&counts_file).map_err(|e| said(&e))?;
-        tally.pin(&tally_file).map_err(|e| said(&e))?;
+        self.pins.remove(id); // nobody's: the number is ours
+        counters.data().pin(self.pins.counts(id)).map_err(|e| said(&e))?;
+        tally.pin(self.pins.tally(id)).map_err(|e| said(&e))?;
         self.tally = Some(Arc::new(mapped));
         Ok(())
     }
@@ -268,12 +316,12 @@ impl Estate {
         if let Some(before) = &self.before {
             crate::sys::wait_for_processors(); // the program before has run for the last time
             let mut found = before.carried;
-            let (mut seen_before, mut known) = (0, true);
+            let (mut seen_before, mut known) = (0u64, true);
             for program in &before.programs {
                 match self.pins.figures(program.id) {
                     Some((figures, seen)) => {
                         found = found.and(figures);
-                        seen_before += seen;
+                        seen_before = seen.saturating_add(seen_before);
                     }
                     None => known = false,
                 }
@@ -281,7 +329,8 @@ impl Estate {
             if inherited {
                 // No packet has come in between.
             } else if known && !before.programs.is_empty() {
-                found.unseen += packets.saturating_sub(before.packets.saturating_add(seen_before));
+                let known = before.packets.saturating_add(seen_before);
+                found.unseen = found.unseen.saturating_add(packets.saturating_sub(known));
             } else {
                 self.words.push(format!(
                     "what process {} lost cannot be told: its counters are not under {}",
@@ -307,8 +356,8 @@ impl Estate {
         {
             self.words.push(format!("the journal cannot be written: {error}"));
         }
-        self.pins.clear_but(&journal.programs, self.keep);
         if let Some(keeper) = &self.keeper {
+            self.pins.clear_but(&journal.programs, self.keep); // the claim is ours, so nobody else wants them
             keeper.clear_beside();
             clear_gone(keeper, journal.namespace);
         }
@@ -330,9 +379,20 @@ impl Estate {
         }
     }
 
-    /// Where the link goes that outlives the process.
-    pub(super) fn link_file(&self) -> PathBuf {
-        self.pins.link()
+    /// Has `pin` put the link where it outlives the process. Another link that lies there holds no program on the
+    /// interface any more, for ours is there.
+    pub(super) fn leave_link<E>(&mut self, pin: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+        let file = self.pins.link();
+        if self.claim.is_some() && self.pins.is_ours() {
+            let _ = std::fs::remove_file(&file);
+        }
+        self.link_is_ours = true; // though `pin` may fail behind
+        pin(&file)
+    }
+
+    /// The program has come into the link that the owner before left.
+    pub(super) fn take_over(&mut self) {
+        self.took_over = true;
     }
 
     /// Where ports and readers write down what they received.
@@ -348,12 +408,32 @@ impl Estate {
         }
     }
 
-    /// The program did not come on the interface: what owners before left stays for the next one.
+    /// The port did not open: what owners before left stays for the next one, as it was found. Where our program is in
+    /// their link already, it stays there, and the journal says so.
     pub(super) fn abandon(&self) {
-        if self.before.is_none() {
-            self.pins.clear_but(&[], false);
-            self.keeper.iter().for_each(Keeper::remove);
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut journal) = now.take() else { return };
+        if self.took_over {
+            if let Some(tally) = &self.tally {
+                (0..self.queues).for_each(|queue| tally.set(queue, Told::Settled, 1));
+            }
+            journal.started = 0;
+            if let Some(keeper) = &self.keeper {
+                let _ = keeper.write(&journal); // its programs are those that were announced
+            }
+            return;
         }
+        self.clear_own(Some(&journal));
+        if self.link_is_ours && self.pins.is_ours() {
+            let _ = std::fs::remove_file(self.pins.link());
+        }
+        if let Some(keeper) = &self.keeper {
+            match &self.before {
+                Some(before) => _ = keeper.write(before),
+                None => keeper.remove(),
+            }
+        }
+        self.pins.remove_folder();
     }
 
     /// The end, in order: nothing stays, or all is settled. `passed` is what the program has passed on so far.
@@ -374,12 +454,11 @@ impl Estate {
             }
             return;
         }
-        // Somebody may have taken the program off meanwhile, and another owner come.
+        self.clear_own(Some(journal));
+        self.pins.remove_folder();
+        // Somebody may have removed the file, and with it the claim.
         let ours = |keeper: &&Keeper| keeper.read().is_ok_and(|found| found.as_ref() == Some(&*journal));
-        if let Some(keeper) = self.keeper.as_ref().filter(ours) {
-            self.pins.clear_but(&[], false);
-            keeper.remove();
-        }
+        self.keeper.iter().filter(ours).for_each(Keeper::remove);
     }
 }
 
@@ -387,6 +466,44 @@ impl Estate {
 fn vouched_for(journal: &Journal, id: u32) -> bool {
     let Some(wanted) = journal.programs.iter().find(|program| program.id == id) else { return false };
     program_of(id).is_some_and(|info| info.tag() == wanted.tag && info.name() == wanted.name.as_bytes())
+}
+
+/// Claims `interface`. An owner that is ending has a moment for that.
+///
+/// # Errors
+/// Another owner has it: who. Within: there is no place for a claim.
+fn claimed(
+    port: &str,
+    links: &Links,
+    interface: &Interface,
+    keeper: &Keeper,
+) -> Result<Result<Claim, Unclaimed>, PortError> {
+    let since = Instant::now();
+    loop {
+        let holder = match keeper.claim() {
+            Err(Unclaimed::Held(holder)) => holder,
+            other => return Ok(other),
+        };
+        let alive = holder.is_none_or(|process| journal::process_started(process).is_some());
+        if since.elapsed() < if alive { BRIEF_PATIENCE } else { PATIENCE } {
+            std::thread::sleep(PAUSE);
+            continue;
+        }
+        let who = match holder {
+            Some(process) => format!("the yard of process {process}"),
+            None => "another yard".into(),
+        };
+        let interface = links.by_index(interface.index).unwrap_or_else(|_| interface.clone());
+        return Err(match interface.xdp.first() {
+            Some((place, id)) => occupied(port, &interface, *place, *id, &format!("; by the journal that is {who}")),
+            None => PortError::action(
+                port,
+                format!("claim {}", interface.name),
+                format!("{who} has it"),
+                format!("stop that process, or use packet:{}, which needs no program", interface.name),
+            ),
+        });
+    }
 }
 
 /// Removes what was left for interfaces that are no more: of this namespace, or so long ago, of a program that is gone,
@@ -399,7 +516,8 @@ fn clear_gone(keeper: &Keeper, here: u64) {
             true => links.by_index(index).is_err_and(|e| e.raw_os_error() == Some(libc::ENODEV)),
             false => other.age() > LONG_AGO && journal.programs.iter().all(|program| program_of(program.id).is_none()),
         };
-        if gone && !journal.owner_lives() {
+        // Whoever has the claim there has not ended.
+        if gone && let Ok(_claim) = other.claim() {
             Pins::new(namespace, index).clear_but(&[], false);
             other.remove();
         }
@@ -470,7 +588,7 @@ impl Pins {
             let map = Array::<MapData, Line>::try_from(Map::Array(map)).ok()?;
             let mut sum = Line::default();
             for line in map.iter().map_while(Result::ok) {
-                sum.iter_mut().zip(line).for_each(|(sum, n)| *sum = sum.wrapping_add(n));
+                sum.iter_mut().zip(line).for_each(|(sum, n)| *sum = sum.saturating_add(n));
             }
             Some(sum)
         };
@@ -479,11 +597,11 @@ impl Pins {
         let (redirected, passed, seen) = match counters.info().ok()?.map_type().ok()? {
             MapType::PerCpuArray => {
                 let counts = Counts::read(counters).ok()?;
-                (counts.redirected, counts.passed + counts.no_room + counts.unserved, counts.seen)
+                (counts.redirected, counts.fell_back(), counts.seen)
             }
             _ => {
                 let [redirected, passed, too_long, to_host, ..] = sum(counters)?;
-                (redirected, passed, redirected + passed + too_long + to_host)
+                (redirected, passed, [passed, too_long, to_host].into_iter().fold(redirected, u64::saturating_add))
             }
         };
         let unread = redirected.saturating_sub(received.saturating_add(lost));
@@ -492,6 +610,20 @@ impl Pins {
             _ => Carried { passed: passed.saturating_sub(passed_by_then), ..Carried::default() },
         };
         Some((carried, seen))
+    }
+
+    /// Removes the counters of the program of that number, and of its owner.
+    fn remove(&self, id: u32) {
+        if self.is_ours() {
+            let _ = (std::fs::remove_file(self.counts(id)), std::fs::remove_file(self.tally(id)));
+        }
+    }
+
+    /// Removes the folder, if nothing is in it.
+    fn remove_folder(&self) {
+        if self.is_ours() {
+            let _ = std::fs::remove_dir(&self.folder);
+        }
     }
 
     /// Removes all but the counters of `programs`, and with `link` the link.

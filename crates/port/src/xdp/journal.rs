@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::claim::{Claim, Unclaimed};
+
 /// First line: version 1.
 const HEAD: &str = "flowyard journal 1";
 /// Longest journal: one has some 400 bytes.
@@ -212,7 +214,8 @@ impl Journal {
         })
     }
 
-    /// Whether the process that wrote it still runs. One that has been killed and is on its way out does not.
+    /// Whether the process that wrote it can be seen to run: for people, for it may be another's number, or out of
+    /// sight. One that has been killed and is on its way out does not.
     pub(super) fn owner_lives(&self) -> bool {
         process_started(self.process) == Some(self.started)
     }
@@ -293,12 +296,8 @@ impl Keeper {
         Journal::parse(&text).map(Some)
     }
 
-    /// Writes it in the place of the one there.
-    ///
-    /// # Errors
-    /// The system's; or a folder that others can write to.
-    pub(super) fn write(&self, journal: &Journal) -> Result<(), Unusable> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
+    /// Makes the folder.
+    fn make(&self) -> Result<(), Unusable> {
         match DirBuilder::new().mode(0o700).create(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
@@ -307,7 +306,29 @@ impl Keeper {
         if !folder.is_dir() {
             return Err(content(format!("{} is no folder", self.folder.display())));
         }
-        check_owner(&folder)?;
+        check_owner(&folder)
+    }
+
+    /// Claims the interface: nobody else reads, writes or removes this journal until the claim is dropped. Does not
+    /// wait.
+    ///
+    /// # Errors
+    /// Somebody has it; or there is no place for the lock.
+    pub(super) fn claim(&self) -> Result<Claim, Unclaimed> {
+        self.make().map_err(|error| match error {
+            Unusable::System(error) => error,
+            Unusable::Content(why) => io::Error::other(why),
+        })?;
+        Claim::new(&self.file.with_extension("lock"))
+    }
+
+    /// Writes it in the place of the one there.
+    ///
+    /// # Errors
+    /// The system's; or a folder that others can write to.
+    pub(super) fn write(&self, journal: &Journal) -> Result<(), Unusable> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        self.make()?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed); // only has to differ
         let beside = self.file.with_extension(format!("{}-{number}", std::process::id()));
         let written = (|| {

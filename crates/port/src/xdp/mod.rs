@@ -51,6 +51,7 @@
 
 #[cfg(feature = "bench")]
 pub mod bare;
+mod claim;
 mod direct;
 mod estate;
 mod journal;

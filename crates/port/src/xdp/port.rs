@@ -40,6 +40,9 @@ const DETACH_PATIENCE: Duration = Duration::from_millis(500);
 /// takes the queue away from a work queue, 16 ms later when measured.
 const ZERO_COPY_GRACE: Duration = Duration::from_millis(100);
 
+/// How long threads that sleep on sockets may hold on to them when the port is closed: they wake up 20 times a second.
+const SLEEPERS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What the kernel left to user space, by reason.
 const MARKED: [(Mark, &str); 6] = [
     (Mark::Protocol, "marked-protocol"),
@@ -352,17 +355,33 @@ impl XdpPort {
     /// takes every buffer back.
     fn shut(&mut self, stock: &mut Stock) {
         self.quiesce();
+        // While any socket of a card that writes itself is open, by whoever's hand, the card may write.
         let zero_copy = self.queues.iter().any(|q| q.sockets.zero_copy());
+        let mut open = Vec::new();
+        if zero_copy {
+            self.queues.iter().for_each(|q| self.each_lane(&q.sockets, |_, lane| open.push(lane.socket().clone())));
+        }
         let buffer_bytes = self.region.geometry().buffer_bytes;
         for ring in &self.direct {
             // What a reader still has in its hand is lost to the region: nobody may write what it reads.
             ring.shut(buffer_bytes, |index| _ = self.lent.take(index));
         }
         self.queues.clear();
+        let deadline = Instant::now() + SLEEPERS_PATIENCE;
+        loop {
+            open.retain(|socket| Arc::strong_count(socket) > 1); // those that are ours alone are closed by that
+            if open.is_empty() || Instant::now() >= deadline {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
         if zero_copy {
             std::thread::sleep(ZERO_COPY_GRACE);
         }
-        self.lent.take_all(stock);
+        // Sockets share one registration of the memory: with one left open no buffer is surely ours again.
+        if open.is_empty() {
+            self.lent.take_all(stock);
+        }
         self.attachment = None;
     }
 
@@ -411,6 +430,13 @@ impl XdpPort {
         sockets.lanes.iter().enumerate().for_each(|(n, lane)| look(rings + n, lane));
     }
 
+    /// Queues whose packets without a socket this part counts: each by one part; with one queue asked for, those of
+    /// the others are of interest.
+    fn counted_queues(&self, attachment: &Attachment) -> impl Iterator<Item = u32> + use<> {
+        let (all, part, parts) = (self.shared.only.is_some(), self.part, self.shared.parts);
+        (0..attachment.queues()).filter(move |queue| all || queue % parts == part)
+    }
+
     fn count(&self) -> PortCounters {
         let (mut no_buffer, mut ring_full, mut too_long, mut passed, mut redirected) = (0, 0, 0, 0, 0);
         let (mut fill_empty, mut fill_invalid, mut to_host) = (0, 0, 0);
@@ -430,11 +456,8 @@ impl XdpPort {
             }
         }
         if let Some(attachment) = &self.attachment {
-            // Each queue's by one part; with one queue asked for, those of the others are of interest.
-            let queues = 0..attachment.queues();
-            let mine = |queue: &u32| self.shared.only.is_some() || queue % self.shared.parts == self.part;
-            for counts in queues.filter(mine).map(|queue| attachment.counts(queue)) {
-                passed += counts.passed;
+            for counts in self.counted_queues(attachment).map(|queue| attachment.counts(queue)) {
+                passed += counts.passed; // for whatever reason: all take the fallback
                 to_host += counts.to_host;
             }
         }
@@ -501,16 +524,18 @@ impl XdpPort {
             let marked = self.shared.sizes.lanes - 1; // the last
             self.each_lane(sockets, |n, lane| *(if n == marked { &mut left } else { &mut steered }) += lane.taken);
             let counts = attachment.steering_counts(sockets.queue);
-            no_room += counts.no_room;
-            by_user += counts.by_user();
             for ((_, sum), (mark, _)) in by_mark.iter_mut().zip(MARKED) {
                 *sum += counts.marked_by(mark);
             }
         }
+        for counts in self.counted_queues(attachment).map(|queue| attachment.steering_counts(queue)) {
+            no_room += counts.no_room;
+            by_user += counts.by_user();
+        }
         notes.push(("steered-in-kernel", steered));
         notes.push(("steered-in-user-space", left));
         notes.extend(by_mark);
-        notes.push(("passed-for-want-of-metadata", no_room));
+        notes.push(("of-which-without-metadata", no_room)); // of what passed to the host, or not to the host
         notes.push(("ended-in-users-program", by_user));
     }
 }

@@ -17,7 +17,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use flowyard_kernel::{Counts, Fallback, HostFilter, HostPlace, KernelSteer, Place, Setup, ToHost};
+use flowyard_kernel::{Counts, CountsMap, Fallback, HostFilter, HostPlace, KernelSteer, Place, Setup, ToHost};
 use flowyard_steer::Classifier;
 
 use super::estate::{CountersMap, Estate};
@@ -66,8 +66,8 @@ pub(super) struct Attachment {
 enum Choice {
     /// The card, by the queue.
     Queue(Box<Redirect>),
-    /// The steering program, by queue and ring.
-    Ring(Arc<Mutex<KernelSteer>>),
+    /// The steering program, by queue and ring; and its counters, which are read while others load programs.
+    Ring(Arc<Mutex<KernelSteer>>, CountsMap),
 }
 
 impl Choice {
@@ -79,7 +79,7 @@ impl Choice {
                 let fd = redirect.counters_map.fd().as_fd().try_clone_to_owned().map_err(|e| fail(&e))?;
                 MapData::from_fd(fd).map(CountersMap::Redirect).map_err(|e| fail(&words_of(&e)))
             }
-            Choice::Ring(kernel) => locked(kernel).counts_map().map(CountersMap::Steer).map_err(|e| fail(&e)),
+            Choice::Ring(kernel, _) => locked(kernel).counts_map().map(CountersMap::Steer).map_err(|e| fail(&e)),
         }
     }
 
@@ -90,7 +90,7 @@ impl Choice {
                 let ProgramCounts { redirected, passed, too_long, to_host } = redirect.counters.of(queue);
                 redirected + passed + too_long + to_host
             }
-            Choice::Ring(kernel) => locked(kernel).counts(queue).map_or(0, |counts| counts.seen),
+            Choice::Ring(_, counts) => counts.of(queue).map_or(0, |counts| counts.seen),
         }
     }
 }
@@ -282,20 +282,17 @@ impl Demand<'_> {
             };
             PortError::action(self.port, "load the steering program", e, way_out)
         })?;
+        let counts = kernel.counts_map().and_then(CountsMap::new);
+        let counts = counts.map_err(|e| PortError::action(self.port, "use the counters of its XDP program", e, ""))?;
         let kernel = Arc::new(Mutex::new(kernel));
-        Ok((Program::Steer(kernel.clone()), Choice::Ring(kernel)))
+        Ok((Program::Steer(kernel.clone()), Choice::Ring(kernel, counts)))
     }
-}
 
-impl Attachment {
-    /// Loads the program and attaches it: in the driver if that can, else in the stack, unless
-    /// the user said which. What an owner before left is taken over, or away.
-    pub(super) fn new(demand: Demand<'_>) -> Result<Attachment, PortError> {
-        let Demand { port, interface, options, .. } = demand;
-        let links = Links::open().map_err(|e| PortError::action(port, "open a netlink socket", e, ""))?;
-        let mut estate = Estate::find(interface, options.journal.as_deref(), options.keep);
-        let mut heirloom = estate.enter(port, &links, interface)?;
-        estate.words.extend(release::missing(&release::running(), demand.classifier.is_some()));
+    /// Loads the program and puts it on the interface, as [`Attachment::new`] says.
+    fn install(&self, links: &Links, estate: &mut Estate) -> Result<Installed, PortError> {
+        let Demand { port, interface, options, .. } = *self;
+        let mut heirloom = estate.enter(port, links, interface)?;
+        estate.words.extend(release::missing(&release::running(), self.classifier.is_some()));
         let mut places = vec![XdpPlace::Native, XdpPlace::Generic];
         places.retain(|place| options.place.is_none_or(|only| only == *place));
         match &heirloom {
@@ -303,7 +300,7 @@ impl Attachment {
             Some(left) if places.contains(&left.place) => places.retain(|place| *place == left.place),
             Some(_) => {
                 heirloom = None;
-                estate.take_away(port, &links, interface)?;
+                estate.take_away(port, links, interface)?;
                 estate.words.push("took the program away that was left elsewhere than it is wanted now".into());
             }
             None => {}
@@ -313,24 +310,27 @@ impl Attachment {
         for candidate in places {
             let mode = if candidate == XdpPlace::Native { XdpMode::Driver } else { XdpMode::Skb };
             // The stack merges frames (GRO, GSO), whatever the MTU.
-            let several = demand.several_buffers || candidate == XdpPlace::Generic;
-            let (program, choice) = match demand.classifier {
-                None => demand.redirect(several)?,
-                Some(classifier) => demand.steering(classifier, several)?,
+            let several = self.several_buffers || candidate == XdpPlace::Generic;
+            let (program, choice) = match self.classifier {
+                None => self.redirect(several)?,
+                Some(classifier) => self.steering(classifier, several)?,
             };
             let mut attached = Attached { program, id: 0, link: None };
-            let name = attached.name().map_err(|e| demand.fail("ask for the number of its XDP program", &e))?;
+            let name = attached.name().map_err(|e| self.fail("ask for the number of its XDP program", &e))?;
             attached.id = name.id;
             estate.announce(port, interface, candidate, &name, &choice.counters(port)?)?;
             let inherited = match heirloom.take() {
                 Some(left) => match attached.replace(left.link) {
-                    Ok(()) => true,
+                    Ok(()) => {
+                        estate.take_over();
+                        true
+                    }
                     Err(e) => {
                         estate.words.push(format!(
                             "took the program away that was left, for it could not be replaced: {}",
                             words_of(&e)
                         ));
-                        estate.take_away(port, &links, interface)?;
+                        estate.take_away(port, links, interface)?;
                         false
                     }
                 },
@@ -346,19 +346,15 @@ impl Attachment {
                 Err(e) if options.place.is_none() && candidate == XdpPlace::Native && driver_cannot(errno(&e)) => {
                     why = Some(words_of(&e));
                 }
-                Err(e) => {
-                    estate.abandon();
-                    return Err(demand.fail(&format!("attach its XDP program ({})", candidate.word()), &e));
-                }
+                Err(e) => return Err(self.fail(&format!("attach its XDP program ({})", candidate.word()), &e)),
             }
         }
         let Some((place, several_buffers, mut attached, choice, inherited)) = found else {
-            estate.abandon();
             return Err(PortError::action(port, "attach its XDP program", "there is no place to go", ""));
         };
         if options.keep && !inherited {
-            let pinned = attached.pin(&estate.link_file());
-            pinned.map_err(|e| demand.fail("pin the link of its XDP program (?keep)", &*e))?;
+            let pinned = estate.leave_link(|file| attached.pin(file));
+            pinned.map_err(|e| self.fail("pin the link of its XDP program (?keep)", &*e))?;
         }
         let promiscuous = match options.promiscuous {
             true => Some(crate::sys::hold_promiscuous(interface.index).map_err(|e| {
@@ -371,13 +367,36 @@ impl Attachment {
         let seen = || (0..queues).map(|queue| choice.seen(queue)).sum::<u64>();
         let (after, seen) = at_rest(seen, || links.by_index(interface.index).unwrap_or_else(|_| interface.clone()));
         estate.settle_in(inherited, &after, seen);
+        Ok(Installed { place, why, several_buffers, attached, choice, promiscuous })
+    }
+}
+
+/// The program, on the interface.
+struct Installed {
+    place: XdpPlace,
+    why: Option<String>,
+    several_buffers: bool,
+    attached: Attached,
+    choice: Choice,
+    promiscuous: Option<OwnedFd>,
+}
+
+impl Attachment {
+    /// Loads the program and attaches it: in the driver if that can, else in the stack, unless
+    /// the user said which. What an owner before left is taken over, or away.
+    pub(super) fn new(demand: Demand<'_>) -> Result<Attachment, PortError> {
+        let Demand { port, interface, options, .. } = demand;
+        let links = Links::open().map_err(|e| PortError::action(port, "open a netlink socket", e, ""))?;
+        let mut estate = Estate::find(port, &links, interface, options.journal.as_deref(), options.keep)?;
+        let installed = demand.install(&links, &mut estate).inspect_err(|_| estate.abandon())?;
+        let Installed { place, why, several_buffers, attached, choice, promiscuous } = installed;
         Ok(Attachment {
             place,
             why,
             several_buffers,
             program: Mutex::new(attached),
             choice,
-            queues,
+            queues: interface.most_queues,
             estate,
             _promiscuous: promiscuous,
         })
@@ -400,18 +419,7 @@ impl Attachment {
 
     /// Takes note of what the sockets of `queue` have lost so far.
     pub(super) fn looked(&self, queue: u32, lost: u64) {
-        self.estate.looked(queue, lost, self.passed(queue));
-    }
-
-    /// Packets of `queue` that fell back.
-    fn passed(&self, queue: u32) -> u64 {
-        match &self.choice {
-            Choice::Queue(redirect) => redirect.counters.of(queue).passed,
-            Choice::Ring(_) => {
-                let Counts { passed, no_room, unserved, .. } = self.steering_counts(queue);
-                passed + no_room + unserved
-            }
-        }
+        self.estate.looked(queue, lost, self.counts(queue).passed);
     }
 
     /// Sends packets of `queue` that are for its socket number `lane` to `socket` from now on: the only one, or
@@ -422,7 +430,7 @@ impl Attachment {
                 let set = locked(&redirect.sockets).set(queue, socket.as_fd().as_raw_fd(), 0);
                 set.map_err(|e| io::Error::other(words_of(&e)))
             }
-            Choice::Ring(kernel) => {
+            Choice::Ring(kernel, _) => {
                 let kernel = locked(kernel);
                 kernel.enter(queue, place_of(&kernel, lane), socket).map_err(io::Error::other)
             }
@@ -436,7 +444,7 @@ impl Attachment {
             Choice::Queue(redirect) => {
                 let _ = locked(&redirect.sockets).unset(queue);
             }
-            Choice::Ring(kernel) => {
+            Choice::Ring(kernel, _) => {
                 let kernel = locked(kernel);
                 let _ = kernel.leave(queue, place_of(&kernel, lane));
             }
@@ -481,23 +489,27 @@ impl Attachment {
     pub(super) fn counts(&self, queue: u32) -> ProgramCounts {
         match &self.choice {
             Choice::Queue(redirect) => redirect.counters.of(queue),
-            Choice::Ring(_) => {
-                let Counts { redirected, passed, too_long, to_host, .. } = self.steering_counts(queue);
-                ProgramCounts { redirected, passed, too_long, to_host }
+            Choice::Ring(..) => {
+                let counts = self.steering_counts(queue);
+                let Counts { redirected, too_long, to_host, .. } = counts;
+                ProgramCounts { redirected, passed: counts.fell_back(), too_long, to_host }
             }
         }
     }
 
     /// What the steering program has counted on `queue`: nothing where there is none.
     pub(super) fn steering_counts(&self, queue: u32) -> Counts {
-        self.kernel().and_then(|kernel| locked(kernel).counts(queue).ok()).unwrap_or_default()
+        match &self.choice {
+            Choice::Queue(_) => Counts::default(),
+            Choice::Ring(_, counts) => counts.of(queue).unwrap_or_default(),
+        }
     }
 
     /// The steering program, if that chooses the socket.
     pub(super) fn kernel(&self) -> Option<&Arc<Mutex<KernelSteer>>> {
         match &self.choice {
             Choice::Queue(_) => None,
-            Choice::Ring(kernel) => Some(kernel),
+            Choice::Ring(kernel, _) => Some(kernel),
         }
     }
 
@@ -509,7 +521,7 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.estate.end(|queue| self.passed(queue));
+        self.estate.end(|queue| self.counts(queue).passed);
     }
 }
 

@@ -48,13 +48,13 @@ impl Mapping {
         Ok(Mapping { base, len })
     }
 
-    /// Pointer to `len` bytes at `offset`, if they lie within.
-    fn span(&self, offset: u64, len: usize) -> io::Result<NonNull<u8>> {
+    /// Pointer to `len` bytes at `offset`, if they lie within, aligned for a `T`.
+    fn span<T>(&self, offset: u64, len: usize) -> io::Result<NonNull<u8>> {
         let end = usize::try_from(offset).ok().and_then(|o| o.checked_add(len));
-        if end.is_none_or(|end| end > self.len) || !offset.is_multiple_of(4) {
+        if end.is_none_or(|end| end > self.len) || !offset.is_multiple_of(align_of::<T>() as u64) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's ring offsets do not fit its ring"));
         }
-        // SAFETY: offset + len ≤ self.len, just checked.
+        // SAFETY: offset + len ≤ self.len, just checked. (The base is that of a page, so it is aligned as well.)
         Ok(unsafe { self.base.add(offset as usize) })
     }
 }
@@ -85,15 +85,14 @@ struct Ring {
 unsafe impl Send for Ring {}
 
 impl Ring {
-    fn map(fd: impl AsFd, page: u64, at: &XdpRingOffset, size: u32, entry_bytes: usize) -> io::Result<Ring> {
+    fn map<E>(fd: impl AsFd, page: u64, at: &XdpRingOffset, size: u32) -> io::Result<Ring> {
         assert!(size.is_power_of_two(), "checked when the option was read");
-        let entries_bytes = size as usize * entry_bytes;
-        let map = Mapping::of(fd, page, at.desc as usize + entries_bytes, true)?;
+        let map = Mapping::of(fd, page, at.desc as usize + size as usize * size_of::<E>(), true)?;
         Ok(Ring {
-            producer: map.span(at.producer, 4)?.cast(),
-            consumer: map.span(at.consumer, 4)?.cast(),
-            flags: at.flags.map(|offset| map.span(offset, 4)).transpose()?.map(NonNull::cast),
-            entries: map.span(at.desc, entries_bytes)?,
+            producer: map.span::<AtomicU32>(at.producer, 4)?.cast(),
+            consumer: map.span::<AtomicU32>(at.consumer, 4)?.cast(),
+            flags: at.flags.map(|offset| map.span::<AtomicU32>(offset, 4)).transpose()?.map(NonNull::cast),
+            entries: map.span::<E>(at.desc, size as usize * size_of::<E>())?,
             mask: size - 1,
             ours: 0,
             theirs: 0,
@@ -119,7 +118,7 @@ pub(super) struct FillRing(Ring);
 impl FillRing {
     /// Maps the fill ring of `fd`, made before with `size` entries.
     pub(super) fn map(fd: impl AsFd, at: &XdpRingOffset, size: u32) -> io::Result<FillRing> {
-        Ring::map(fd, XDP_UMEM_PGOFF_FILL_RING, at, size, size_of::<u64>()).map(FillRing)
+        Ring::map::<u64>(fd, XDP_UMEM_PGOFF_FILL_RING, at, size).map(FillRing)
     }
 
     /// Room for how many buffers, at least `wanted` if there is.
@@ -139,7 +138,7 @@ impl FillRing {
     pub(super) fn push(&mut self, address: u64) {
         let ring = &mut self.0;
         let entry = ring.entries.cast::<u64>();
-        // SAFETY: the index is masked to the ring's size (invariant 2), 8 bytes an entry.
+        // SAFETY: the index is masked to the ring's size (invariant 2), 8 bytes an entry, aligned to as many (`map`).
         unsafe { entry.add((ring.ours & ring.mask) as usize).write(address) };
         ring.ours = ring.ours.wrapping_add(1);
     }
@@ -183,7 +182,7 @@ pub(super) struct ReceiveRing(Ring);
 impl ReceiveRing {
     /// Maps the receive ring of `fd`, made before with `size` entries.
     pub(super) fn map(fd: impl AsFd, at: &XdpRingOffset, size: u32) -> io::Result<ReceiveRing> {
-        Ring::map(fd, XDP_PGOFF_RX_RING, at, size, size_of::<Descriptor>()).map(ReceiveRing)
+        Ring::map::<Descriptor>(fd, XDP_PGOFF_RX_RING, at, size).map(ReceiveRing)
     }
 
     /// Entries ready, looking at the kernel's index only if those seen before are used up or
@@ -202,7 +201,7 @@ impl ReceiveRing {
     pub(super) fn peek(&self, ahead: u32) -> Descriptor {
         let ring = &self.0;
         let entry = ring.entries.cast::<Descriptor>();
-        // SAFETY: the index is masked to the ring's size (invariant 2), 16 bytes an entry; a
+        // SAFETY: the index is masked to the ring's size (invariant 2), 16 bytes an entry, aligned (`map`); a
         // Descriptor is valid for any bytes.
         unsafe { entry.add((ring.ours.wrapping_add(ahead) & ring.mask) as usize).read() }
     }
@@ -220,7 +219,7 @@ impl ReceiveRing {
 pub(super) struct ProgramCounts {
     /// Handed to the queue's socket.
     pub redirected: u64,
-    /// No socket: to the host's stack, or wherever the fallback sends it.
+    /// No socket, or another reason for the fallback: to the host's stack, or wherever that sends it.
     pub passed: u64,
     /// Longer than a socket takes: dropped.
     pub too_long: u64,
