@@ -10,7 +10,6 @@
 //! cargo run --release -p flowyard-bench --bin receive [ROUNDS]
 //! ```
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -63,7 +62,7 @@ fn measure(way: &str) -> f64 {
                 if way == "recv" { plain(&stop, &packets) } else { port(way, &stop, &packets) }
             });
             std::thread::sleep(Duration::from_millis(300));
-            let napi = pin_napi(&wire);
+            let napi = wire.pin_napi("fy0", RECEIVER);
             scope.spawn(|| send(&stop));
             std::thread::sleep(Duration::from_millis(200));
             let now = || {
@@ -83,24 +82,6 @@ fn measure(way: &str) -> f64 {
 fn used_ns(thread: i32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{thread}/schedstat")).expect("a live thread");
     text.split(' ').next().and_then(|n| n.parse().ok()).expect("nanoseconds")
-}
-
-/// Puts the kernel's part of receiving on fy0 into a thread, and that on the receiver's core.
-fn pin_napi(wire: &Namespace) -> i32 {
-    // /sys/class/net shows the namespace that it was mounted in, so a mount of our own is needed.
-    let script = "mount -t sysfs none /sys && echo 1 > /sys/class/net/fy0/threaded";
-    let done = wire.run(|| Command::new("unshare").args(["-m", "sh", "-c", script]).status());
-    assert!(done.is_ok_and(|status| status.success()), "threaded NAPI");
-    std::thread::sleep(Duration::from_millis(50));
-    for process in std::fs::read_dir("/proc").expect("/proc").flatten() {
-        let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        let number = process.file_name().to_string_lossy().parse().ok();
-        if let Some(number) = number.filter(|_| name.starts_with("napi/fy0")) {
-            pin(Pid::from_raw(number), RECEIVER);
-            return number;
-        }
-    }
-    panic!("fy0 has no NAPI thread");
 }
 
 fn pin(thread: Option<Pid>, core: usize) {

@@ -100,7 +100,7 @@ fn measure(receiver: usize, sender: usize, receive: fn(&Task<'_>)) -> Option<f64
             };
             scope.spawn(body);
             std::thread::sleep(WARM_UP);
-            let kernel = wire.pin_napi(receiver);
+            let kernel = wire.namespace.pin_napi("fy0", receiver);
             let sending = scope.spawn(|| {
                 sending_thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
                 machine::pin(sender);
@@ -114,7 +114,7 @@ fn measure(receiver: usize, sender: usize, receive: fn(&Task<'_>)) -> Option<f64
                 let used = |threads: &[i32]| threads.iter().map(|thread| wire::used_ns(*thread)).sum::<u64>();
                 let received = packets.iter().map(|ring| ring.load(Ordering::Relaxed)).sum::<u64>();
                 let switches = ours.iter().map(|thread| wire::switches(*thread)).sum();
-                [received, used(&ours), used(kernel.as_slice()), wire.received(), switches]
+                [received, used(&ours), used(&[kernel]), wire.received(), switches]
             };
             let (before, stolen) = (now(), machine::stolen_ticks());
             std::thread::sleep(SPAN);
@@ -164,11 +164,7 @@ fn yard(task: &Task<'_>, kernel: bool, relay: bool) {
             };
             std::thread::Builder::new().name(name).spawn_scoped(scope, body).expect("a thread");
         }
-        let running = yard.start().expect("a thread");
-        until(task.stop);
-        running.stop();
-        let report = running.join();
-        assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
+        run_until_stopped(yard, task);
     });
 }
 
@@ -192,11 +188,7 @@ fn one_thread(task: &Task<'_>) {
             }
             std::hint::black_box(sum);
         });
-        let running = yard.start().expect("a thread");
-        until(task.stop);
-        running.stop();
-        let report = running.join();
-        assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
+        run_until_stopped(yard, task);
     });
 }
 
@@ -226,6 +218,14 @@ fn packet_sockets(task: &Task<'_>) {
             });
         }
     });
+}
+
+fn run_until_stopped(yard: Yard, task: &Task<'_>) {
+    let running = yard.start().expect("a thread");
+    until(task.stop);
+    running.stop();
+    let report = running.join();
+    assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
 }
 
 fn until(stop: &AtomicBool) {

@@ -1,11 +1,8 @@
 //! The wire: a veth pair in a namespace of its own, its NAPI threads, and who sends.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use flowyard_testkit::net::{Injector, Namespace, Veth, numbered_frame};
-use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 
 /// A veth pair: `fy1` sends, `fy0` receives.
 pub struct Wire {
@@ -27,26 +24,6 @@ impl Wire {
         let line = text.lines().find_map(|line| line.trim().strip_prefix("fy1:"));
         // What the other end has sent: column 10.
         line.and_then(|line| line.split_whitespace().nth(9)?.parse().ok()).unwrap_or(0)
-    }
-
-    /// Puts the kernel's part of receiving on fy0 into a thread, and that on `core`. Answers its number.
-    pub fn pin_napi(&self, core: usize) -> Option<i32> {
-        // /sys/class/net shows the namespace that it was mounted in, so a mount of our own is needed.
-        let script = "mount -t sysfs none /sys && echo 1 > /sys/class/net/fy0/threaded";
-        let done = self.namespace.run(|| Command::new("unshare").args(["-m", "sh", "-c", script]).status());
-        assert!(done.is_ok_and(|status| status.success()), "threaded NAPI");
-        std::thread::sleep(Duration::from_millis(50));
-        for process in std::fs::read_dir("/proc").expect("/proc").flatten() {
-            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            let number = process.file_name().to_string_lossy().parse().ok();
-            if let Some(number) = number.filter(|_| name.starts_with("napi/fy0")) {
-                let mut set = CpuSet::new();
-                set.set(core);
-                sched_setaffinity(Pid::from_raw(number), &set).expect("two cores");
-                return Some(number);
-            }
-        }
-        panic!("fy0 has no NAPI thread");
     }
 }
 

@@ -20,7 +20,7 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flowyard::kernel::{Counts, KernelSteer, Mark, UserMap, UserSlot};
+use flowyard::kernel::{KernelError, KernelSteer, Mark, UserMap, UserSlot};
 use serde_json::{Map, Value, json};
 use tiny_http::Method;
 
@@ -45,9 +45,10 @@ pub fn respond(kernel: &Kernel, method: &Method, path: &[&str], query: &Query, b
         return Err((409, "this yard steers in user space: start it with --steer kernel".into()));
     };
     let kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
+    let refused = |error: KernelError| (409, error.to_string());
     let answer = |value: Value| Ok((200, "application/json", format!("{value:#}\n").into_bytes()));
     let word = match (path, method) {
-        ([], Method::Get) => return answer(list(&kernel)),
+        ([], Method::Get) => return list(&kernel).map_err(refused).and_then(answer),
         (["maps"], Method::Get) => return answer(maps(&kernel)),
         (["maps", name], _) => {
             let map = find(&kernel, name)?;
@@ -61,7 +62,6 @@ pub fn respond(kernel: &Kernel, method: &Method, path: &[&str], query: &Query, b
     let Some((slot, _)) = SLOTS.into_iter().find(|(_, known)| *known == word) else {
         return Err((404, format!("there is no slot {word:?}: before, after")));
     };
-    let refused = |error: flowyard::kernel::KernelError| (409, error.to_string());
     match method {
         Method::Put => {
             let name = query.name.as_deref().unwrap_or("program");
@@ -149,7 +149,7 @@ fn entries(
     key: Option<&str>,
     body: &[u8],
 ) -> std::result::Result<Value, (u16, String)> {
-    let refused = |error: flowyard::kernel::KernelError| (409, error.to_string());
+    let refused = |error: KernelError| (409, error.to_string());
     let bad = |error: String| (400, error);
     let Some(key) = key else {
         if *method != Method::Get {
@@ -250,33 +250,20 @@ fn bytes_of(text: &str, len: usize, what: &str) -> std::result::Result<Vec<u8>, 
     Ok(if cfg!(target_endian = "big") { word[8 - len..].to_vec() } else { word[..len].to_vec() })
 }
 
-fn list(kernel: &KernelSteer) -> Value {
+fn list(kernel: &KernelSteer) -> std::result::Result<Value, KernelError> {
     let slots: Vec<Value> =
         SLOTS.iter().map(|(slot, word)| json!({"slot": word, "program": kernel.installed(*slot)})).collect();
-    let mut sum = Counts::default();
-    let mut by_user = 0;
-    for counts in (0..kernel.queues()).filter_map(|queue| kernel.counts(queue).ok()) {
-        sum.seen += counts.seen;
-        sum.redirected += counts.redirected;
-        sum.passed += counts.passed;
-        sum.too_long += counts.too_long;
-        sum.no_room += counts.no_room;
-        sum.to_host += counts.to_host;
-        sum.unserved += counts.unserved;
-        sum.verdicts.iter_mut().zip(counts.verdicts).for_each(|(sum, n)| *sum += n);
-        sum.marked.iter_mut().zip(counts.marked).for_each(|(sum, n)| *sum += n);
-        by_user += counts.by_user();
-    }
+    let sum = kernel.all_counts()?;
     let marked: Map<_, _> =
         Mark::ALL.iter().map(|mark| (mark.name().to_owned(), json!(sum.marked_by(*mark)))).collect();
     let actions = ["aborted", "dropped", "passed", "sent-back", "redirected"];
     let verdicts: Map<_, _> =
         actions.iter().zip(sum.verdicts).map(|(name, n)| ((*name).to_owned(), json!(n))).collect();
-    json!({
+    Ok(json!({
         "slots": slots, "seen": sum.seen, "redirected": sum.redirected, "passed": sum.passed, "too_long": sum.too_long,
-        "without_metadata": sum.no_room, "to_host": sum.to_host, "unserved": sum.unserved, "ended_in_users_program": by_user, "verdicts": verdicts,
-        "marked": marked,
-    })
+        "without_metadata": sum.no_room, "to_host": sum.to_host, "unserved": sum.unserved,
+        "ended_in_users_program": sum.by_user(), "verdicts": verdicts, "marked": marked,
+    }))
 }
 
 #[cfg(test)]

@@ -245,19 +245,9 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
         (_, ["bpf", rest @ ..]) => {
             let asked = crate::bpf::Query::read(query, percent_decoded)?;
             let object = if method == Method::Put { body(request, yard.longest_bytes)? } else { Vec::new() };
-            crate::bpf::respond(
-                &yard.kernel,
-                &method,
-                &rest
-                    .iter()
-                    .map(|part| percent_decoded(part))
-                    .collect::<Vec<_>>()
-                    .iter()
-                    .map(String::as_str)
-                    .collect::<Vec<_>>(),
-                &asked,
-                &object,
-            )
+            let parts: Vec<String> = rest.iter().map(|part| percent_decoded(part)).collect();
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            crate::bpf::respond(&yard.kernel, &method, &parts, &asked, &object)
         }
         (Method::Get, ["tables"]) => json(crate::table::list(&yard.tables)),
         (_, ["tables", name]) => {

@@ -70,6 +70,16 @@ impl CountsMap {
         Ok(counts)
     }
 
+    /// What the program has counted on all queues.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn all(&self) -> Result<Counts, KernelError> {
+        let mut sum = Counts::default();
+        (0..self.map.len()).try_for_each(|queue| self.add(queue, &mut sum))?;
+        Ok(sum)
+    }
+
     fn add(&self, queue: u32, sum: &mut Counts) -> Result<(), KernelError> {
         self.map.get(&queue, 0).map_err(|e| failed(&e))?.iter().for_each(|value| sum.add(value));
         Ok(())
@@ -91,17 +101,6 @@ fn failed(error: &MapError) -> KernelError {
 }
 
 impl Counts {
-    /// What a program counted on all queues, from its map `flowyard_counts`: for one whose owner is gone.
-    ///
-    /// # Errors
-    /// A map of another shape, or the system's.
-    pub fn read(map: MapData) -> Result<Counts, KernelError> {
-        let map = CountsMap::new(map)?;
-        let mut sum = Counts::default();
-        (0..map.map.len()).try_for_each(|queue| map.add(queue, &mut sum))?;
-        Ok(sum)
-    }
-
     /// Figures may be anybody's: they are read from maps that were left.
     fn add(&mut self, raw: &[u64; PLACES]) {
         let at = |place: usize| raw.get(place).copied().unwrap_or(0);

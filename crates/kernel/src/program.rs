@@ -266,8 +266,16 @@ impl KernelSteer {
         self.counts.of(queue)
     }
 
-    /// The program's counters as a map, another descriptor: to be pinned, for [`Counts::read`] by whoever comes
-    /// after, or for a [`CountsMap`].
+    /// What the program has counted on all queues.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn all_counts(&self) -> Result<Counts, KernelError> {
+        self.counts.all()
+    }
+
+    /// The program's counters as a map, another descriptor: to be pinned for whoever comes after, or for a
+    /// [`CountsMap`].
     ///
     /// # Errors
     /// The system's: no more descriptors.

@@ -14,17 +14,7 @@ use flowyard_testkit::require_root;
 const QUEUES: u32 = 2;
 
 fn counted(kernel: &KernelSteer) -> Counts {
-    let mut sum = Counts::default();
-    for queue in 0..QUEUES {
-        let counts = kernel.counts(queue).unwrap_or_else(|e| panic!("{e}"));
-        sum.seen += counts.seen;
-        sum.steered += counts.steered;
-        sum.straight += counts.straight;
-        sum.passed += counts.passed;
-        sum.no_room += counts.no_room;
-        sum.marked.iter_mut().zip(counts.marked).for_each(|(to, from)| *to += from);
-    }
-    sum
+    kernel.all_counts().unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]

@@ -14,6 +14,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 
 pub use crate::net_raw::{Injector, listen, open_tun, send_merged};
 
@@ -68,6 +71,29 @@ impl Default for Veth<'_> {
 }
 
 impl Namespace {
+    /// Puts the kernel's part of receiving on `interface` into a thread (NAPI), and that on `core`. Answers its number.
+    ///
+    /// # Panics
+    /// The driver has no NAPI, or there is no such core.
+    pub fn pin_napi(&self, interface: &str, core: usize) -> i32 {
+        // /sys/class/net shows the namespace that it was mounted in, so a mount of our own is needed.
+        let script = format!("mount -t sysfs none /sys && echo 1 > /sys/class/net/{interface}/threaded");
+        let done = self.run(|| Command::new("unshare").args(["-m", "sh", "-c", &script]).status());
+        assert!(done.is_ok_and(|status| status.success()), "threaded NAPI");
+        std::thread::sleep(Duration::from_millis(50));
+        for process in std::fs::read_dir("/proc").expect("/proc").flatten() {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            let number = process.file_name().to_string_lossy().parse().ok();
+            if let Some(number) = number.filter(|_| name.starts_with(&format!("napi/{interface}"))) {
+                let mut set = CpuSet::new();
+                set.set(core);
+                sched_setaffinity(Pid::from_raw(number), &set).expect("such a core");
+                return number;
+            }
+        }
+        panic!("{interface} has no NAPI thread");
+    }
+
     /// Makes one.
     ///
     /// # Errors

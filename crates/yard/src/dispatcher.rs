@@ -248,7 +248,7 @@ impl Dispatcher {
     /// Lets others see how far it is.
     fn show(&self) {
         let (mut received, mut totals) = (self.received, self.outlets.totals());
-        for DirectCounts { packets, bytes, unread, unread_bytes, .. } in self.direct.iter().map(|ring| ring.counts()) {
+        for DirectCounts { packets, bytes, unread, unread_bytes, .. } in self.direct.iter().map(|ring| ring.glance()) {
             received = (received.0 + packets + unread, received.1 + bytes + unread_bytes);
             totals = (totals.0 + packets, totals.1 + unread);
         }

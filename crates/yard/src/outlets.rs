@@ -628,8 +628,9 @@ fn offset(at: Option<usize>) -> u16 {
     at.and_then(|at| u16::try_from(at).ok()).unwrap_or(NO_OFFSET)
 }
 
+/// The tag of a packet as dissection and built-in policy see it.
 #[inline]
-fn tag_of(parcel: &Parcel, decision: &Decision, route: Route, hash_version: u8) -> Tag {
+pub(crate) fn tag_of(parcel: &Parcel, decision: &Decision, route: Route, hash_version: u8) -> Tag {
     let (d, arrival) = (&decision.dissection, &parcel.arrival);
     let (tunnel_kind, tunnel_id) = d.tunnel().map_or((0, 0), |(kind, id)| (kind as u8, id));
     let fragment = match d.fragment() {

@@ -70,7 +70,7 @@ impl RingReader {
         if count == 1 {
             return self.consumers[0].next();
         }
-        if self.turn == 0 && count > 1 {
+        if self.turn == 0 {
             self.move_on();
         }
         for _ in 0..count {
@@ -116,7 +116,7 @@ impl RingReader {
             }
             std::hint::spin_loop();
         }
-        if let ([consumer], []) = (&mut self.consumers[..], &self.direct[..]) {
+        if let [consumer] = &mut self.consumers[..] {
             return consumer.wait(timeout);
         }
         self.wait_for_any(timeout)

@@ -27,16 +27,16 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flowyard_kernel::{Answer, HEAD_BYTES};
 use flowyard_mem::{Clock, Hand, Packet, Region, Slot, Tag, slot_flags};
-use rustix::net::RecvFlags;
 
+use super::locked;
 use super::ring::{Descriptor, FillRing};
-use super::socket::Lane;
+use super::socket::{self, Lane};
 use crate::link::ETHERNET;
 
 /// Packets taken from one receive ring before the next has its turn.
@@ -49,7 +49,49 @@ const LOOK_AHEAD: usize = 8;
 pub struct DirectRing {
     ring: u16,
     state: Mutex<State>,
+    counted: Counted,
     gone: AtomicBool,
+}
+
+/// What [`DirectCounts`] is read from. Written with the state locked, so that with the lock the sums are right; without
+/// it anybody may glance at them at any time.
+#[derive(Debug, Default)]
+struct Counted {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    unread: AtomicU64,
+    unread_bytes: AtomicU64,
+    invalid: AtomicU64,
+}
+
+impl Counted {
+    fn read(&self) -> DirectCounts {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Counted { packets, bytes, unread, unread_bytes, invalid } = self;
+        DirectCounts {
+            packets: of(packets),
+            bytes: of(bytes),
+            unread: of(unread),
+            unread_bytes: of(unread_bytes),
+            invalid: of(invalid),
+        }
+    }
+
+    fn took(&self, packets: u64, bytes: u64) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes back what [`Counted::took`] was told.
+    fn untook(&self, packets: u64, bytes: u64) {
+        self.packets.fetch_sub(packets, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn unread(&self, packets: u64, bytes: u64) {
+        self.unread.fetch_add(packets, Ordering::Relaxed);
+        self.unread_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// What only one thread at a time may touch.
@@ -61,7 +103,6 @@ struct State {
     /// The lane that the reader took from last, and entries of it that it has not given back.
     held: (usize, u32),
     closed: bool,
-    counts: DirectCounts,
 }
 
 /// One queue's part.
@@ -98,7 +139,12 @@ pub(super) struct Settled {
 
 impl DirectRing {
     pub(super) fn new(ring: u16) -> Arc<DirectRing> {
-        Arc::new(DirectRing { ring, state: Mutex::default(), gone: AtomicBool::new(false) })
+        Arc::new(DirectRing {
+            ring,
+            state: Mutex::default(),
+            counted: Counted::default(),
+            gone: AtomicBool::new(false),
+        })
     }
 
     /// Number of the ring.
@@ -108,7 +154,13 @@ impl DirectRing {
 
     /// What was counted so far.
     pub fn counts(&self) -> DirectCounts {
-        self.state().counts
+        let _settled = self.state();
+        self.counted.read()
+    }
+
+    /// The same for people to look at: never waits for the reader, and may have caught it half-way through a change.
+    pub fn glance(&self) -> DirectCounts {
+        self.counted.read()
     }
 
     /// Whether nothing waits for the reader, and it holds nothing.
@@ -127,8 +179,7 @@ impl DirectRing {
         if !self.is_gone() {
             return;
         }
-        let State { lanes, counts, .. } = &mut *self.state();
-        for at in lanes {
+        for at in &mut self.state().lanes {
             let waiting = at.lane.receive.ready(true);
             if waiting == 0 {
                 continue;
@@ -141,8 +192,7 @@ impl DirectRing {
             }
             at.lane.took(packets);
             at.give_back(waiting);
-            counts.unread += packets;
-            counts.unread_bytes += bytes;
+            self.counted.unread(packets, bytes);
         }
     }
 
@@ -208,8 +258,7 @@ impl DirectLane {
         drop(fill);
         self.lane.receive.release(count);
         if asleep {
-            // As in `QueueSockets::wake`: the answer does not matter.
-            let _ = rustix::net::recv(&self.leader, &mut [0u8; 0], RecvFlags::DONTWAIT);
+            socket::wake(&self.leader);
         }
     }
 }
@@ -333,10 +382,9 @@ impl DirectReader {
 
     #[cold]
     fn refuse(&self, bytes: u32) {
-        let counts = &mut self.shared.state().counts;
-        counts.packets -= 1;
-        counts.bytes -= u64::from(bytes);
-        counts.invalid += 1;
+        let _changing = self.shared.state();
+        self.shared.counted.untook(1, bytes.into());
+        self.shared.counted.invalid.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Gives back what was handed out, and takes a batch from the next receive ring that has one.
@@ -358,8 +406,7 @@ impl DirectReader {
                 at.lane.took(packets);
                 self.queue = at.queue as u16;
                 state.held = (number, self.batch.len() as u32);
-                state.counts.packets += packets;
-                state.counts.bytes += bytes;
+                shared.counted.took(packets, bytes);
                 drop(state);
                 (0..LOOK_AHEAD).for_each(|at| self.prefetch(at));
                 self.time_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
@@ -413,9 +460,10 @@ impl Drop for DirectReader {
         let bytes: u64 = self.batch.iter().map(|entry| u64::from(entry.len)).sum();
         self.at = self.batch.len();
         self.let_go();
-        let counts = &mut self.shared.state().counts;
-        (counts.packets, counts.unread) = (counts.packets - left, counts.unread + left);
-        (counts.bytes, counts.unread_bytes) = (counts.bytes - bytes, counts.unread_bytes + bytes);
+        let changing = self.shared.state();
+        self.shared.counted.untook(left, bytes);
+        self.shared.counted.unread(left, bytes);
+        drop(changing);
         self.shared.gone.store(true, Ordering::Release); // pairs with the Acquire in `is_gone`
     }
 }
@@ -426,28 +474,14 @@ fn take(lane: &mut Lane, batch: &mut Vec<Descriptor>) -> (u64, u64) {
     let mut ready = receive.ready(false);
     let (mut used, mut packets, mut bytes) = (0, 0, 0);
     while used < ready && batch.len() < BATCH {
-        let start = batch.len();
-        loop {
-            if used == ready {
-                ready = receive.ready(true);
-            }
-            if used == ready {
-                batch.truncate(start); // the rest of a packet is still on its way
-                return (packets, bytes);
-            }
+        let Some(segments) = receive.whole(used, &mut ready) else { break };
+        for _ in 0..segments {
             let entry = receive.peek(used);
+            bytes += u64::from(entry.len);
             batch.push(entry);
             used += 1;
-            if !entry.continues() {
-                break;
-            }
         }
         packets += 1;
-        bytes += batch[start..].iter().map(|entry| u64::from(entry.len)).sum::<u64>();
     }
     (packets, bytes)
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

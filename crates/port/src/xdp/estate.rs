@@ -22,24 +22,22 @@
 //! that the journal gives, its owner must have ended, and the link must lie in our own folder and hold that program.
 //! Where there is no BPF file system, or no place for a journal, a port works all the same, and says what is missing.
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, IterableMap, Map, MapData, MapType};
-use aya::programs::links::{FdLink, LinkType, PinnedLink};
+use aya::maps::{Array, IterableMap, MapData};
 use aya::programs::xdp::XdpLink;
-use flowyard_kernel::Counts;
 
 use super::claim::{Claim, Unclaimed};
 use super::journal::{self, Carried, Journal, Keeper, ProgramName};
+use super::locked;
 use super::occupied::{holder, occupied, program_of};
+use super::pins::{Line, Pins};
 use super::ring::{Tally, Told};
 use crate::PortError;
 use crate::interface::{Interface, Links, XdpPlace};
 
-const BPF_FILES: &str = "/sys/fs/bpf";
 /// How long the kernel may take to take the program of a killed process off.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a program that nobody seems to hold may stay: its process may be ending.
@@ -49,8 +47,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 /// Array that processes map (linux/bpf.h).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
-
-type Line = [u64; Tally::WORDS];
 
 /// What this owner found, and what it leaves.
 pub(super) struct Estate {
@@ -311,7 +307,7 @@ impl Estate {
     /// `seen` is what the program has seen so far; `after` the interface, looked at since.
     pub(super) fn settle_in(&mut self, inherited: bool, after: &Interface, seen: u64) {
         let packets = after.packets.saturating_sub(seen);
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = locked(&self.now);
         let Some(journal) = now.as_mut() else { return };
         if let Some(before) = &self.before {
             crate::sys::wait_for_processors(); // the program before has run for the last time
@@ -365,7 +361,7 @@ impl Estate {
 
     /// The program was loaded anew.
     pub(super) fn renamed(&self, program: ProgramName) {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = locked(&self.now);
         let Some(journal) = now.as_mut() else { return };
         let old = std::mem::replace(&mut journal.programs, vec![program.clone()]);
         for (from, to) in old.last().into_iter().flat_map(|old| {
@@ -411,7 +407,7 @@ impl Estate {
     /// The port did not open: what owners before left stays for the next one, as it was found. Where our program is in
     /// their link already, it stays there, and the journal says so.
     pub(super) fn abandon(&self) {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = locked(&self.now);
         let Some(mut journal) = now.take() else { return };
         if self.took_over {
             if let Some(tally) = &self.tally {
@@ -438,7 +434,7 @@ impl Estate {
 
     /// The end, in order: nothing stays, or all is settled. `passed` is what the program has passed on so far.
     pub(super) fn end(&self, passed: impl Fn(u32) -> u64) {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = locked(&self.now);
         let Some(journal) = now.as_mut() else { return };
         if self.keep {
             for queue in 0..self.queues {
@@ -520,129 +516,6 @@ fn clear_gone(keeper: &Keeper, here: u64) {
         if gone && let Ok(_claim) = other.claim() {
             Pins::new(namespace, index).clear_but(&[], false);
             other.remove();
-        }
-    }
-}
-
-/// The folder in the BPF file system for one interface.
-struct Pins {
-    folder: PathBuf,
-}
-
-impl Pins {
-    fn new(namespace: u64, index: u32) -> Pins {
-        Pins { folder: Path::new(BPF_FILES).join("flowyard").join(format!("{namespace}-{index}")) }
-    }
-
-    fn link(&self) -> PathBuf {
-        self.folder.join("link")
-    }
-
-    fn counts(&self, id: u32) -> PathBuf {
-        self.folder.join(format!("counts-{id}"))
-    }
-
-    fn tally(&self, id: u32) -> PathBuf {
-        self.folder.join(format!("tally-{id}"))
-    }
-
-    /// Makes the folder, and that above it.
-    fn make(&self) -> Result<(), String> {
-        for folder in self.folder.parent().into_iter().chain([self.folder.as_path()]) {
-            let made = std::fs::DirBuilder::new().mode(0o700).create(folder);
-            match made {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.to_string()),
-                _ => {}
-            }
-        }
-        if self.is_ours() { Ok(()) } else { Err(format!("others can write to {}", self.folder.display())) }
-    }
-
-    /// Whether nobody but this user and root can have put anything there.
-    fn is_ours(&self) -> bool {
-        self.folder.parent().into_iter().chain([self.folder.as_path()]).all(|folder| {
-            std::fs::symlink_metadata(folder).is_ok_and(|about| {
-                let owners = [0, rustix::process::geteuid().as_raw()];
-                about.is_dir() && owners.contains(&about.uid()) && about.mode() & 0o022 == 0
-            })
-        })
-    }
-
-    /// The link that was left there, if it is one for XDP and holds program `id`.
-    fn link_of(&self, id: u32) -> Option<XdpLink> {
-        if !self.is_ours() {
-            return None;
-        }
-        let link = FdLink::from(PinnedLink::from_pin(self.link()).ok()?);
-        let info = link.info().ok()?;
-        let right = info.program_id() == id && info.link_type().is_ok_and(|kind| kind == LinkType::Xdp);
-        if right { XdpLink::try_from(link).ok() } else { None }
-    }
-
-    /// What the program of that number and its owner have counted, and how many packets the program saw.
-    fn figures(&self, id: u32) -> Option<(Carried, u64)> {
-        if !self.is_ours() {
-            return None;
-        }
-        let sum = |map: MapData| -> Option<Line> {
-            let map = Array::<MapData, Line>::try_from(Map::Array(map)).ok()?;
-            let mut sum = Line::default();
-            for line in map.iter().map_while(Result::ok) {
-                sum.iter_mut().zip(line).for_each(|(sum, n)| *sum = sum.saturating_add(n));
-            }
-            Some(sum)
-        };
-        let counters = MapData::from_pin(self.counts(id)).ok()?;
-        let [received, lost, passed_by_then, settled, ..] = sum(MapData::from_pin(self.tally(id)).ok()?)?;
-        let (redirected, passed, seen) = match counters.info().ok()?.map_type().ok()? {
-            MapType::PerCpuArray => {
-                let counts = Counts::read(counters).ok()?;
-                (counts.redirected, counts.fell_back(), counts.seen)
-            }
-            _ => {
-                let [redirected, passed, too_long, to_host, ..] = sum(counters)?;
-                (redirected, passed, [passed, too_long, to_host].into_iter().fold(redirected, u64::saturating_add))
-            }
-        };
-        let unread = redirected.saturating_sub(received.saturating_add(lost));
-        let carried = match settled {
-            0 => Carried { owners: 1, received, lost, unread, passed, unseen: 0 },
-            _ => Carried { passed: passed.saturating_sub(passed_by_then), ..Carried::default() },
-        };
-        Some((carried, seen))
-    }
-
-    /// Removes the counters of the program of that number, and of its owner.
-    fn remove(&self, id: u32) {
-        if self.is_ours() {
-            let _ = (std::fs::remove_file(self.counts(id)), std::fs::remove_file(self.tally(id)));
-        }
-    }
-
-    /// Removes the folder, if nothing is in it.
-    fn remove_folder(&self) {
-        if self.is_ours() {
-            let _ = std::fs::remove_dir(&self.folder);
-        }
-    }
-
-    /// Removes all but the counters of `programs`, and with `link` the link.
-    fn clear_but(&self, programs: &[ProgramName], link: bool) {
-        if !self.is_ours() {
-            return;
-        }
-        let stay: Vec<PathBuf> = programs
-            .iter()
-            .flat_map(|program| [self.counts(program.id), self.tally(program.id)])
-            .chain(link.then(|| self.link()))
-            .collect();
-        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            if !stay.contains(&entry.path()) {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
-        if stay.is_empty() {
-            let _ = std::fs::remove_dir(&self.folder);
         }
     }
 }

@@ -11,8 +11,9 @@
 //! # Steering in the kernel
 //! With [`prepare_steered`](crate::prepare_steered) the program on the interface is that of
 //! [`flowyard_kernel`], and each queue has a socket for each ring of the yard and one for what the program
-//! marks, all on the same region, with one fill ring a queue. The port receives from all of them; the 32 bytes
-//! before each packet are the head of its tag.
+//! marks, all on the same region, with one fill ring a queue. Readers of the rings take their packets from theirs
+//! ([`DirectReader`](crate::DirectReader)), the port what is marked; or the port receives from all of them, to relay. The
+//! 32 bytes before each packet are the head of its tag.
 //!
 //! ```text
 //! queue 0: fill ring, sockets for rings 0 … N-1, socket for marked packets
@@ -56,13 +57,14 @@ mod direct;
 mod estate;
 mod journal;
 mod occupied;
+mod pins;
 mod port;
 mod program;
 mod release;
 mod ring;
 mod socket;
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub use direct::{DirectCounts, DirectReader, DirectRing};
 use flowyard_kernel::ToHost;
@@ -89,6 +91,11 @@ const LAYER2_BYTES: usize = 14 + 8;
 const LONGEST_MERGED: usize = 65535 + LAYER2_BYTES;
 /// Bytes in front of a packet at most, with the largest annotation.
 const MOST_FRONT_BYTES: usize = 512;
+
+/// Locks: what a thread that panicked left is as good as what it found.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,23 +8,25 @@
 //! others with buffers. Each call visits every socket at least once, gives each at most [`QUANTUM`] packets before
 //! the next, and first refills its queue.
 
+mod count;
+mod take;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use flowyard_kernel::{KernelSteer, Mark, ToHost};
-use flowyard_mem::{Clock, Lent, Region, Stock};
+use flowyard_kernel::{KernelSteer, ToHost};
+use flowyard_mem::{Lent, Region, Stock};
 
+use self::take::Takes;
 use super::direct::{DirectReader, DirectRing};
-use super::journal::Carried;
 use super::program::{Attachment, Demand};
 use super::ring::ProgramCounts;
 use super::socket::{BUSY_PATIENCE, Binding, Failed, Lane, QueueSockets};
-use super::{LAYER2_BYTES, LONGEST_MERGED, Shared, queue_count, receive_queues, release, remedy};
+use super::{LAYER2_BYTES, LONGEST_MERGED, Shared, locked, queue_count, receive_queues, release, remedy};
 use crate::interface::{Interface, Links, XdpPlace};
-use crate::link::ETHERNET;
-use crate::{Arrival, Port, PortCounters, PortError, PortInfo, Progress, Received};
+use crate::{Port, PortCounters, PortError, PortInfo, Progress, Received};
 
 /// Packets of one queue before the next has its turn.
 const QUANTUM: usize = 64;
@@ -42,17 +44,6 @@ const ZERO_COPY_GRACE: Duration = Duration::from_millis(100);
 
 /// How long threads that sleep on sockets may hold on to them when the port is closed: they wake up 20 times a second.
 const SLEEPERS_PATIENCE: Duration = Duration::from_secs(1);
-
-/// What the kernel left to user space, by reason.
-const MARKED: [(Mark, &str); 6] = [
-    (Mark::Protocol, "marked-protocol"),
-    (Mark::First, "marked-first-fragment"),
-    (Mark::Ambiguous, "marked-ambiguous"),
-    (Mark::Steps, "marked-steps"),
-    (Mark::Offset, "marked-offset"),
-    (Mark::Several, "marked-several-buffers"),
-];
-const _: () = assert!(MARKED.len() == Mark::ALL.len());
 
 /// One dispatcher's queues of an interface.
 pub(super) struct XdpPort {
@@ -115,7 +106,7 @@ impl XdpPort {
         let capacity = region.geometry().packet_capacity();
         let needed = frame > capacity;
         let attachment = {
-            let mut current = shared.attachment.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut current = locked(&shared.attachment);
             match current.upgrade() {
                 Some(attachment) => attachment,
                 None => {
@@ -321,9 +312,7 @@ impl XdpPort {
         self.missed = interface.missed;
         for Queue { sockets, .. } in &self.queues {
             let mut lost = 0;
-            self.each_lane(sockets, |_, lane| {
-                lost += lane.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0));
-            });
+            self.each_lane(sockets, |_, lane| lost += lane.lost());
             attachment.looked(sockets.queue, lost);
         }
         if self.shared.only.is_none() {
@@ -406,12 +395,12 @@ impl XdpPort {
                 let packets = (0..waiting).filter(|n| !lane.receive.peek(*n).continues()).count() as u64;
                 lane.receive.release(waiting);
                 self.undelivered += packets;
-                settled += lane.taken + packets + lost(lane);
+                settled += lane.taken + packets + lane.lost();
             }
             for ring in self.direct.iter().filter(|_| !self.settled) {
                 let left = ring.settle(sockets.queue);
                 self.undelivered += left.waiting;
-                settled += left.taken + left.waiting + ring.with_lane(sockets.queue, |lane| lost(lane)).unwrap_or(0);
+                settled += left.taken + left.waiting + ring.with_lane(sockets.queue, |lane| lane.lost()).unwrap_or(0);
             }
             if !self.settled {
                 let redirected = attachment.counts(sockets.queue).redirected - before.redirected;
@@ -428,115 +417,6 @@ impl XdpPort {
             ring.with_lane(sockets.queue, |lane| look(n, lane));
         }
         sockets.lanes.iter().enumerate().for_each(|(n, lane)| look(rings + n, lane));
-    }
-
-    /// Queues whose packets without a socket this part counts: each by one part; with one queue asked for, those of
-    /// the others are of interest.
-    fn counted_queues(&self, attachment: &Attachment) -> impl Iterator<Item = u32> + use<> {
-        let (all, part, parts) = (self.shared.only.is_some(), self.part, self.shared.parts);
-        (0..attachment.queues()).filter(move |queue| all || queue % parts == part)
-    }
-
-    fn count(&self) -> PortCounters {
-        let (mut no_buffer, mut ring_full, mut too_long, mut passed, mut redirected) = (0, 0, 0, 0, 0);
-        let (mut fill_empty, mut fill_invalid, mut to_host) = (0, 0, 0);
-        for Queue { sockets, before } in &self.queues {
-            self.each_lane(sockets, |n, lane| {
-                let Ok(s) = lane.statistics() else { return };
-                no_buffer += s.rx_dropped;
-                ring_full += s.rx_ring_full.unwrap_or(0);
-                fill_invalid += s.rx_invalid_descs;
-                // One figure for all sockets on a fill ring: the first tells.
-                fill_empty += s.rx_fill_ring_empty_descs.filter(|_| n == 0).unwrap_or(0);
-            });
-            if let Some(attachment) = &self.attachment {
-                let now = attachment.counts(sockets.queue);
-                too_long += now.too_long - before.too_long;
-                redirected += now.redirected - before.redirected;
-            }
-        }
-        if let Some(attachment) = &self.attachment {
-            for counts in self.counted_queues(attachment).map(|queue| attachment.counts(queue)) {
-                passed += counts.passed; // for whatever reason: all take the fallback
-                to_host += counts.to_host;
-            }
-        }
-        // Without a way to the host, what no socket takes is dropped.
-        let dropped = if self.shared.host == ToHost::Nothing { std::mem::take(&mut passed) } else { 0 };
-        // The card counts for the whole interface: the first part tells.
-        let missed = if self.part == 0 { self.missed.saturating_sub(self.missed_at_start) } else { 0 };
-        let (mut packets, mut bytes, mut invalid) = (self.packets, self.bytes, self.invalid);
-        for counts in self.direct.iter().map(|ring| ring.counts()) {
-            packets += counts.packets + counts.unread;
-            bytes += counts.bytes + counts.unread_bytes;
-            invalid += counts.invalid;
-        }
-        let mut counters = PortCounters {
-            packets,
-            bytes,
-            lost: vec![
-                ("no-buffer", no_buffer),
-                ("ring-full", ring_full),
-                ("too-long", too_long),
-                ("invalid-descriptor", invalid),
-                ("undelivered", self.undelivered),
-                ("unaccounted", self.unaccounted),
-                ("not-to-host", dropped),
-            ],
-            notes: vec![
-                ("redirected", redirected),
-                ("passed-to-host", passed),
-                ("to-host", to_host),
-                ("card-missed", missed),
-                ("fill-ring-empty", fill_empty),
-                ("fill-invalid", fill_invalid),
-                ("wakeups", self.wakeups),
-                ("link-down", self.link_downs),
-                ("queues-added", self.queues_added),
-                ("queues-refused", self.queues_refused),
-            ],
-        };
-        self.count_steering(&mut counters.notes);
-        self.count_before(&mut counters.notes);
-        counters
-    }
-
-    /// What owners before left, who did not end in order.
-    fn count_before(&self, notes: &mut Vec<(&'static str, u64)>) {
-        let Some(attachment) = self.attachment.as_ref().filter(|_| self.part == 0) else { return };
-        let Carried { owners, received, lost, unread, passed, unseen } = attachment.carried();
-        notes.extend([
-            ("before-owners", owners),
-            ("before-received", received),
-            ("before-lost", lost),
-            ("before-unread", unread),
-            ("before-passed-to-host", passed),
-            ("before-unseen", unseen),
-        ]);
-    }
-
-    /// What the steering program did: by what came out of its sockets, and by its own word.
-    fn count_steering(&self, notes: &mut Vec<(&'static str, u64)>) {
-        let Some(attachment) = self.attachment.as_ref().filter(|a| a.kernel().is_some()) else { return };
-        let (mut steered, mut left, mut no_room, mut by_user) = (0, 0, 0, 0);
-        let mut by_mark = MARKED.map(|(_, name)| (name, 0));
-        for Queue { sockets, .. } in &self.queues {
-            let marked = self.shared.sizes.lanes - 1; // the last
-            self.each_lane(sockets, |n, lane| *(if n == marked { &mut left } else { &mut steered }) += lane.taken);
-            let counts = attachment.steering_counts(sockets.queue);
-            for ((_, sum), (mark, _)) in by_mark.iter_mut().zip(MARKED) {
-                *sum += counts.marked_by(mark);
-            }
-        }
-        for counts in self.counted_queues(attachment).map(|queue| attachment.steering_counts(queue)) {
-            no_room += counts.no_room;
-            by_user += counts.by_user();
-        }
-        notes.push(("steered-in-kernel", steered));
-        notes.push(("steered-in-user-space", left));
-        notes.extend(by_mark);
-        notes.push(("of-which-without-metadata", no_room)); // of what passed to the host, or not to the host
-        notes.push(("ended-in-users-program", by_user));
     }
 }
 
@@ -685,98 +565,6 @@ fn refill(sockets: &mut QueueSockets, share: u32, lent: &mut Lent, stock: &mut S
     }
     drop(fill);
     sockets.held += given;
-}
-
-/// What the kernel lost on the way to a socket.
-fn lost(lane: &Lane) -> u64 {
-    lane.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0))
-}
-
-/// What one visit to a socket took from it.
-struct Takes {
-    lane: usize,
-    time_ns: u64,
-    number: u64,
-    packets: u64,
-    bytes: u64,
-    invalid: u64,
-}
-
-impl Takes {
-    /// Moves up to `most` packets from a lane to `batch`; answers how many entries it used.
-    fn take(
-        &mut self,
-        QueueSockets { queue, lanes, held, .. }: &mut QueueSockets,
-        lent: &mut Lent,
-        stock: &mut Stock,
-        batch: &mut Vec<Received>,
-        most: usize,
-        buffer_bytes: usize,
-    ) -> u32 {
-        let receive = &mut lanes[self.lane].receive;
-        let mut ready = receive.ready(false);
-        let (mut used, start) = (0, batch.len());
-        while used < ready && batch.len() - start < most {
-            // A packet's segments are taken together or not yet.
-            let mut last = receive.peek(used);
-            let (mut segments, mut len) = (1, last.len);
-            while last.continues() {
-                if used + segments == ready {
-                    ready = receive.ready(true);
-                    if used + segments == ready {
-                        break;
-                    }
-                }
-                last = receive.peek(used + segments);
-                len = len.saturating_add(last.len);
-                segments += 1;
-            }
-            if last.continues() {
-                break;
-            }
-            let arrival = Arrival {
-                time_ns: self.time_ns,
-                clock: Clock::Realtime,
-                len,
-                wire_len: len,
-                queue: *queue as u16,
-                link: ETHERNET,
-                number: self.number + 1,
-                ..Arrival::default()
-            };
-            let first = batch.len();
-            let mut sound = true;
-            for segment in used..used + segments {
-                let at = receive.peek(segment);
-                let (index, offset) = (at.address / buffer_bytes as u64, at.address as usize % buffer_bytes);
-                let Some(buffer) = u32::try_from(index).ok().and_then(|index| lent.take(index)) else {
-                    sound = false;
-                    continue;
-                };
-                *held -= 1;
-                let fits = at.len as usize <= buffer_bytes - offset;
-                sound &= fits;
-                batch.push(Received {
-                    buffer,
-                    offset: offset as u16,
-                    segment_len: if fits { at.len as u16 } else { 0 },
-                    more: segment + 1 < used + segments,
-                    arrival,
-                });
-            }
-            used += segments;
-            if !sound {
-                batch.drain(first..).for_each(|received| stock.put(received.buffer));
-                self.invalid += 1;
-                continue;
-            }
-            self.number += 1;
-            self.packets += 1;
-            self.bytes += u64::from(len);
-        }
-        receive.release(used);
-        used
-    }
 }
 
 impl Drop for XdpPort {

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aya::maps::{Map, MapData, ProgramArray, XskMap};
@@ -23,7 +23,7 @@ use flowyard_steer::Classifier;
 use super::estate::{CountersMap, Estate};
 use super::journal::{Carried, ProgramName};
 use super::ring::{Counters, ProgramCounts, Tally};
-use super::{Options, release, remedy};
+use super::{Options, locked, release, remedy};
 use crate::PortError;
 use crate::interface::{Interface, Links, XdpPlace};
 
@@ -547,10 +547,6 @@ fn at_rest(seen: impl Fn() -> u64, look: impl Fn() -> Interface) -> (Interface, 
 /// What the sockets of a queue are for, in their order.
 fn place_of(kernel: &KernelSteer, lane: usize) -> Place {
     u16::try_from(lane).ok().filter(|ring| *ring < kernel.rings()).map_or(Place::Marked, Place::Ring)
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Answers of drivers that have no XDP, or not for this MTU or these offloads.

@@ -197,6 +197,22 @@ impl ReceiveRing {
         ring.theirs.wrapping_sub(ring.ours).min(ring.mask + 1)
     }
 
+    /// Entries of the packet that begins at entry `at`, below `ready`; looks for more than those if need be. `None`
+    /// if the rest of it is still on its way: segments are taken together or not yet.
+    pub(super) fn whole(&mut self, at: u32, ready: &mut u32) -> Option<u32> {
+        let mut end = at + 1;
+        while self.peek(end - 1).continues() {
+            if end == *ready {
+                *ready = self.ready(true);
+            }
+            if end == *ready {
+                return None;
+            }
+            end += 1;
+        }
+        Some(end - at)
+    }
+
     /// The entry `ahead` places from the first that was not released.
     pub(super) fn peek(&self, ahead: u32) -> Descriptor {
         let ring = &self.0;

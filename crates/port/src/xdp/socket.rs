@@ -13,7 +13,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use flowyard_mem::Region;
@@ -25,6 +25,7 @@ use rustix::net::xdp::{
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 
 use super::direct::DirectLane;
+use super::locked;
 use super::ring::{FillRing, ReceiveRing, Tally, Told};
 
 /// How long a queue that another socket has just left may answer EBUSY (measured: 16 ms).
@@ -141,7 +142,7 @@ impl QueueSockets {
 
     /// The fill ring, to write to.
     pub(super) fn fill(&self) -> MutexGuard<'_, FillRing> {
-        self.fill.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.fill)
     }
 
     /// Takes the first `count` lanes out, for readers of their own.
@@ -234,6 +235,11 @@ impl Lane {
     pub(super) fn statistics(&self) -> Result<XdpStatistics, Errno> {
         sockopt::xdp_statistics(&self.fd)
     }
+
+    /// What the kernel lost on the way to it; 0 if it does not say.
+    pub(super) fn lost(&self) -> u64 {
+        self.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full.unwrap_or(0))
+    }
 }
 
 impl AsFd for Lane {
@@ -250,10 +256,15 @@ impl QueueSockets {
 
     /// Makes the kernel look at the fill ring again.
     pub(super) fn wake(&self) {
-        // The answer does not matter: there is nothing to receive this way, and an error of the
-        // interface shows in its own check.
-        let _ = rustix::net::recv(self.leader(), &mut [0u8; 0], RecvFlags::DONTWAIT);
+        wake(self.leader());
     }
+}
+
+/// Makes the kernel look at the fill ring again that this socket owns.
+pub(super) fn wake(leader: impl AsFd) {
+    // The answer does not matter: there is nothing to receive this way, and an error of the
+    // interface shows in its own check.
+    let _ = rustix::net::recv(leader, &mut [0u8; 0], RecvFlags::DONTWAIT);
 }
 
 impl AsFd for QueueSockets {

@@ -4,12 +4,12 @@
 //! with the built-in decision made. What the function writes (verdict, annotation, tag) is carried out
 //! after it returns; if it fails, nothing of it is, but for what it wrote into annotations.
 
-use flowyard_mem::{Region, Tag, flags};
+use flowyard_mem::{Region, Tag};
 use flowyard_steer::{Decision, Dissection, Flow, Table};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::verdict::{RawVerdict, Verdict};
-use crate::outlets::{Parcel, Segment, corrected};
+use crate::outlets::{Parcel, Segment, tag_of};
 use crate::sorter::Route;
 
 /// Most packets of a batch.
@@ -220,12 +220,16 @@ impl Batch<'_> {
 
     #[cold]
     fn put_tags_right(&mut self) {
-        for (at, item) in self.items.iter().enumerate() {
-            let ring = self.built_in_ring(item);
-            let mut tag = Tag { ring, hash_version: self.hash_version, ..self.tags[at] };
-            tag.flags = if item.route == Route::Fallback { flags::FRAGMENT_FALLBACK } else { 0 };
-            self.tags[at] = Tag { ring, ..corrected(tag, &item.parcel, &item.decision) };
+        for at in 0..self.items.len() {
+            self.tags[at] = self.right_tag(at);
         }
+    }
+
+    /// The tag with what is not the function's to say as the yard says it; in a group, with the ring of the group.
+    fn right_tag(&self, at: usize) -> Tag {
+        let item = &self.items[at];
+        let own = tag_of(&item.parcel, &item.decision, item.route, self.hash_version);
+        accepted(&Tag { ring: self.built_in_ring(item), ..own }, &self.tags[at])
     }
 
     #[cold]
@@ -289,10 +293,8 @@ impl Batch<'_> {
 
     /// What is known of a packet beside its bytes: tag, verdict so far, and whether it goes by a fallback.
     pub(super) fn described(&self, at: usize) -> (Tag, [u8; 16], bool) {
-        let item = &self.items[at];
-        let tag = Tag { ring: self.built_in_ring(item), ..corrected(self.tags[at], &item.parcel, &item.decision) };
         let verdict = zerocopy::transmute!(self.verdicts[at]);
-        (tag, verdict, item.route == Route::Fallback)
+        (self.right_tag(at), verdict, self.items[at].route == Route::Fallback)
     }
 
     /// The bytes of a packet's first segment.

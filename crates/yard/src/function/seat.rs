@@ -24,16 +24,14 @@ pub(crate) struct Seat {
     budget: u64,
     /// Calls for which the thread's usage is looked at, because one took long and it is not clear whose fault that was.
     watched: u32,
+    failed_in_row: u32,
     off: bool,
     failed: bool,
-    /// Of the rounds in a row that failed, the last was the one before this.
-    failing: bool,
     /// What the function has had in its hands in the last round.
     pub(super) touched: Touched,
     /// Made with the first function: measuring its scale takes some milliseconds.
     clock: Option<quanta::Clock>,
     pub(super) counts: FunctionCounts,
-    failed_in_row: u32,
     limits: Limits,
     /// Where the function sent first fragments.
     pub(super) sent: Sent,
@@ -87,7 +85,6 @@ impl Seat {
             judged: 0,
             touched: Touched::default(),
             failed: false,
-            failing: false,
             failed_in_row: 0,
             clock: None,
             budget: u64::MAX,
@@ -109,7 +106,7 @@ impl Seat {
             self.sent.prepare();
         }
         self.counts.switched_off = 0;
-        (self.off, self.failed, self.failing, self.failed_in_row) = (false, false, false, 0);
+        (self.off, self.failed, self.failed_in_row) = (false, false, 0);
         self.limits = limits;
         // The clock's scale is linear: measured once over a million of its units.
         if self.function.is_some() {
@@ -302,15 +299,14 @@ impl Seat {
     /// Switches the function off if it has failed too often in a row. Called after each round of calls.
     #[inline]
     pub(super) fn hold_to_limits(&mut self) {
-        if self.failed || self.failing {
+        if self.failed || self.failed_in_row > 0 {
             self.count_in_row();
         }
     }
 
     #[cold]
     fn count_in_row(&mut self) {
-        self.failing = std::mem::take(&mut self.failed);
-        self.failed_in_row = if self.failing { self.failed_in_row.saturating_add(1) } else { 0 };
+        self.failed_in_row = if std::mem::take(&mut self.failed) { self.failed_in_row.saturating_add(1) } else { 0 };
         if self.failed_in_row >= self.limits.failures.max(1) && self.is_taken() {
             self.off = true;
             self.counts.switched_off = 1;

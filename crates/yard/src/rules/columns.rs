@@ -58,8 +58,6 @@ const MOST_RANGES: usize = 8;
 pub(super) struct Ask {
     columns: &'static [Column],
     ranges: Box<[(u32, u32)]>,
-    /// Asks only packets with a tunnel: others have no identifier of one.
-    tunnelled: bool,
 }
 
 impl Ask {
@@ -73,34 +71,30 @@ impl Ask {
 
     /// Adds what can be asked of a key. Answers whether that is all of it.
     fn take(key: Key, keys: &Keys, asks: &mut Vec<Ask>) -> bool {
-        let few = |ranges: &Ranges<u32>| Some(ranges.all().to_vec()).filter(|ranges| ranges.len() <= MOST_RANGES);
-        let mut ask = |columns, ranges: Option<Vec<(u32, u32)>>| {
-            let tunnelled = key == Key::TunnelId;
-            let all = ranges.is_some();
-            asks.extend(ranges.map(|ranges| Ask { columns, ranges: ranges.into(), tunnelled }));
-            all
+        let columns: &[Column] = match key {
+            Key::Protocol => &[Column::Protocol],
+            Key::Port => &[Column::Sport, Column::Dport],
+            Key::Sport => &[Column::Sport],
+            Key::Dport => &[Column::Dport],
+            Key::Vlan => &[Column::Vlan],
+            Key::Tunnel => &[Column::Tunnel],
+            Key::TunnelId => &[Column::TunnelId],
+            Key::Fragment => &[Column::Fragment],
+            Key::Stop => &[Column::Stop],
+            Key::Link => &[Column::Link],
+            Key::PortNumber => &[Column::PortNumber],
+            Key::Length => &[Column::Length],
+            Key::IcmpError => &[Column::IcmpError],
+            Key::Net => &[Column::Src, Column::Dst],
+            Key::OuterNet | Key::Filter => return false,
         };
-        let set = keys.get(key).and_then(few);
-        match key {
-            Key::Protocol => ask(&[Column::Protocol], set),
-            Key::Port => ask(&[Column::Sport, Column::Dport], set),
-            Key::Sport => ask(&[Column::Sport], set),
-            Key::Dport => ask(&[Column::Dport], set),
-            Key::Vlan => ask(&[Column::Vlan], set),
-            Key::Tunnel => ask(&[Column::Tunnel], set),
-            Key::TunnelId => ask(&[Column::TunnelId], set),
-            Key::Fragment => ask(&[Column::Fragment], set),
-            Key::Stop => ask(&[Column::Stop], set),
-            Key::Link => ask(&[Column::Link], set),
-            Key::PortNumber => ask(&[Column::PortNumber], set),
-            Key::Length => ask(&[Column::Length], set),
-            Key::IcmpError => ask(&[Column::IcmpError], set),
-            Key::Net => match &keys.net {
-                Some(net) if net.v6.is_empty() => ask(&[Column::Src, Column::Dst], few(&net.v4)),
-                _ => false,
-            },
-            Key::OuterNet | Key::Filter => false,
-        }
+        let set = match key {
+            Key::Net => keys.net.as_ref().filter(|net| net.v6.is_empty()).map(|net| &net.v4),
+            _ => keys.get(key),
+        };
+        let Some(ranges) = set.map(Ranges::all).filter(|ranges| ranges.len() <= MOST_RANGES) else { return false };
+        asks.push(Ask { columns, ranges: ranges.into() });
+        true
     }
 
     /// Those of the first `count` packets of which it holds, a bit each.
@@ -163,10 +157,10 @@ impl Columns {
             }
             self.fill(ask.columns[0], packets);
             open &= ask.hits(self, packets.len());
-            if ask.tunnelled {
-                open &= self.tunnelled;
-            } else if ask.columns[0] == Column::Src {
-                open &= self.v4;
+            match ask.columns[0] {
+                Column::TunnelId => open &= self.tunnelled, // others have no identifier of one
+                Column::Src => open &= self.v4,
+                _ => {}
             }
         }
         open
