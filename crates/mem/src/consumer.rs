@@ -77,8 +77,25 @@ impl Consumer {
     /// [`MemError::Header`] if a descriptor is not what it should be, of another ABI version, or could
     /// shrink.
     pub fn attach(parts: Handover, grant: Grant) -> Result<Consumer, MemError> {
+        let pipes = parts.pipes.len() as u64;
+        let mut consumers = Consumer::attach_all(parts, grant)?;
+        consumers.pop().filter(|_| pipes == 1).ok_or(MemError::Header {
+            object: "handover",
+            what: "number of pipes",
+            found: pipes,
+            expected: 1,
+            remedy: "attach to all of them",
+        })
+    }
+
+    /// Attaches to pipes handed over by another process, of one region, which is mapped once.
+    ///
+    /// # Errors
+    /// As [`Consumer::attach`].
+    pub fn attach_all(parts: Handover, grant: Grant) -> Result<Vec<Consumer>, MemError> {
         let region = Region::attach(parts.region, grant)?;
-        Consumer::over(region, &parts.pipe, Wakeup::from_fd(parts.wakeup))
+        let over = |(pipe, wakeup)| Consumer::over(region.clone(), &pipe, Wakeup::from_fd(wakeup));
+        parts.pipes.into_iter().map(over).collect()
     }
 
     /// Attaches in the yard's own process, sharing its mapping of the region.
@@ -122,6 +139,12 @@ impl Consumer {
     /// Whether the yard has ended the pipe and everything was taken.
     pub fn is_ended(&mut self) -> bool {
         (self.rings.ended.is_set() || self.yard_gone) && self.rings.out.reserve() == 0
+    }
+
+    /// Whether the yard has said that no more will come, as it does at its end; and not just fallen silent, as when
+    /// it was killed.
+    pub fn ended_in_order(&self) -> bool {
+        self.rings.ended.is_set()
     }
 
     /// Takes the slots of one packet into `current`.

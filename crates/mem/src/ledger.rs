@@ -147,6 +147,16 @@ impl Ledger {
         Ok(ends)
     }
 
+    /// An account for a pipe that takes the place of another: the same, if that one holds nothing any more.
+    pub(crate) fn succeed(&mut self, account: Account) -> Account {
+        let pipe = self.own(account);
+        if self.pipes[pipe].count == 0 {
+            return account;
+        }
+        self.pipes.push(Held { bits: vec![0; self.holders.len().div_ceil(64)], count: 0 });
+        Account { ledger: self.id, pipe: self.pipes.len() - 1 }
+    }
+
     /// The pipe of `account` among this ledger's.
     ///
     /// # Panics

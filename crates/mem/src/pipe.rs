@@ -191,29 +191,50 @@ impl Flag {
     }
 }
 
-/// What a consumer's process needs: three descriptors, to be attached once.
+/// What a consumer's process needs: a region, and descriptors of one pipe for each dispatcher, to be attached
+/// once.
 ///
 /// Not `Clone`, and closed: two consumers on one pipe would be given the same buffers.
 #[derive(Debug)]
 pub struct Handover {
     pub(crate) region: OwnedFd,
-    pub(crate) pipe: OwnedFd,
-    pub(crate) wakeup: OwnedFd,
+    /// Pipe and wakeup.
+    pub(crate) pipes: Vec<(OwnedFd, OwnedFd)>,
 }
 
 impl Handover {
-    /// From descriptors that came some other way: region, pipe, wakeup.
+    /// Of these ends, which must be of `region`.
     ///
-    /// # Safety
-    /// They are of one [`PipeEnd::handover`], and no other consumer in this process is or will be
-    /// attached to the same pipe.
-    pub unsafe fn from_descriptors(region: OwnedFd, pipe: OwnedFd, wakeup: OwnedFd) -> Handover {
-        Handover { region, pipe, wakeup }
+    /// # Errors
+    /// A descriptor that cannot be duplicated, or a grant that the region refuses.
+    pub fn new(region: &Region, ends: Vec<PipeEnd>, grant: crate::Grant) -> Result<Handover, MemError> {
+        let pipes = ends.into_iter().map(|end| (end.pipe, end.wakeup.into_fd())).collect();
+        Ok(Handover { region: region.grant(grant)?, pipes })
     }
 
-    /// The descriptors: region, pipe, wakeup.
-    pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
-        [self.region.as_fd(), self.pipe.as_fd(), self.wakeup.as_fd()]
+    /// From descriptors that came some other way: of the region, and pipe and wakeup of each dispatcher.
+    ///
+    /// # Safety
+    /// They are of one handover, and no other consumer in this process is or will be attached to the same pipes.
+    pub unsafe fn from_descriptors(region: OwnedFd, pipes: Vec<(OwnedFd, OwnedFd)>) -> Handover {
+        Handover { region, pipes }
+    }
+
+    /// The descriptors: region, then pipe and wakeup of each dispatcher.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let pipes = self.pipes.iter().flat_map(|(pipe, wakeup)| [pipe.as_fd(), wakeup.as_fd()]);
+        std::iter::once(self.region.as_fd()).chain(pipes).collect()
+    }
+
+    /// From descriptors in the order of [`Handover::descriptors`], if there are any.
+    pub(crate) fn of(fds: Vec<OwnedFd>) -> Option<Handover> {
+        let mut fds = fds.into_iter();
+        let region = fds.next()?;
+        let mut pipes = Vec::new();
+        while let (Some(pipe), Some(wakeup)) = (fds.next(), fds.next()) {
+            pipes.push((pipe, wakeup));
+        }
+        Some(Handover { region, pipes })
     }
 }
 
@@ -241,12 +262,13 @@ pub struct PipeEnd {
 }
 
 impl PipeEnd {
-    /// The descriptors for another process.
+    /// The descriptors for another process, of this pipe alone.
     ///
     /// # Errors
-    /// A descriptor that cannot be duplicated, or a grant that the region refuses.
+    /// As [`Handover::new`].
     pub fn handover(self, grant: crate::Grant) -> Result<Handover, MemError> {
-        Ok(Handover { region: self.region.grant(grant)?, pipe: self.pipe, wakeup: self.wakeup.into_fd() })
+        let region = self.region.clone();
+        Handover::new(&region, vec![self], grant)
     }
 }
 
@@ -458,10 +480,38 @@ impl PipeProducer {
     pub fn reclaim(&mut self, ledger: &mut Ledger, free: impl FnMut(Buffer)) -> bool {
         let gone = self.consumer_gone();
         if gone && !self.leaving.is_set() {
-            ledger.reclaim(self.account(), free);
-            self.outstanding = 0;
+            self.take_back(ledger, free);
         }
         gone
+    }
+
+    /// Takes back all that the consumer holds, whether it is gone or not, and whatever it says of later consumers: for
+    /// one whose process is known to have ended, or is not to be believed. `free` gets the buffers that nobody else
+    /// holds. Looks at every buffer.
+    ///
+    /// The pipe is not to be used any more, but to be [succeeded](PipeProducer::succeed) by another.
+    ///
+    /// # Panics
+    /// If the ledger is not this pipe's: our own mistake.
+    pub fn take_back(&mut self, ledger: &mut Ledger, free: impl FnMut(Buffer)) {
+        ledger.reclaim(self.account(), free);
+        self.outstanding = 0;
+    }
+
+    /// Whether the consumer says that it has left, and that a later one still reads what it passed on.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_set()
+    }
+
+    /// Puts `new`, a pipe of [`pipe`] to another consumer, in this one's place, and answers this one. It has the same
+    /// account in the ledger, if this one holds nothing any more; else one of its own.
+    ///
+    /// # Panics
+    /// If the ledger is not this pipe's, or `new` has one already: our own mistake.
+    pub fn succeed(&mut self, ledger: &mut Ledger, mut new: PipeProducer) -> PipeProducer {
+        assert!(new.account.is_none(), "a pipe is adopted once");
+        new.account = Some(ledger.succeed(self.account()));
+        std::mem::replace(self, new)
     }
 
     /// Buffers that the consumer holds, by `ledger`.

@@ -84,9 +84,10 @@ impl Scribble {
 
 /// The same handover with another file for the region.
 fn with_region(parts: &Handover, region: OwnedFd) -> Handover {
-    let [_, pipe, wakeup] = parts.descriptors().map(|fd| fd.try_clone_to_owned().expect("dup"));
+    let fds = parts.descriptors();
+    let [pipe, wakeup] = [fds[1], fds[2]].map(|fd| fd.try_clone_to_owned().expect("dup"));
     // SAFETY: the original is not attached.
-    unsafe { Handover::from_descriptors(region, pipe, wakeup) }
+    unsafe { Handover::from_descriptors(region, vec![(pipe, wakeup)]) }
 }
 
 const OUT_HEAD: usize = HEADER_BYTES + 128;

@@ -17,7 +17,8 @@ const PACKETS: u64 = 20_000;
 fn child() {
     let Ok(path) = std::env::var(SOCKET) else { return };
     let socket = UnixStream::connect(path).expect("the parent listens");
-    let parts = handover::receive(&socket).expect("descriptors");
+    let message = handover::receive(&socket).and_then(handover::Message::of_our_version).expect("a message");
+    let parts = message.parts.expect("descriptors");
     let mut consumer = Consumer::attach(parts, Grant::Read).expect("attach");
     let mut expected = 0u64;
     loop {
@@ -60,7 +61,7 @@ fn start(name: &str) -> Parent {
     let (region, stock) = Region::create(name, Geometry::new(2048, 64, 512).expect("geometry")).expect("region");
     let mut ledger = Ledger::new(&region);
     let (out, end) = ledger.open_pipe(64).expect("pipe");
-    handover::send(&socket, end.handover(Grant::Read).expect("handover")).expect("send");
+    handover::send(&socket, b"", Some(end.handover(Grant::Read).expect("handover"))).expect("send");
     Parent { region, stock, ledger, out, child, _path: path }
 }
 

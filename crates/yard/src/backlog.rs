@@ -90,6 +90,11 @@ impl Backlogs {
         Ok(())
     }
 
+    /// The slot at the head of `pipe`'s list.
+    pub(crate) fn first(&self, pipe: usize) -> Option<&Slot> {
+        self.nodes.get(self.lists[pipe].head as usize).map(|node| &node.slot) // NONE is no node
+    }
+
     /// Number of slots of the packet at the head of `pipe`'s list, 0 if it is empty.
     pub(crate) fn first_packet_slots(&self, pipe: usize) -> u32 {
         let (mut at, mut count) = (self.lists[pipe].head, 0);

@@ -80,6 +80,8 @@ pub struct RingCounters {
     pub bytes: u64,
     /// Packets meant for it and lost, by [`Drop`].
     pub dropped: [u64; Drop::ALL.len()],
+    /// Buffers that its consumers had, read or not, when they were gone: of packets that count as put on the ring.
+    pub abandoned: u64,
 }
 
 impl RingCounters {
@@ -91,6 +93,7 @@ impl RingCounters {
     pub(crate) fn add(&mut self, other: &RingCounters) {
         self.packets += other.packets;
         self.bytes += other.bytes;
+        self.abandoned += other.abandoned;
         for (mine, theirs) in self.dropped.iter_mut().zip(other.dropped) {
             *mine += theirs;
         }

@@ -134,7 +134,14 @@ impl Dispatcher {
         self.gate.replace(seat, new, limits)
     }
 
-    /// Reads what was asked of it, at a batch boundary.
+    #[inline]
+    fn read_letters(&mut self) {
+        while let Some(letter) = self.mailbox.take() {
+            self.answer(letter);
+        }
+    }
+
+    /// Does what was asked of it, at a batch boundary.
     #[cold]
     fn answer(&mut self, letter: Letter) {
         // Who asked may have given up waiting: nothing to be done about it.
@@ -147,6 +154,13 @@ impl Dispatcher {
             Letter::Control { seat, request, reply } => {
                 drop(reply.send(self.gate.control(seat, &request)));
             }
+            Letter::Seat { outlet, tenant, pipe, seated } => {
+                let done = self.outlets.seat(outlet, tenant, pipe, &mut self.stock);
+                if seated.send(done).is_err() && done {
+                    self.outlets.unseat(tenant, &mut self.stock);
+                }
+            }
+            Letter::Unseat { tenant } => self.outlets.unseat(tenant, &mut self.stock),
             Letter::Counts { seat, reply } => {
                 drop(reply.send(self.gate.counts(seat)));
             }
@@ -165,13 +179,12 @@ impl Dispatcher {
     /// Runs until every source has ended or the yard is told to stop; then delivers what waits, says
     /// to consumers that this was all, takes the buffers home and closes the ports.
     pub(crate) fn run(mut self) -> Report {
+        self.outlets.check_consumers(&mut self.stock); // rings that are for others have nobody yet
         let mut idle_turns = 0;
         let mut slept = false;
         let mut checked = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
-            while let Some(letter) = self.mailbox.take() {
-                self.answer(letter);
-            }
+            self.read_letters();
             self.gate.tick(slept);
             let turn = self.turn();
             if !turn.open {
@@ -361,7 +374,8 @@ impl Dispatcher {
             for source in self.sources.iter().filter(|s| !s.ended && !s.starved) {
                 fds.extend(source.port.fds().into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             }
-            fds.extend(self.outlets.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            let ours = self.outlets.fds().chain(self.mailbox.bell());
+            fds.extend(ours.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             // Interrupted or failed: a short sleep; the next turn looks again.
             let _ = rustix::event::poll(&mut fds, Some(&timeout));
         }
@@ -376,7 +390,6 @@ impl Dispatcher {
             self.sources[at].sorter.finish(|p, d, r| self.gate.queue(p, d, r));
             self.flush(at);
         }
-        self.mailbox.close();
         if !self.direct.is_empty() {
             self.sources.iter_mut().for_each(|source| source.port.halt());
         }
@@ -405,6 +418,7 @@ impl Dispatcher {
             if self.stop.load(Ordering::Relaxed) && told.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE {
                 return;
             }
+            self.read_letters();
             let home = self.outlets.reclaim(&mut self.stock);
             if self.outlets.drain() + home > 0 {
                 turns = 0;
@@ -419,6 +433,7 @@ impl Dispatcher {
     }
 
     fn close(mut self) -> Report {
+        self.mailbox.close();
         let (asides, copies) = self.outlets.asides();
         let counted = self.gate.was_used().then(|| self.gate.all_counts());
         let mut report = Report {

@@ -22,6 +22,8 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod absent;
+pub mod attach;
 mod audit;
 mod backlog;
 #[cfg(feature = "bench")]
@@ -47,6 +49,8 @@ pub mod tables;
 mod witness;
 mod yard;
 
+pub use absent::Absent;
+pub use attach::{Attached, attach};
 pub use audit::{Audit, AuditFindings, Cause, Example, Load, busiest};
 pub use card::{Card, Sight};
 pub use counters::{Aside, Drop, Live, Report, RingCounters};

@@ -12,6 +12,7 @@ use flowyard_mem::{
 use flowyard_port::Arrival;
 use flowyard_steer::{Decision, Family, FlowHash, Fragment, HASH_VERSION, Table};
 
+use crate::absent::{Absent, Absentees};
 use crate::backlog::{Backlogs, Waiting};
 use crate::counters::{Aside, Drop, RingCounters};
 use crate::host::Host;
@@ -57,13 +58,23 @@ impl Parcel {
 
 struct Outlet {
     pipe: PipeProducer,
+    /// Nobody reads it, and the pipe holds nothing.
     gone: bool,
+    /// Who reads it, of other processes: the number that was given them.
+    tenant: u64,
     /// Slots were filled since the last commit.
     dirty: bool,
     /// Slots were committed since it was last seen to that the consumer is awake.
     unwoken: bool,
     counters: RingCounters,
     violations: u64,
+}
+
+impl Outlet {
+    /// Why a packet is lost for which there is no room.
+    fn full(&self) -> Drop {
+        if self.gone { Drop::ConsumerGone } else { Drop::RingFull }
+    }
 }
 
 /// A group's share of the outlets, and how it balances.
@@ -98,6 +109,10 @@ pub(crate) struct Outlets {
     sharing: Vec<(Shared, u16, u16)>,
     ledger: Ledger,
     backlogs: Backlogs,
+    /// Rings that are read, and what becomes of the others' packets.
+    absent: Absentees,
+    /// No more will come: nobody can be seated any more.
+    ended: bool,
     hash_version: u8,
     /// Emptied segment lists, to be used again.
     spare_lists: Vec<Vec<Segment>>,
@@ -127,11 +142,13 @@ impl Outlets {
         groups: Vec<GroupPlace>,
         host: Option<Host>,
         hash: &FlowHash,
+        absent: Absent,
     ) -> Outlets {
         let hash_version = if matches!(hash, FlowHash::Default { .. }) { HASH_VERSION as u8 } else { 0 };
         let outlet = |pipe| Outlet {
             pipe,
             gone: false,
+            tenant: 0,
             dirty: false,
             unwoken: false,
             counters: RingCounters::default(),
@@ -140,6 +157,8 @@ impl Outlets {
         Outlets {
             ledger,
             backlogs: Backlogs::new(pipes.len(), region.geometry().buffers as usize * groups.len().max(1)),
+            absent: Absentees::new(absent, &groups),
+            ended: false,
             groups,
             host,
             asides: [0; Aside::ALL.len()],
@@ -234,14 +253,21 @@ impl Outlets {
     /// As [`Outlets::put`], where anything is out of the ordinary: several segments, packets that wait, a consumer
     /// that is gone.
     #[cold]
-    fn put_carefully(&mut self, ring: usize, parcel: Parcel, slot: Slot, stock: &mut Stock) {
+    fn put_carefully(&mut self, mut ring: usize, mut parcel: Parcel, slot: Slot, stock: &mut Stock) {
+        if let Some(other) = self.outlets[ring].gone.then(|| self.absent.stand_in(ring, slot.hash)).flatten() {
+            let mut tag = self.region.tag(&parcel.first.buffer);
+            tag.ring = self.absent.number(other);
+            self.region.set_tag(&mut parcel.first.buffer, &tag);
+            ring = other;
+        }
         let segments = 1 + parcel.rest.len() as u32;
         let outlet = &mut self.outlets[ring];
-        if outlet.gone || segments > outlet.pipe.capacity() {
-            let why = if outlet.gone { Drop::ConsumerGone } else { Drop::TooLong };
+        let lost = outlet.gone && !self.absent.held();
+        if lost || segments > outlet.pipe.capacity() {
+            let why = if lost { Drop::ConsumerGone } else { Drop::TooLong };
             outlet.counters.dropped[why as usize] += 1;
             self.free(parcel, stock);
-        } else if self.backlogs.len(ring) == 0 && outlet.pipe.reserve(segments) >= segments {
+        } else if !outlet.gone && self.backlogs.len(ring) == 0 && outlet.pipe.reserve(segments) >= segments {
             outlet.dirty = true;
             outlet.counters.packets += 1;
             outlet.counters.bytes += u64::from(slot.total);
@@ -269,7 +295,11 @@ impl Outlets {
             let first = self.groups[group].first;
             match *target {
                 Target::Ring(ring, hash) => {
-                    self.put_shared(first + usize::from(ring), Slot { hash, ..slot }, &sharing);
+                    let mut ring = first + usize::from(ring);
+                    if self.outlets[ring].gone {
+                        ring = self.absent.stand_in(ring, hash).unwrap_or(ring);
+                    }
+                    self.put_shared(ring, Slot { hash, ..slot }, &sharing);
                     outcomes += 1;
                 }
                 Target::Every(hash) => {
@@ -293,13 +323,14 @@ impl Outlets {
     fn put_shared(&mut self, ring: usize, slot: Slot, sharing: &[(Shared, u16, u16)]) {
         let segments = sharing.len();
         let outlet = &mut self.outlets[ring];
-        let room = self.backlogs.len(ring) == 0 && outlet.pipe.reserve(segments as u32) as usize >= segments;
-        let lost = if outlet.gone {
+        let room =
+            !outlet.gone && self.backlogs.len(ring) == 0 && outlet.pipe.reserve(segments as u32) as usize >= segments;
+        let lost = if outlet.gone && !self.absent.held() {
             Some(Drop::ConsumerGone)
         } else if segments as u32 > outlet.pipe.capacity() {
             Some(Drop::TooLong)
         } else if !room && !self.backlogs.has_room(segments) {
-            Some(Drop::RingFull)
+            Some(outlet.full())
         } else {
             None
         };
@@ -381,7 +412,8 @@ impl Outlets {
     #[cold]
     fn queue(&mut self, ring: usize, slot: Slot, parcel: Parcel, stock: &mut Stock) {
         if !self.backlogs.has_room(1 + parcel.rest.len()) {
-            self.outlets[ring].counters.dropped[Drop::RingFull as usize] += 1;
+            let outlet = &mut self.outlets[ring];
+            outlet.counters.dropped[outlet.full() as usize] += 1;
             return self.free(parcel, stock);
         }
         let Parcel { first, mut rest, .. } = parcel;
@@ -409,7 +441,7 @@ impl Outlets {
     /// the buffers.
     pub(crate) fn reclaim(&mut self, stock: &mut Stock) -> usize {
         let mut home = 0;
-        for outlet in &mut self.outlets {
+        for outlet in self.outlets.iter_mut().filter(|outlet| !outlet.gone) {
             for _ in 0..RETURNS_AT_ONCE {
                 let Some((returned, slot)) = outlet.pipe.take_returned(&mut self.ledger) else { break };
                 match returned {
@@ -438,7 +470,7 @@ impl Outlets {
             loop {
                 let slots = self.backlogs.first_packet_slots(ring);
                 let outlet = &mut self.outlets[ring];
-                if slots == 0 || outlet.pipe.reserve(slots) < slots {
+                if slots == 0 || outlet.gone || outlet.pipe.reserve(slots) < slots {
                     break;
                 }
                 for n in 0..slots {
@@ -469,7 +501,7 @@ impl Outlets {
     pub(crate) fn give_up(&mut self, stock: &mut Stock, wanted: usize) {
         while stock.len() < wanted {
             let Some(ring) = self.backlogs.longest() else { return };
-            self.give_up_one(ring, Drop::RingFull, stock);
+            self.give_up_one(ring, self.outlets[ring].full(), stock);
         }
     }
 
@@ -516,15 +548,69 @@ impl Outlets {
     /// Looks whether consumers are gone (a system call each), and takes back what dead ones held.
     pub(crate) fn check_consumers(&mut self, stock: &mut Stock) {
         for ring in 0..self.outlets.len() {
-            if self.outlets[ring].gone || !self.outlets[ring].pipe.consumer_gone() {
-                continue;
+            self.check_consumer(ring, stock);
+        }
+    }
+
+    fn check_consumer(&mut self, ring: usize, stock: &mut Stock) {
+        if !self.outlets[ring].gone && self.outlets[ring].pipe.consumer_gone() {
+            self.lose(ring, stock);
+        }
+    }
+
+    /// Takes back what the consumer of `ring` held, who is gone. What waits for it is lost, or goes on waiting, or to
+    /// others.
+    fn lose(&mut self, ring: usize, stock: &mut Stock) {
+        while self.reclaim(stock) > 0 {} // all that it returned properly before
+        let outlet = &mut self.outlets[ring];
+        outlet.gone = true;
+        outlet.counters.abandoned += u64::from(outlet.pipe.held(&self.ledger));
+        // A stage of this process is believed that a later one still reads what it passed on. Another process is not:
+        // it could have the yard run out of buffers.
+        if outlet.tenant != 0 || !outlet.pipe.is_leaving() {
+            outlet.pipe.take_back(&mut self.ledger, |buffer| stock.put(buffer));
+        }
+        self.absent.note(self.outlets.iter().map(|outlet| outlet.gone));
+        if self.absent.held() {
+            return;
+        }
+        while self.backlogs.len(ring) > 0 {
+            match self.backlogs.first(ring).and_then(|slot| self.absent.stand_in(ring, slot.hash)) {
+                Some(other) => self.pass_on(ring, other),
+                None => self.give_up_one(ring, Drop::ConsumerGone, stock),
             }
-            while self.reclaim(stock) > 0 {} // all that it returned properly before
-            self.outlets[ring].gone = true;
-            self.outlets[ring].pipe.reclaim(&mut self.ledger, |buffer| stock.put(buffer));
-            while self.backlogs.len(ring) > 0 {
-                self.give_up_one(ring, Drop::ConsumerGone, stock);
-            }
+        }
+    }
+
+    /// Moves the packet that has waited longest for `ring` behind those that wait for `other`.
+    fn pass_on(&mut self, ring: usize, other: usize) {
+        for _ in 0..self.backlogs.first_packet_slots(ring) {
+            let Some((waiting, slot)) = self.backlogs.pop(ring) else { return };
+            let waits = self.backlogs.push(other, waiting, slot);
+            debug_assert!(waits.is_ok(), "its place has just become free");
+        }
+    }
+
+    /// Gives a ring that nobody reads to a consumer of another process, by a pipe that has no account yet. Answers
+    /// false, and closes the pipe, if somebody reads it, or all is over.
+    pub(crate) fn seat(&mut self, ring: usize, tenant: u64, pipe: PipeProducer, stock: &mut Stock) -> bool {
+        self.check_consumer(ring, stock);
+        let outlet = &mut self.outlets[ring];
+        if !outlet.gone || self.ended {
+            return false;
+        }
+        let old = outlet.pipe.succeed(&mut self.ledger, pipe);
+        outlet.violations += old.violations();
+        (outlet.gone, outlet.tenant, outlet.dirty) = (false, tenant, false);
+        self.absent.note(self.outlets.iter().map(|outlet| outlet.gone));
+        true
+    }
+
+    /// Takes a consumer's ring from it, whose process is known to have ended its connection.
+    pub(crate) fn unseat(&mut self, tenant: u64, stock: &mut Stock) {
+        let of_tenant = |outlet: &Outlet| outlet.tenant == tenant && !outlet.gone;
+        if let Some(ring) = self.outlets.iter().position(of_tenant) {
+            self.lose(ring, stock);
         }
     }
 
@@ -552,6 +638,7 @@ impl Outlets {
 
     /// Says to all consumers that no more will come.
     pub(crate) fn end(&mut self) {
+        self.ended = true;
         for outlet in &mut self.outlets {
             outlet.pipe.end();
         }

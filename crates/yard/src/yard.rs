@@ -9,6 +9,7 @@ use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, Region, S
 use flowyard_port::{DirectReader, InKernel, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare_to_host};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
+use crate::attach::{AttachError, Rings, Server, Serving};
 use crate::counters::{Live, Report};
 use crate::dispatcher::{Dispatcher, Source};
 use crate::function::{Common, Function, FunctionError, Functions, Limits, Steer, Surroundings};
@@ -16,7 +17,7 @@ use crate::host::Host;
 use crate::outlets::{GroupPlace, MOST_GROUPS, Outlets};
 use crate::reader::RingReader;
 use crate::sorter::{HOLD_PACKETS, Sorter};
-use crate::{SharedFragments, cpu};
+use crate::{Absent, SharedFragments, cpu};
 
 /// What a yard is made of, but for its ports.
 #[derive(Debug, Clone)]
@@ -57,6 +58,8 @@ pub struct YardConfig {
     /// each [`RingReader`] takes its own from the kernel itself, which is faster, and for threads of this process
     /// alone: pipes can be handed to processes that are not trusted, the kernel's rings cannot.
     pub relay: bool,
+    /// What becomes of the packets of a ring while nobody reads it.
+    pub absent: Absent,
     /// Bind each dispatcher to a core, where there is more than one.
     pub pin: bool,
 }
@@ -132,6 +135,7 @@ impl Default for YardConfig {
             kernel: false,
             stack: HostStack::Pass,
             relay: false,
+            absent: Absent::Drop,
             pin: true,
         }
     }
@@ -204,6 +208,9 @@ pub struct Yard {
     surroundings: Surroundings,
     names: Vec<Option<String>>,
     kernel: Option<Arc<Mutex<KernelSteer>>>,
+    /// Slots of each pipe, and rings of each group.
+    slots: u32,
+    groups: Vec<u16>,
 }
 
 impl Yard {
@@ -279,7 +286,7 @@ impl Yard {
             let host = host.as_ref().map(Host::try_clone).transpose();
             let name = || config.host.clone().unwrap_or_default();
             let host = host.map_err(|error| YardError::Host { name: name(), error })?;
-            let outlets = Outlets::new(&region, ledger, pipes, groups.clone(), host, &config.hash);
+            let outlets = Outlets::new(&region, ledger, pipes, groups.clone(), host, &config.hash, config.absent);
             let mut dispatcher =
                 Dispatcher::new(region.clone(), share, sources, direct, outlets, common.clone(), stop.clone());
             for (seat, instance, limits) in instances.next().into_iter().flatten() {
@@ -295,7 +302,9 @@ impl Yard {
         let surroundings = surroundings(config, shares);
         let seats = std::iter::once(&config.function).chain(config.groups.iter().map(|g| &g.function));
         let names = seats.map(|f| f.as_ref().map(|f| f.name().to_owned())).collect();
-        Ok((Yard { dispatchers, stop, region, infos, pin: config.pin, surroundings, names, kernel: steering }, readers))
+        let (slots, groups) = (pipe_slots(config), groups.iter().map(|group| group.table.rings()).collect());
+        let (pin, kernel) = (config.pin, steering);
+        Ok((Yard { dispatchers, stop, region, infos, pin, surroundings, names, kernel, slots, groups }, readers))
     }
 
     /// The ports as they were opened, in the order they were given.
@@ -335,10 +344,20 @@ impl Yard {
             let thread = std::thread::Builder::new().name(format!("dispatch-{number}")).spawn(body);
             threads.push(thread.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?);
         }
-        let ports = self.infos.into_iter().map(|info| info.name).collect();
+        let ports: Vec<String> = self.infos.into_iter().map(|info| info.name).collect();
+        let (region, slots, groups) = (self.region, self.slots, self.groups);
+        let rings = Rings { region, slots, groups, ports: ports.clone(), mailboxes: mailboxes.clone() };
         let (surroundings, names) = (self.surroundings, Mutex::new(self.names));
         let functions = Functions { mailboxes, surroundings, names, kernel: self.kernel.is_some() };
-        Ok(Running { threads, live, stop: self.stop, ports, functions: Arc::new(functions), kernel: self.kernel })
+        Ok(Running {
+            threads,
+            live,
+            stop: self.stop,
+            ports,
+            functions: Arc::new(functions),
+            kernel: self.kernel,
+            rings,
+        })
     }
 }
 
@@ -351,9 +370,20 @@ pub struct Running {
     ports: Vec<String>,
     functions: Arc<Functions>,
     kernel: Option<Arc<Mutex<KernelSteer>>>,
+    rings: Rings,
 }
 
 impl Running {
+    /// Takes consumers of other processes from now on, at the socket `path`, on rings that nobody reads: those whose
+    /// [`RingReader`] was dropped. Call it before packets matter: from the first call on the region may be written by
+    /// others, or by nobody but the yard, as [`Serving::allow`] has it.
+    ///
+    /// # Errors
+    /// The socket cannot be had, or a rule would let somebody write where writing was sealed off before.
+    pub fn serve(&self, path: &std::path::Path, serving: Serving) -> Result<Server, AttachError> {
+        Server::start(path, self.rings.clone(), serving)
+    }
+
     /// The functions of the yard: to replace or to ask them while it runs.
     pub fn functions(&self) -> &Arc<Functions> {
         &self.functions

@@ -414,7 +414,7 @@ fn two_hundred_replacements_under_load_lose_nothing_and_carry_their_state_over()
     let report = join(running);
     let seen: Vec<_> = consumers.into_iter().map(|c| c.join().expect("no assertion failed")).collect();
     assert!(report.sums_agree() && report.buffers_missing == 0 && report.violations == 0, "{report:?}");
-    assert_eq!(report.delivered(), seen.iter().map(|s| s.0).sum());
+    assert_eq!(report.delivered(), seen.iter().map(|s| s.0).sum::<u64>());
     assert!(seen.iter().all(|s| s.1 > 50), "versions changed while packets flowed: {seen:?}");
     let counts = report.function.expect("counted");
     assert_eq!((counts.reloads, counts.failures), (2 * RELOADS, [0; Failure::ALL.len()]));

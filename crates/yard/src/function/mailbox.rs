@@ -1,9 +1,13 @@
-//! How a running dispatcher is given another function, or a request: letters, read between batches.
+//! How a running dispatcher is given another function, a request, or a consumer: letters, read between batches.
 
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, PoisonError};
+
+use flowyard_mem::PipeProducer;
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::{FunctionCounts, Limits, Steer};
 
@@ -30,6 +34,10 @@ pub(crate) enum Letter {
     Replace { seat: usize, new: Option<Box<dyn Steer>>, limits: Limits, old: Sender<Option<Box<dyn Steer>>> },
     /// Answer a request.
     Control { seat: usize, request: Vec<u8>, reply: Sender<Result<Vec<u8>, String>> },
+    /// Give a ring that nobody reads to a consumer of another process.
+    Seat { outlet: usize, tenant: u64, pipe: PipeProducer, seated: Sender<bool> },
+    /// A consumer of another process has ended its connection: take its ring from it.
+    Unseat { tenant: u64 },
     /// Say what was counted.
     Counts { seat: usize, reply: Sender<(FunctionCounts, Vec<(String, u64)>)> },
 }
@@ -40,11 +48,21 @@ pub(crate) struct Mailbox {
     full: AtomicBool,
     /// `None` once the dispatcher has ended.
     letters: Mutex<Option<VecDeque<Letter>>>,
+    /// Readable when a letter was posted: wakes a dispatcher that sleeps. `None` where the system gave none: then it
+    /// wakes a little later.
+    bell: Option<OwnedFd>,
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox").field("full", &self.full).finish_non_exhaustive()
+    }
 }
 
 impl Default for Mailbox {
     fn default() -> Mailbox {
-        Mailbox { full: AtomicBool::new(false), letters: Mutex::new(Some(VecDeque::new())) }
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok();
+        Mailbox { full: AtomicBool::new(false), letters: Mutex::new(Some(VecDeque::new())), bell }
     }
 }
 
@@ -55,7 +73,15 @@ impl Mailbox {
         if let Some(letters) = &mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner) {
             letters.push_back(letter);
             self.full.store(true, Ordering::Release); // pairs with the Acquire in `take`
+            if let Some(bell) = &self.bell {
+                let _ = rustix::io::write(bell, &1u64.to_ne_bytes()); // full: it rings
+            }
         }
+    }
+
+    /// What to sleep on.
+    pub(crate) fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.bell.as_ref().map(AsFd::as_fd)
     }
 
     /// The next letter. One load while there is none.
@@ -67,6 +93,9 @@ impl Mailbox {
 
     #[cold]
     fn open(&self) -> Option<Letter> {
+        if let Some(bell) = &self.bell {
+            let _ = rustix::io::read(bell, &mut [0; 8]); // before looking: what is posted from now on rings anew
+        }
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
         let letters = letters.as_mut()?;
         let letter = letters.pop_front();

@@ -1,0 +1,78 @@
+//! Where a yard's sockets are, and how a ring is named: `NAME/RING` or `NAME/GROUP/RING`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::{AttachError, SOCKET};
+
+/// A ring of a yard on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the yard.
+    pub yard: String,
+    /// The ring, as the yard names it: `2`, or `ids/2`.
+    pub ring: String,
+}
+
+impl FromStr for Place {
+    type Err = AttachError;
+
+    fn from_str(text: &str) -> Result<Place, AttachError> {
+        let wrong = || AttachError::Name { name: text.into() };
+        let (yard, ring) = text.split_once('/').ok_or_else(wrong)?;
+        let number = ring.rsplit('/').next().unwrap_or_default();
+        if yard.is_empty() || ring.split('/').count() > 2 || number.parse::<u16>().is_err() {
+            return Err(wrong());
+        }
+        Ok(Place { yard: yard.into(), ring: ring.into() })
+    }
+}
+
+impl Place {
+    /// The yard's socket: of the folders where it may be, the first that has one; else the first.
+    pub fn socket(&self) -> PathBuf {
+        let mut paths = folders().into_iter().map(|folder| folder.join(&self.yard).join(SOCKET));
+        let first = paths.next().unwrap_or_default();
+        if first.exists() { first } else { paths.find(|path| path.exists()).unwrap_or(first) }
+    }
+}
+
+/// Folders that hold yards' folders, the most particular first: `FLOWYARD_RUNTIME_DIR` where that is set, and then
+/// no other; the user's (`XDG_RUNTIME_DIR`), and the system's.
+pub fn folders() -> Vec<PathBuf> {
+    if let Some(folder) = std::env::var_os("FLOWYARD_RUNTIME_DIR") {
+        return vec![folder.into()];
+    }
+    let users = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+    users
+        .map(|folder| PathBuf::from(folder).join("flowyard"))
+        .into_iter()
+        .chain([PathBuf::from("/run/flowyard")])
+        .collect()
+}
+
+/// The folder of a yard that this process runs: the system's for root, else the user's.
+pub fn folder(yard: &str) -> PathBuf {
+    let folders = folders();
+    let root = rustix::process::geteuid().is_root();
+    let folder = if root { folders.last() } else { folders.first() };
+    folder.cloned().unwrap_or_default().join(yard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_rings() {
+        let place = |text: &str| text.parse::<Place>().ok().map(|place| (place.yard, place.ring));
+        let is = |yard: &str, ring: &str| Some((yard.to_owned(), ring.to_owned()));
+        assert_eq!(place("yard/2"), is("yard", "2"));
+        assert_eq!(place("edge/ids/11"), is("edge", "ids/11"));
+        for wrong in ["", "yard", "yard/", "/2", "yard/ids", "yard/ids/", "a/b/c/2", "yard/-1", "yard/65536"] {
+            assert_eq!(place(wrong), None, "{wrong}");
+        }
+        let error = "yard".parse::<Place>().expect_err("no ring").to_string();
+        assert!(error.contains("yard") && error.contains("NAME/RING"), "{error}");
+    }
+}

@@ -1,0 +1,336 @@
+//! The yard's side: a thread that seats consumers on rings, and notices when they are gone.
+//!
+//! One thread for all: no call of it blocks on a peer, whatever peers do or leave undone. It takes no part in the way
+//! of packets; rings are given and taken by letters to the dispatchers.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use flowyard_mem::handover::{self, Message};
+use flowyard_mem::{Grant, Handover, Region, pipe};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::access::Peer;
+use super::{About, Allow, Answer, AttachError, Hello};
+use crate::function::{Letter, Mailbox};
+
+/// Connections that may wait to be accepted.
+const WAITING: i32 = 64;
+/// Connections that have not said what they want. More are closed: the longest there first.
+const MOST_STRANGERS: usize = 64;
+/// How long a connection may take to say it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a dispatcher may take to read a letter.
+const DISPATCHERS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How consumers of other processes are served.
+#[derive(Debug, Clone, Default)]
+pub struct Serving {
+    /// Name of the yard, for people.
+    pub name: String,
+    /// Names of the groups in order; of the first alone it may be empty.
+    pub groups: Vec<String>,
+    /// Who may have which ring: see [`Allow`].
+    pub allow: Vec<Allow>,
+}
+
+/// A consumer of another process.
+#[derive(Debug, Clone)]
+pub struct Seated {
+    /// Its ring, as it is named: `2`, or `ids/2`.
+    pub ring: String,
+    /// What it says that it is.
+    pub program: String,
+    /// Its process, when it connected.
+    pub pid: u32,
+    /// Its user, when it connected.
+    pub uid: u32,
+    /// Whether it may write the region.
+    pub write: bool,
+    /// When it came.
+    pub since: Instant,
+}
+
+/// What the server knows of the yard.
+#[derive(Debug, Clone)]
+pub(crate) struct Rings {
+    pub(crate) region: Region,
+    pub(crate) slots: u32,
+    /// Rings of each group.
+    pub(crate) groups: Vec<u16>,
+    pub(crate) ports: Vec<String>,
+    pub(crate) mailboxes: Vec<Arc<Mailbox>>,
+}
+
+type Consumers = Arc<Mutex<BTreeMap<u64, (usize, Seated)>>>;
+
+/// Takes consumers of other processes until it is dropped. Those it has seated keep their rings as long as the yard
+/// runs, even then.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    stop: Arc<OwnedFd>,
+    consumers: Consumers,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn start(path: &Path, rings: Rings, serving: Serving) -> Result<Server, AttachError> {
+        let fail = |action, remedy| {
+            let path = path.to_owned();
+            move |error: std::io::Error| AttachError::Serve { path, action, error, remedy }
+        };
+        // Said before the first packet is looked at: once others may write, steering works on copies; where nobody
+        // may, writing is sealed off for good.
+        let writers = serving.allow.iter().any(Allow::writes);
+        drop(rings.region.grant(if writers { Grant::Write } else { Grant::Read })?);
+        let listener = bind(path, serving.allow.iter().any(Allow::is_for_others))
+            .map_err(fail("make the socket", "give another path (--attach PATH) or name (--name)"))?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let stop = Arc::new(stop.map_err(|e| fail("make an event", "raise the limit of open files")(e.into()))?);
+        let consumers = Consumers::default();
+        let mut worker = Worker {
+            listener,
+            stop: stop.clone(),
+            rings,
+            serving,
+            consumers: consumers.clone(),
+            connections: Vec::new(),
+            next: 1,
+        };
+        let thread = std::thread::Builder::new().name("attach".into()).spawn(move || worker.run());
+        let thread = Some(thread.map_err(fail("start a thread", "raise the limit of processes"))?);
+        Ok(Server { path: path.into(), stop, consumers, thread })
+    }
+
+    /// Where consumers connect.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Who is there.
+    pub fn consumers(&self) -> Vec<Seated> {
+        let consumers = self.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+        consumers.values().map(|(_, seated)| seated.clone()).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // a panic there was printed
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Makes the socket, in place of one that nobody listens to any more. The kernel makes the file with the mode that
+/// the socket has when it is bound, less the umask (net/unix/af_unix.c): nobody else can connect before it is known
+/// who may.
+fn bind(path: &Path, for_others: bool) -> std::io::Result<OwnedFd> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let socket = || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+    };
+    let address = SocketAddrUnix::new(path)?;
+    if let Ok(about) = std::fs::symlink_metadata(path) {
+        let kind = std::io::ErrorKind::AlreadyExists;
+        if !about.file_type().is_socket() {
+            return Err(std::io::Error::new(kind, "it is there and is no socket"));
+        }
+        if rustix::net::connect(socket()?, &address).is_ok() {
+            return Err(std::io::Error::new(kind, "another yard takes consumers there"));
+        }
+        std::fs::remove_file(path)?; // left behind by one that was killed
+    }
+    let listener = socket()?;
+    rustix::fs::fchmod(&listener, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    rustix::net::bind(&listener, &address)?;
+    rustix::net::listen(&listener, WAITING)?;
+    // Who may connect is asked of each by its credentials; the mode only keeps off those of whom none may.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(if for_others { 0o666 } else { 0o600 }))?;
+    Ok(listener)
+}
+
+struct Connection {
+    socket: OwnedFd,
+    since: Instant,
+    /// Set once it has a ring.
+    tenant: Option<u64>,
+}
+
+struct Worker {
+    listener: OwnedFd,
+    stop: Arc<OwnedFd>,
+    rings: Rings,
+    serving: Serving,
+    consumers: Consumers,
+    connections: Vec<Connection>,
+    /// Number of the next consumer.
+    next: u64,
+}
+
+/// What a peer is told, and what it is given.
+type Greeted = (About, Handover, u64);
+
+impl Worker {
+    fn run(&mut self) {
+        loop {
+            let strangers = self.connections.iter().any(|connection| connection.tenant.is_none());
+            let timeout = strangers.then_some(Timespec { tv_sec: 0, tv_nsec: 100_000_000 });
+            let mut fds = vec![PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+            fds.extend(self.connections.iter().map(|c| PollFd::new(&c.socket, PollFlags::IN | PollFlags::RDHUP)));
+            let _ = rustix::event::poll(&mut fds, timeout.as_ref()); // interrupted: look again
+            let happened: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+            if !happened[0].is_empty() {
+                return;
+            }
+            // Those who go make room for those who come.
+            for at in (0..self.connections.len()).rev() {
+                if !happened[at + 2].is_empty() && !self.hear(at) {
+                    let gone = self.connections.swap_remove(at);
+                    gone.tenant.into_iter().for_each(|tenant| self.unseat(tenant));
+                }
+            }
+            self.connections.retain(|c| c.tenant.is_some() || c.since.elapsed() < PATIENCE);
+            if !happened[1].is_empty() {
+                self.accept();
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        while let Ok(socket) = rustix::net::accept_with(&self.listener, flags) {
+            let strangers = self.connections.iter().filter(|c| c.tenant.is_none()).count();
+            if strangers >= MOST_STRANGERS
+                && let Some(longest) = self.connections.iter().position(|c| c.tenant.is_none())
+            {
+                self.connections.swap_remove(longest);
+            }
+            self.connections.push(Connection { socket, since: Instant::now(), tenant: None });
+        }
+    }
+
+    /// Hears what a peer says. Answers whether it stays.
+    fn hear(&mut self, at: usize) -> bool {
+        if self.connections[at].tenant.is_some() {
+            return false; // nothing is to be said any more: it has gone, or does not know how to behave
+        }
+        let Ok(message) = handover::receive(&self.connections[at].socket) else { return false };
+        let (answer, parts, tenant) = match self.greet(at, message) {
+            Ok((about, parts, tenant)) => (Answer::Welcome(about), Some(parts), Some(tenant)),
+            Err(why) => (Answer::Refused(why), None, None),
+        };
+        let said = serde_json::to_vec(&answer).unwrap_or_default();
+        let sent = handover::send(&self.connections[at].socket, &said, parts);
+        self.connections[at].tenant = tenant;
+        sent.is_ok() && tenant.is_some()
+    }
+
+    fn greet(&mut self, at: usize, message: Message) -> Result<Greeted, String> {
+        let message = message.of_our_version().map_err(|e| e.to_string())?;
+        let hello: Hello = serde_json::from_slice(&message.said).map_err(|e| format!("it asks for nothing: {e}"))?;
+        let peer = Peer::of(&self.connections[at].socket).map_err(|e| format!("it cannot be told who asks: {e}"))?;
+        let (group, ring) = self.find(&hello.ring)?;
+        let name = self.name(group, ring);
+        peer.may(&self.serving.allow, &name, hello.write)?;
+        let outlet =
+            self.rings.groups[..group].iter().map(|rings| usize::from(*rings)).sum::<usize>() + usize::from(ring);
+        if let Some(by) = self.reader(outlet) {
+            return Err(format!("{} (process {}) reads it: take another, or end that one", by.program, by.pid));
+        }
+        let tenant = self.next;
+        self.next += 1;
+        let parts = self.seat(outlet, tenant, hello.write)?;
+        let about = About {
+            yard: self.serving.name.clone(),
+            group: self.serving.groups.get(group).cloned().unwrap_or_default(),
+            ring,
+            rings: self.rings.groups[group],
+            write: hello.write,
+            ports: self.rings.ports.clone(),
+        };
+        let program: String = hello.program.chars().filter(|c| !c.is_control()).take(64).collect();
+        let seated =
+            Seated { ring: name, program, pid: peer.pid, uid: peer.uid, write: hello.write, since: Instant::now() };
+        self.consumers.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant, (outlet, seated));
+        Ok((about, parts, tenant))
+    }
+
+    /// The group and ring of that name.
+    fn find(&self, ring: &str) -> Result<(usize, u16), String> {
+        let all = (0..self.rings.groups.len()).flat_map(|group| (0..self.rings.groups[group]).map(move |r| (group, r)));
+        all.clone().find(|(group, number)| self.name(*group, *number) == ring).ok_or_else(|| {
+            let groups = self.rings.groups.iter().enumerate();
+            let each = groups.map(|(group, rings)| format!("{} to {}", self.name(group, 0), rings - 1));
+            format!("there is none: it has {}", each.collect::<Vec<_>>().join(", "))
+        })
+    }
+
+    /// `2`, or `ids/2`.
+    fn name(&self, group: usize, ring: u16) -> String {
+        match self.serving.groups.get(group).filter(|name| !name.is_empty()) {
+            Some(name) => format!("{name}/{ring}"),
+            None => ring.to_string(),
+        }
+    }
+
+    fn reader(&self, outlet: usize) -> Option<Seated> {
+        let consumers = self.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+        consumers.values().find(|(of, _)| *of == outlet).map(|(_, seated)| seated.clone())
+    }
+
+    /// Gives every dispatcher a pipe to the consumer.
+    fn seat(&self, outlet: usize, tenant: u64, write: bool) -> Result<Handover, String> {
+        let mut ends = Vec::new();
+        let mut answers = Vec::new();
+        for mailbox in &self.rings.mailboxes {
+            let (pipe, end) = pipe(&self.rings.region, self.rings.slots).map_err(|e| e.to_string())?;
+            let (seated, answer) = channel();
+            mailbox.post(Letter::Seat { outlet, tenant, pipe, seated });
+            ends.push(end);
+            answers.push(answer);
+        }
+        let deadline = Instant::now() + DISPATCHERS_PATIENCE;
+        let mut taken = 0;
+        let mut why = None;
+        for answer in answers {
+            match answer.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(true) => taken += 1,
+                Ok(false) => why = Some("somebody in the yard's own process reads it, or the yard is ending"),
+                Err(RecvTimeoutError::Timeout) => why = Some("the yard is too busy to answer: try again"),
+                Err(RecvTimeoutError::Disconnected) => {} // that dispatcher's sources have ended, and others go on
+            }
+        }
+        if let Some(why) = why.or((taken == 0).then_some("the yard has ended")) {
+            self.tell_to_unseat(tenant);
+            return Err(why.into());
+        }
+        let grant = if write { Grant::Write } else { Grant::Read };
+        Handover::new(&self.rings.region, ends, grant).map_err(|e| {
+            self.tell_to_unseat(tenant);
+            e.to_string()
+        })
+    }
+
+    fn tell_to_unseat(&self, tenant: u64) {
+        self.rings.mailboxes.iter().for_each(|mailbox| mailbox.post(Letter::Unseat { tenant }));
+    }
+
+    fn unseat(&self, tenant: u64) {
+        self.tell_to_unseat(tenant);
+        self.consumers.lock().unwrap_or_else(PoisonError::into_inner).remove(&tenant);
+    }
+}
