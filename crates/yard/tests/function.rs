@@ -443,7 +443,7 @@ fn a_thousand_replacements_under_load_lose_nothing_and_every_packet_is_seen_once
     let report = join(running);
     let seen: Vec<_> = consumers.into_iter().map(|c| c.join().expect("no assertion failed")).collect();
     assert!(report.sums_agree() && report.buffers_missing == 0, "{report:?}");
-    assert_eq!(report.delivered(), seen.iter().map(|s| s.0).sum());
+    assert_eq!(report.delivered(), seen.iter().map(|s| s.0).sum::<u64>());
     assert!(seen.iter().all(|s| s.1 > 100), "the versions did change while packets flowed");
     let witnesses: Vec<_> = seen.into_iter().map(|s| s.2).collect();
     assert_eq!(Witness::compare(&witnesses).split, 0);
