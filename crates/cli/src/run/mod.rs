@@ -3,13 +3,13 @@
 mod consumers;
 mod figures;
 mod options;
+mod plan;
 mod watch;
 
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use flowyard::port::PortSpec;
 use flowyard::steer::FlowHash;
 use flowyard::{Witness, Yard, YardConfig};
 use miette::{IntoDiagnostic, Result, miette};
@@ -19,57 +19,21 @@ pub use self::watch::stop_on_signals;
 
 use self::consumers::join;
 use self::figures::Figures;
+use self::plan::Plan;
 use crate::control::{self, Control};
-use crate::{Outcome, output};
+use crate::{Outcome, output, runtime};
 
-/// What runs where no port is given.
-const BUILT_IN: &str = "gen:mix?seconds=3";
 impl Run {
     /// Runs it.
     pub fn run(self) -> Result<Outcome> {
-        let names: Vec<&str> =
-            if self.ports.is_empty() { vec![BUILT_IN] } else { self.ports.iter().map(String::as_str).collect() };
-        let specs: Vec<PortSpec> = names.iter().map(|n| n.parse()).collect::<Result<_, _>>().into_diagnostic()?;
-        let live = specs.iter().any(|s| matches!(s.kind, flowyard::port::Kind::Xdp | flowyard::port::Kind::Packet));
-        let hash = self.sorting.hash(live)?;
-        let kernel = self.steering.in_kernel()?;
-        if self.memory.relay && !kernel {
-            return Err(miette!(
-                "--relay is for steering in the kernel, and here dispatchers take all packets anyway: leave it out, or \
-                 add --steer kernel"
-            ));
-        }
-        let (tap, stack) = self.steering.hosts()?;
         let mut out = output::own_stdout(self.steering.is_there())?;
-        let (first_group, rings, groups) = self.steering.groups(&self.sorting)?;
-        let tables = self.steering.make_tables()?;
-        let names: Vec<(String, u16)> =
-            std::iter::once((first_group, rings)).chain(groups.iter().map(|g| (g.name.clone(), g.rings))).collect();
-        let config = YardConfig {
-            rings,
-            groups,
-            function: self.steering.function(&tables)?,
-            host: tap,
-            stack,
-            weights: self.sorting.weights.clone(),
-            ring_slots: self.memory.ring_slots,
-            annotation_bytes: self.memory.annotation,
-            buffers: self.memory.buffers,
-            dispatchers: self.memory.dispatchers,
-            policy: self.sorting.policy(),
-            hash: hash.clone(),
-            kernel,
-            relay: self.memory.relay,
-            pin: !self.memory.no_pin,
-            ..YardConfig::default()
-        };
-        let verify = self.verify || (!self.no_verify && !live);
+        let Plan { config, specs, tables, names, verify } = self.plan()?;
         if let Some(dir) = &self.output {
             std::fs::create_dir_all(dir).map_err(|e| miette!("cannot make the directory {}: {e}", dir.display()))?;
         }
         let (yard, readers) = Yard::open(&config, &specs).into_diagnostic()?;
         let infos = yard.ports().to_vec();
-        self.announce(&yard, &hash, &config, &names);
+        self.announce(&yard, &config, &names);
         let consumers = self.consumers(readers, verify, &config.policy, &names)?;
         let started = Instant::now();
         let running = yard.start().into_diagnostic()?;
@@ -88,9 +52,12 @@ impl Run {
             },
             tables,
         });
-        let socket = match &self.steering.control {
+        let socket = match &self.service.control {
             Some(path) => {
-                let path = path.clone().unwrap_or_else(control::default_path);
+                let path = match path {
+                    Some(path) => path.clone(),
+                    None => runtime::make_folder(&self.service.name)?.join(runtime::CONTROL),
+                };
                 let socket = Control::start(&path, control.clone()).inspect_err(|_| running.stop())?;
                 if !self.quiet {
                     eprintln!("control socket: {}", path.display());
@@ -120,7 +87,7 @@ impl Run {
             own_program,
             time,
             verify,
-            seed: seed(&hash),
+            seed: seed(&config.hash),
             infos,
         };
         for error in outcome.report.errors.iter().chain(&errors) {
@@ -136,7 +103,7 @@ impl Run {
         Ok(if errors.is_empty() && outcome.agrees() { Outcome::Good } else { Outcome::Partial })
     }
 
-    fn announce(&self, yard: &Yard, hash: &FlowHash, config: &YardConfig, groups: &[(String, u16)]) {
+    fn announce(&self, yard: &Yard, config: &YardConfig, groups: &[(String, u16)]) {
         if self.quiet || self.json {
             return;
         }
@@ -149,7 +116,7 @@ impl Run {
                 groups.iter().map(|(name, rings)| format!("{rings} rings for {name}")).collect::<Vec<_>>().join(", ")
             }
         };
-        eprintln!("{}; {rings} of {} slots{}", yard.region(), self.memory.ring_slots, seed(hash));
+        eprintln!("{}; {rings} of {} slots{}", yard.region(), self.memory.ring_slots, seed(&config.hash));
         if let Some(function) = &config.function {
             eprintln!("function: {}", function.name());
         }

@@ -5,19 +5,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use flowyard::port::PortSpec;
 
 use crate::options::Sorting;
+use crate::runtime;
 use crate::steering::Steering;
 
 /// Run the yard: packets from ports to rings, and a table of what came.
 ///
 /// Without a port it runs on built-in traffic for a moment and says what to type next.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = ports_help())]
 pub struct Run {
     /// Where packets come from, such as xdp:eth0, packet:eth0, pcap:FILE, gen:mix
     #[arg(value_name = "PORT")]
-    pub(super) ports: Vec<String>,
+    pub(super) ports: Vec<PortSpec>,
+    /// Take what is not said here from this file, in TOML (`flowyard check --example` prints one): every option but
+    /// this one has its name there; the ports and options given here go before those of the file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// End after this time (such as 10, 1.5 or 500ms)
     #[arg(long = "for", value_name = "SECONDS", value_parser = duration)]
     pub(super) time: Option<Duration>,
@@ -37,15 +43,29 @@ pub struct Run {
     #[arg(short, long)]
     pub(super) quiet: bool,
     #[command(flatten)]
-    pub(super) sorting: Sorting,
+    pub(crate) sorting: Sorting,
     #[command(flatten)]
     pub(super) steering: Steering,
     #[command(flatten)]
     pub(super) memory: Memory,
+    #[command(flatten)]
+    pub(super) service: Service,
+}
+
+/// What matters to a yard that runs for long.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Service")]
+pub(super) struct Service {
+    /// Name of the yard and of its runtime folder, /run/flowyard/NAME (or flowyard/NAME in XDG_RUNTIME_DIR)
+    #[arg(long, value_name = "NAME", default_value = runtime::DEFAULT_NAME, value_parser = runtime::name)]
+    pub(super) name: String,
+    /// Make a control socket for `flowyard ctl` [default path: control.sock in the runtime folder]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
+    pub(super) control: Option<Option<PathBuf>>,
 }
 
 /// Memory and threads.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Memory and threads")]
 pub(super) struct Memory {
     /// Slots of each ring, a power of two
