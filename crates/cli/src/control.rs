@@ -102,25 +102,6 @@ pub fn function(status: &FunctionStatus, group: &str) -> Value {
     })
 }
 
-/// Where the control socket is unless said otherwise: in /run for root, else in the user's runtime folder.
-pub fn default_path() -> PathBuf {
-    let root = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|_| !is_root());
-    match root {
-        Some(folder) => folder.join("flowyard.sock"),
-        None if is_root() => "/run/flowyard.sock".into(),
-        None => std::env::temp_dir().join(format!("flowyard-{}.sock", user())),
-    }
-}
-
-fn user() -> u32 {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").map_or(0, |m| m.uid())
-}
-
-fn is_root() -> bool {
-    user() == 0
-}
-
 /// The control socket, served by a thread until dropped; then the socket is removed.
 pub struct Control {
     server: Arc<Server>,

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use miette::{IntoDiagnostic, Result, miette};
 
-use crate::Outcome;
-use crate::control::{ask, default_path, percent_encoded};
+use crate::control::{ask, percent_encoded};
+use crate::{Outcome, runtime};
 
 /// Speak with a running yard through its control socket.
 #[derive(Debug, Args)]
 pub struct Ctl {
-    /// The yard's control socket [default: where `flowyard run --control` makes it]
+    /// The yard's name [default: that of the one that runs, or yard]
+    #[arg(long, value_name = "NAME", global = true, value_parser = runtime::name, conflicts_with = "socket")]
+    name: Option<String>,
+    /// The yard's control socket, where it was given a path of its own
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
     #[command(subcommand)]
@@ -129,7 +132,10 @@ enum Table {
 impl Ctl {
     /// Does it.
     pub fn run(self) -> Result<Outcome> {
-        let socket = self.socket.unwrap_or_else(default_path);
+        let socket = match self.socket {
+            Some(path) => path,
+            None => runtime::control_socket(self.name.as_deref())?,
+        };
         let named = |table: &str| format!("/tables/{}", percent_encoded(table));
         let keyed = |table: &str, key: &str| format!("{}?key={}", named(table), percent_encoded(key));
         let (method, url, body) = match self.verb {

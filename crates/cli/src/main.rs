@@ -2,6 +2,8 @@
 
 mod audit;
 mod bpf;
+mod check;
+mod config;
 mod control;
 mod ctl;
 mod digits;
@@ -12,6 +14,7 @@ mod layers;
 mod options;
 mod output;
 mod run;
+mod runtime;
 mod split;
 mod steering;
 mod table;
@@ -37,7 +40,9 @@ Start with `flowyard run`: it needs no privileges and no network.";
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the yard: packets from ports to rings, and a table of what came
-    Run(run::Run),
+    Run(Box<run::Run>),
+    /// Check a configuration file and what it names, and open nothing
+    Check(check::Check),
     /// Explain each packet of a capture: its layers, flow, hash and ring
     Inspect(inspect::Inspect),
     /// Split one capture into N, whole conversations together
@@ -65,7 +70,8 @@ fn main() -> ExitCode {
     }
     let program = Program::parse();
     let outcome = match program.verb {
-        Verb::Run(run) => run.run(),
+        Verb::Run(run) => run.with_file(std::env::args_os().skip(2)).and_then(run::Run::run),
+        Verb::Check(check) => check.run(),
         Verb::Inspect(inspect) => inspect.run(),
         Verb::Split(split) => split.run(),
         Verb::Audit(audit) => audit.run(),
@@ -77,7 +83,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Partial) => ExitCode::from(1),
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("flowyard: {}", output::chain(&error));
+            config::explain(&error);
             ExitCode::from(2)
         }
     }

@@ -58,9 +58,6 @@ pub struct Steering {
     /// Fill a table from a CSV file with the columns key,value; may be given several times
     #[arg(long = "table-file", value_name = "TABLE=FILE", value_parser = table_file)]
     table_files: Vec<(String, PathBuf)>,
-    /// Make a control socket for `flowyard ctl` [default path: /run/flowyard.sock, or in XDG_RUNTIME_DIR]
-    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
-    pub control: Option<Option<PathBuf>>,
 }
 
 /// A function as it is named on the command line.

@@ -11,6 +11,7 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::PortError;
+use crate::error::NO_INTERFACE;
 
 /// An interface as it is now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl Interface {
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) || e.raw_os_error() == Some(libc::EINVAL) => {
                 Err(PortError::Name {
                     name: port.into(),
-                    problem: format!("there is no interface {name:?}"),
+                    problem: format!("{NO_INTERFACE} {name:?}"),
                     remedy: match interface_names() {
                         names if names.is_empty() => "`ip link` lists those there are".into(),
                         names => format!("there are {}", names.join(", ")),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use flowyard_kernel::{HostFilter, KernelError, KernelSteer, ToHost};
-use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, Region, Stock};
+use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, RING_SLOTS, Region, Stock};
 use flowyard_port::{DirectReader, InKernel, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare_to_host};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
@@ -112,6 +112,29 @@ impl Group {
     /// A group of `rings` rings that share alike.
     pub fn new(name: &str, rings: u16) -> Group {
         Group { name: name.into(), rings, weights: None, function: None }
+    }
+}
+
+impl YardConfig {
+    /// Whether a yard could be made of this and `ports`, as far as can be told without opening anything. Without a
+    /// port, what does not depend on ports.
+    ///
+    /// # Errors
+    /// As [`Yard::open`].
+    pub fn check(&self, ports: &[PortSpec]) -> Result<(), YardError> {
+        let classifier = classifier(self)?;
+        check_config(self, ports)?;
+        self.stack.compiled()?;
+        if !self.ring_slots.is_power_of_two() || !RING_SLOTS.contains(&self.ring_slots) {
+            let allowed = format!("a power of two from {} to {}", RING_SLOTS.start(), RING_SLOTS.end());
+            return refuse("number of ring slots", self.ring_slots.to_string(), &allowed);
+        }
+        if ports.is_empty() {
+            Geometry::new(2048, self.annotation_bytes, self.buffers.unwrap_or(SPARE_BUFFERS))?;
+        } else {
+            geometry(self, &plan(self, ports, &classifier)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -518,16 +541,10 @@ fn check_kernel(config: &YardConfig, ports: &[PortSpec]) -> Result<(), YardError
     Ok(())
 }
 
-type Part = Vec<(u16, Box<dyn Opener>)>;
-
-/// Shares ports out among dispatchers: a live port's queues evenly; sources that can wait never
-/// together with those that cannot, so that pausing one loses nothing of the other.
-fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -> Result<Vec<Part>, YardError> {
+/// Refuses numbers that cannot be.
+fn check_config(config: &YardConfig, ports: &[PortSpec]) -> Result<(), YardError> {
     if config.kernel {
         check_kernel(config, ports)?;
-    }
-    if ports.is_empty() {
-        return refuse("number of ports", "0".into(), "at least 1");
     }
     if config.groups.len() >= MOST_GROUPS {
         return refuse("number of groups", (1 + config.groups.len()).to_string(), "at most 8");
@@ -545,6 +562,18 @@ fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -
     }
     if ports.len() > MOST_PORTS {
         return refuse("number of ports", ports.len().to_string(), "at most 256: slots number them in a byte");
+    }
+    Ok(())
+}
+
+type Part = Vec<(u16, Box<dyn Opener>)>;
+
+/// Shares ports out among dispatchers: a live port's queues evenly; sources that can wait never
+/// together with those that cannot, so that pausing one loses nothing of the other.
+fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -> Result<Vec<Part>, YardError> {
+    check_config(config, ports)?;
+    if ports.is_empty() {
+        return refuse("number of ports", "0".into(), "at least 1");
     }
     let mut live: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut waiting: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();

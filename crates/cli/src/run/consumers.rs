@@ -1,0 +1,128 @@
+//! The consumers of `flowyard run`: a thread a ring, which counts conversations and writes captures.
+
+use std::path::Path;
+use std::thread::JoinHandle;
+
+use flowyard::mem::Wait;
+use flowyard::port::Outgoing;
+use flowyard::port::capture::{CaptureWriter, FileFormat, Interface};
+use flowyard::{RingReader, Witness};
+use miette::{IntoDiagnostic, Result};
+
+use super::Run;
+
+/// Answers what it saw, and why it could not write.
+pub(super) type Consumer = JoinHandle<(Witness, Option<String>)>;
+
+impl Run {
+    pub(super) fn consumers(
+        &self,
+        readers: Vec<RingReader>,
+        verify: bool,
+        policy: &flowyard::steer::Policy,
+        groups: &[(String, u16)],
+    ) -> Result<Vec<Consumer>> {
+        let width = (readers.len() - 1).to_string().len().max(2);
+        let mut consumers = Vec::new();
+        let of_groups = groups.iter().flat_map(|(name, rings)| (0..*rings).map(move |_| (name.as_str(), *rings)));
+        for (reader, (group, rings)) in readers.into_iter().zip(of_groups) {
+            let ring = reader.ring();
+            let dash = if group.is_empty() { "" } else { "-" };
+            let writer = match &self.output {
+                Some(dir) => Some(RingFile::create(&dir.join(format!("{group}{dash}ring-{ring:0width$}.pcapng")))?),
+                None => None,
+            };
+            let witness = Witness::new(rings).with_policy(policy);
+            let body = move || consume(reader, witness, verify, writer);
+            consumers.push(std::thread::Builder::new().name(format!("ring-{ring}")).spawn(body).into_diagnostic()?);
+        }
+        Ok(consumers)
+    }
+}
+
+fn consume(
+    mut reader: RingReader,
+    mut witness: Witness,
+    verify: bool,
+    mut writer: Option<RingFile>,
+) -> (Witness, Option<String>) {
+    let mut failed = None;
+    loop {
+        while let Some(packet) = reader.next() {
+            if verify {
+                witness.see_packet(&packet);
+            } else {
+                witness.count_packet(&packet);
+            }
+            if let Some(file) = &mut writer
+                && let Err(error) = file.write(&packet)
+            {
+                failed = Some(error.to_string());
+                writer = None;
+            }
+        }
+        if reader.wait(None) == Wait::Ended {
+            break;
+        }
+    }
+    if let Some(error) = writer.and_then(|file| file.finish().err()) {
+        failed = Some(error.to_string());
+    }
+    (witness, failed)
+}
+
+pub(super) fn join(consumers: Vec<Consumer>) -> (Vec<Witness>, Vec<String>) {
+    let (mut witnesses, mut errors) = (Vec::new(), Vec::new());
+    for consumer in consumers {
+        match consumer.join() {
+            Ok((witness, error)) => {
+                witnesses.push(witness);
+                errors.extend(error);
+            }
+            Err(_) => {
+                witnesses.push(Witness::new(1)); // one a ring
+                errors.push("a consumer thread panicked: please report this as a bug".into());
+            }
+        }
+    }
+    (witnesses, errors)
+}
+
+/// The capture of what one ring got. An interface for each port, queue and link type that it met.
+struct RingFile {
+    writer: CaptureWriter,
+    known: Vec<((u16, u16, u16), u32)>,
+    bytes: Vec<u8>,
+}
+
+impl RingFile {
+    fn create(path: &Path) -> Result<RingFile> {
+        let writer = CaptureWriter::create(path).into_diagnostic()?;
+        debug_assert_eq!(FileFormat::of_name(path), FileFormat::Pcapng);
+        Ok(RingFile { writer, known: Vec::new(), bytes: Vec::new() })
+    }
+
+    fn write(&mut self, packet: &flowyard::mem::Packet<'_>) -> Result<(), flowyard::port::PortError> {
+        let tag = packet.tag();
+        let source = (tag.port, tag.queue, tag.link);
+        let interface = match self.known.iter().find(|(known, _)| *known == source) {
+            Some((_, interface)) => *interface,
+            None => {
+                let name = format!("port{}/{}", tag.port, tag.queue);
+                let interface = self.writer.interface(&Interface { name, ..Interface::of_link(tag.link) })?;
+                self.known.push((source, interface));
+                interface
+            }
+        };
+        self.bytes.clear();
+        for segment in packet.segments() {
+            self.bytes.extend_from_slice(segment);
+        }
+        let (time_ns, wire_len, link) = (tag.time_ns, tag.wire_len, tag.link);
+        self.writer.write(interface, &Outgoing { bytes: &self.bytes, time_ns, wire_len, link, comment: "" })
+    }
+
+    fn finish(self) -> Result<u64, flowyard::port::PortError> {
+        self.writer.finish()
+    }
+}

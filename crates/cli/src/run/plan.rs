@@ -1,0 +1,72 @@
+//! What a run comes to, before anything is opened.
+
+use flowyard::YardConfig;
+use flowyard::port::{Kind, PortSpec};
+use flowyard::tables::Tables;
+use miette::{IntoDiagnostic, Result, miette};
+
+use super::Run;
+
+/// What runs where no port is given.
+const BUILT_IN: &str = "gen:mix?seconds=3";
+
+/// Everything that a yard is opened with. Files of functions, tables and policies have been read.
+#[derive(Debug)]
+pub struct Plan {
+    pub config: YardConfig,
+    pub specs: Vec<PortSpec>,
+    pub tables: Tables,
+    /// Groups and their numbers of rings.
+    pub names: Vec<(String, u16)>,
+    /// Whether conversations are counted.
+    pub verify: bool,
+}
+
+impl Run {
+    /// Whether what functions print must be kept from standard output.
+    pub fn has_function(&self) -> bool {
+        self.steering.is_there()
+    }
+
+    /// Works it out: reads files, opens nothing.
+    pub fn plan(&self) -> Result<Plan> {
+        let specs = match self.ports.as_slice() {
+            [] => vec![BUILT_IN.parse().into_diagnostic()?],
+            ports => ports.to_vec(),
+        };
+        let live = specs.iter().any(|s| matches!(s.kind, Kind::Xdp | Kind::Packet));
+        let hash = self.sorting.hash(live)?;
+        let kernel = self.steering.in_kernel()?;
+        if self.memory.relay && !kernel {
+            return Err(miette!(
+                "--relay is for steering in the kernel, and here dispatchers take all packets anyway: leave it out, or \
+                 add --steer kernel"
+            ));
+        }
+        let (tap, stack) = self.steering.hosts()?;
+        let (first_group, rings, groups) = self.steering.groups(&self.sorting)?;
+        let tables = self.steering.make_tables()?;
+        let names: Vec<(String, u16)> =
+            std::iter::once((first_group, rings)).chain(groups.iter().map(|g| (g.name.clone(), g.rings))).collect();
+        let config = YardConfig {
+            name: self.service.name.clone(),
+            rings,
+            groups,
+            function: self.steering.function(&tables)?,
+            host: tap,
+            stack,
+            weights: self.sorting.weights.clone(),
+            ring_slots: self.memory.ring_slots,
+            annotation_bytes: self.memory.annotation,
+            buffers: self.memory.buffers,
+            dispatchers: self.memory.dispatchers,
+            policy: self.sorting.policy(),
+            hash,
+            kernel,
+            relay: self.memory.relay,
+            pin: !self.memory.no_pin,
+        };
+        let verify = self.verify || (!self.no_verify && !live);
+        Ok(Plan { config, specs, tables, names, verify })
+    }
+}
