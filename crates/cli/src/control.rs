@@ -9,6 +9,7 @@
 //! PUT  /tables/NAME?key=K     set one entry: the value in the body
 //! POST /tables/NAME           set entries: CSV in the body
 //! DELETE /tables/NAME?key=K   remove one entry; all of them without a key
+//! GET  /consumers             who has attached to which ring
 //! /bpf, /bpf/SLOT, /bpf/maps   the user's programs in the kernel, and their maps
 //! ```
 //!
@@ -46,6 +47,8 @@ pub type Maker = dyn Fn() -> Result<Option<Function>> + Send + Sync;
 
 /// What the control socket speaks for.
 pub struct Yard {
+    /// Where other processes attach, if they may.
+    pub server: Option<Arc<flowyard::attach::Server>>,
     pub functions: Arc<Functions>,
     pub live: Vec<Arc<Live>>,
     pub ports: Vec<String>,
@@ -69,6 +72,18 @@ impl Yard {
         };
         self.functions.reload(Some(function)).map_err(|e| miette!("{e}"))?;
         Ok(function.name().to_owned())
+    }
+
+    /// Who has attached.
+    fn consumers(&self) -> Value {
+        let all = self.server.iter().flat_map(|server| server.consumers());
+        let one = |c: flowyard::attach::Seated| {
+            json!({
+                "ring": c.ring, "program": c.program, "pid": c.pid, "uid": c.uid, "write": c.write,
+                "seconds": c.since.elapsed().as_secs(),
+            })
+        };
+        all.map(one).collect()
     }
 
     fn status(&self) -> Value {
@@ -230,6 +245,7 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
             let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
             crate::bpf::respond(&yard.kernel, &method, &parts, &asked, &object)
         }
+        (Method::Get, ["consumers"]) => json(yard.consumers()),
         (Method::Get, ["tables"]) => json(crate::table::list(&yard.tables)),
         (_, ["tables", name]) => {
             let key = query.strip_prefix("key=").map(percent_decoded);
@@ -246,8 +262,10 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
             };
             crate::table::respond(&yard.tables, &method, name, key.as_deref(), &body)
         }
-        (_, ["status" | "reload" | "function" | "tables"]) => Err((405, format!("{path} does not take {method}"))),
-        _ => Err((404, format!("there is no {path}: /status, /reload, /function, /tables, /bpf"))),
+        (_, ["status" | "reload" | "function" | "tables" | "consumers"]) => {
+            Err((405, format!("{path} does not take {method}")))
+        }
+        _ => Err((404, format!("there is no {path}: /status, /reload, /function, /tables, /consumers, /bpf"))),
     }
 }
 
@@ -348,6 +366,7 @@ mod tests {
         let yard = Yard {
             functions: running.functions().clone(),
             live: running.live().to_vec(),
+            server: None,
             ports: Vec::new(),
             groups: vec![(String::new(), 1)],
             kernel: None,

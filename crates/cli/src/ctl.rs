@@ -25,6 +25,8 @@ pub struct Ctl {
 enum Verb {
     /// What runs and what was counted, as JSON
     Status,
+    /// Which processes have attached to which ring, as JSON
+    Consumers,
     /// Read the function's files again and replace it between two batches: no packet is lost
     Reload,
     /// Put a request to the function and print its answer, one for each dispatcher
@@ -139,6 +141,7 @@ impl Ctl {
         let named = |table: &str| format!("/tables/{}", percent_encoded(table));
         let keyed = |table: &str, key: &str| format!("{}?key={}", named(table), percent_encoded(key));
         let (method, url, body) = match self.verb {
+            Verb::Consumers => ("GET", "/consumers".into(), Vec::new()),
             Verb::Status => ("GET", "/status".into(), Vec::new()),
             Verb::Reload => ("POST", "/reload".into(), Vec::new()),
             Verb::Function { request } => ("POST", "/function".into(), request.join(" ").into_bytes()),

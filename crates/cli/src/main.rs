@@ -1,5 +1,6 @@
 //! The `flowyard` program: verbs that say what they do.
 
+mod attach;
 mod audit;
 mod bpf;
 mod check;
@@ -13,6 +14,7 @@ mod json;
 mod layers;
 mod options;
 mod output;
+mod ring_file;
 mod run;
 mod runtime;
 mod split;
@@ -41,6 +43,8 @@ Start with `flowyard run`: it needs no privileges and no network.";
 enum Verb {
     /// Run the yard: packets from ports to rings, and a table of what came
     Run(Box<run::Run>),
+    /// Take the packets of a ring of a running yard: as text, or as a capture for tcpdump, tshark and Wireshark
+    Attach(attach::Attach),
     /// Check a configuration file and what it names, and open nothing
     Check(check::Check),
     /// Explain each packet of a capture: its layers, flow, hash and ring
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
     let program = Program::parse();
     let outcome = match program.verb {
         Verb::Run(run) => run.with_file(std::env::args_os().skip(2)).and_then(run::Run::run),
+        Verb::Attach(attach) => attach.run(),
         Verb::Check(check) => check.run(),
         Verb::Inspect(inspect) => inspect.run(),
         Verb::Split(split) => split.run(),

@@ -5,10 +5,11 @@
 //! $XDG_RUNTIME_DIR/flowyard/NAME/control.sock of anybody else
 //! ```
 //!
-//! The folder is made for its owner alone and is left where it is at the end: its sockets are not.
+//! The folder is its owner's, and is left where it is at the end: its sockets are not. `FLOWYARD_RUNTIME_DIR` names
+//! another place for all of them.
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use miette::{Result, miette};
 
@@ -23,19 +24,16 @@ const LONGEST_NAME: usize = 48;
 
 /// The folder of the yard of this name, for the user that this program runs as.
 pub fn runtime_folder(name: &str) -> PathBuf {
-    all_yards().join(name)
+    flowyard::attach::folder(name)
 }
 
-/// The folder that has those of all yards.
+/// The folder that has those of all yards of this user.
 fn all_yards() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
-        _ if is_root() => "/run/flowyard".into(),
-        Some(folder) => Path::new(&folder).join("flowyard"),
-        None => std::env::temp_dir().join(format!("flowyard-{}", user())),
-    }
+    flowyard::attach::folders().swap_remove(0)
 }
 
-/// Makes the folder of a yard, for its owner alone.
+/// Makes the folder of a yard, in which its owner alone may write. Others may be let in to its sockets, each of which
+/// says who may.
 pub fn make_folder(name: &str) -> Result<PathBuf> {
     let folder = runtime_folder(name);
     let cannot = |why: &dyn std::fmt::Display| {
@@ -44,7 +42,7 @@ pub fn make_folder(name: &str) -> Result<PathBuf> {
             folder.display()
         )
     };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|e| cannot(&e))?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder).map_err(|e| cannot(&e))?;
     // In a folder that everybody may write, somebody else may have been first.
     let owner = std::fs::metadata(&folder).map_err(|e| cannot(&e))?.uid();
     if owner != user() {
@@ -87,10 +85,6 @@ pub fn control_socket(name: Option<&str>) -> Result<PathBuf> {
 /// The user that this program runs as.
 pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()
-}
-
-fn is_root() -> bool {
-    user() == 0
 }
 
 #[cfg(test)]

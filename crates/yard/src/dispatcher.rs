@@ -244,7 +244,7 @@ impl Dispatcher {
             }
             turn.open = true;
             let can_wait = self.sources[at].port.info().can_wait;
-            if can_wait && self.outlets.backlog() > 0 {
+            if can_wait && self.outlets.must_wait(self.stock.len() < LOW_STOCK) {
                 continue; // a source that can wait does, until all rings have room
             }
             if !can_wait && self.stock.len() < LOW_STOCK {

@@ -644,6 +644,12 @@ impl Outlets {
         }
     }
 
+    /// Whether sources that can wait must: something waits for a ring that is read, or, where buffers are low, for any.
+    pub(crate) fn must_wait(&self, low: bool) -> bool {
+        let waits = |(ring, outlet): (usize, &Outlet)| !outlet.gone && self.backlogs.len(ring) > 0;
+        self.backlogs.total() > 0 && (low || self.outlets.iter().enumerate().any(waits))
+    }
+
     /// Slots that wait in backlogs.
     pub(crate) fn backlog(&self) -> usize {
         self.backlogs.total()

@@ -1,15 +1,13 @@
 //! The consumers of `flowyard run`: a thread a ring, which counts conversations and writes captures.
 
-use std::path::Path;
 use std::thread::JoinHandle;
 
 use flowyard::mem::Wait;
-use flowyard::port::Outgoing;
-use flowyard::port::capture::{CaptureWriter, FileFormat, Interface};
 use flowyard::{RingReader, Witness};
 use miette::{IntoDiagnostic, Result};
 
 use super::Run;
+use crate::ring_file::RingFile;
 
 /// Answers what it saw, and why it could not write.
 pub(super) type Consumer = JoinHandle<(Witness, Option<String>)>;
@@ -29,7 +27,10 @@ impl Run {
             let ring = reader.ring();
             let dash = if group.is_empty() { "" } else { "-" };
             let writer = match &self.output {
-                Some(dir) => Some(RingFile::create(&dir.join(format!("{group}{dash}ring-{ring:0width$}.pcapng")))?),
+                Some(dir) => {
+                    let path = dir.join(format!("{group}{dash}ring-{ring:0width$}.pcapng"));
+                    Some(RingFile::create(&path).into_diagnostic()?)
+                }
                 None => None,
             };
             let witness = Witness::new(rings).with_policy(policy);
@@ -86,43 +87,4 @@ pub(super) fn join(consumers: Vec<Consumer>) -> (Vec<Witness>, Vec<String>) {
         }
     }
     (witnesses, errors)
-}
-
-/// The capture of what one ring got. An interface for each port, queue and link type that it met.
-struct RingFile {
-    writer: CaptureWriter,
-    known: Vec<((u16, u16, u16), u32)>,
-    bytes: Vec<u8>,
-}
-
-impl RingFile {
-    fn create(path: &Path) -> Result<RingFile> {
-        let writer = CaptureWriter::create(path).into_diagnostic()?;
-        debug_assert_eq!(FileFormat::of_name(path), FileFormat::Pcapng);
-        Ok(RingFile { writer, known: Vec::new(), bytes: Vec::new() })
-    }
-
-    fn write(&mut self, packet: &flowyard::mem::Packet<'_>) -> Result<(), flowyard::port::PortError> {
-        let tag = packet.tag();
-        let source = (tag.port, tag.queue, tag.link);
-        let interface = match self.known.iter().find(|(known, _)| *known == source) {
-            Some((_, interface)) => *interface,
-            None => {
-                let name = format!("port{}/{}", tag.port, tag.queue);
-                let interface = self.writer.interface(&Interface { name, ..Interface::of_link(tag.link) })?;
-                self.known.push((source, interface));
-                interface
-            }
-        };
-        self.bytes.clear();
-        for segment in packet.segments() {
-            self.bytes.extend_from_slice(segment);
-        }
-        let (time_ns, wire_len, link) = (tag.time_ns, tag.wire_len, tag.link);
-        self.writer.write(interface, &Outgoing { bytes: &self.bytes, time_ns, wire_len, link, comment: "" })
-    }
-
-    fn finish(self) -> Result<u64, flowyard::port::PortError> {
-        self.writer.finish()
-    }
 }

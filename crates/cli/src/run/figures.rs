@@ -22,6 +22,8 @@ pub(super) struct Figures {
     pub(super) own_program: bool,
     pub(super) time: Duration,
     pub(super) verify: bool,
+    /// Rings were for other processes: what these saw is theirs.
+    pub(super) attached: bool,
     pub(super) seed: String,
     pub(super) infos: Vec<PortInfo>,
 }
@@ -35,7 +37,7 @@ impl Figures {
     }
 
     fn all_seen(&self) -> bool {
-        self.rings().map(|(_, _, seen)| seen.0).sum::<u64>() == self.report.delivered()
+        self.attached || self.rings().map(|(_, _, seen)| seen.0).sum::<u64>() == self.report.delivered()
     }
 
     fn split(&self) -> u64 {
@@ -93,6 +95,14 @@ impl Figures {
                 let _ = writeln!(text, "  dropped {}: {}", why.name(), output::count(n));
             }
         }
+        let abandoned: u64 = r.rings.iter().map(|c| c.abandoned).sum();
+        if abandoned > 0 {
+            let _ = writeln!(
+                text,
+                "  delivered to consumers that went before they gave it back: {} buffers",
+                output::count(abandoned)
+            );
+        }
         for (name, counters) in &r.ports {
             for (what, n) in counters.lost.iter().filter(|(_, n)| *n > 0) {
                 let _ = writeln!(text, "  lost before the yard at {name}, {what}: {}", output::count(*n));
@@ -114,7 +124,7 @@ impl Figures {
                 output::count(f.conversations),
                 output::count(f.split_by_card)
             );
-        } else {
+        } else if !self.attached {
             text.push_str("conversations not counted (--verify does)");
         }
         if let Some(counts) = &r.function {
@@ -170,7 +180,7 @@ impl Figures {
         let rings: Vec<Value> = r.rings.iter().zip(self.rings()).map(|(counters, (group, ring, seen))| {
             let group = if group.is_empty() { Value::Null } else { group.into() };
             let drops: Map<_, _> = Drop::ALL.iter().map(|w| (w.name().to_owned(), json!(counters.dropped[*w as usize]))).collect();
-            json!({"group": group, "ring": ring, "packets": counters.packets, "bytes": counters.bytes, "conversations": seen.2, "seen": seen.0, "dropped": drops})
+            json!({"group": group, "ring": ring, "packets": counters.packets, "bytes": counters.bytes, "conversations": seen.2, "seen": seen.0, "dropped": drops, "abandoned": counters.abandoned})
         }).collect();
         let ports: Vec<Value> = r.ports.iter().map(|(name, c)| {
             let mode = self.infos.iter().find(|i| i.name == *name).map_or("", |i| &i.mode);

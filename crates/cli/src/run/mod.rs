@@ -10,8 +10,9 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+use flowyard::attach::{self, Server, Serving};
 use flowyard::steer::FlowHash;
-use flowyard::{Witness, Yard, YardConfig};
+use flowyard::{Running, Witness, Yard, YardConfig};
 use miette::{IntoDiagnostic, Result, miette};
 
 pub use self::options::{Run, duration};
@@ -19,6 +20,7 @@ pub use self::watch::stop_on_signals;
 
 use self::consumers::join;
 use self::figures::Figures;
+use self::options::Service;
 use self::plan::Plan;
 use crate::control::{self, Control};
 use crate::{Outcome, output, runtime};
@@ -34,11 +36,20 @@ impl Run {
         let (yard, readers) = Yard::open(&config, &specs).into_diagnostic()?;
         let infos = yard.ports().to_vec();
         self.announce(&yard, &config, &names);
-        let consumers = self.consumers(readers, verify, &config.policy, &names)?;
+        let consumers = match self.service.attach {
+            None => self.consumers(readers, verify, &config.policy, &names)?,
+            Some(_) => {
+                drop(readers); // their rings are vacant
+                Vec::new()
+            }
+        };
+        let attached = self.service.attach.is_some();
         let started = Instant::now();
         let running = yard.start().into_diagnostic()?;
         stop_on_signals(&running)?;
+        let server = self.serve(&running, &names).inspect_err(|_| running.stop())?.map(Arc::new);
         let control = Arc::new(control::Yard {
+            server: server.clone(),
             functions: running.functions().clone(),
             live: running.live().to_vec(),
             ports: infos.iter().map(|info| info.name.clone()).collect(),
@@ -69,9 +80,10 @@ impl Run {
         self.watch(&running, started, &control)?;
         let own_program = crate::bpf::has_own(&control.kernel);
         let report = running.join();
-        drop(socket);
+        drop((socket, server));
         let time = started.elapsed();
-        let (witnesses, errors) = join(consumers);
+        let (mut witnesses, errors) = join(consumers);
+        witnesses.resize_with(names.iter().map(|(_, rings)| usize::from(*rings)).sum(), || Witness::new(1));
         let mut findings = Vec::new();
         let mut left = witnesses.as_slice();
         for (_, rings) in &names {
@@ -87,6 +99,7 @@ impl Run {
             own_program,
             time,
             verify,
+            attached,
             seed: seed(&config.hash),
             infos,
         };
@@ -101,6 +114,23 @@ impl Run {
         }
         output::written(out.write_all(text.as_bytes()))?;
         Ok(if errors.is_empty() && outcome.agrees() { Outcome::Good } else { Outcome::Partial })
+    }
+
+    /// Lets other processes attach to the rings, if they are to.
+    fn serve(&self, running: &Running, groups: &[(String, u16)]) -> Result<Option<Server>> {
+        let Some(path) = &self.service.attach else { return Ok(None) };
+        let path = match path {
+            Some(path) => path.clone(),
+            None => runtime::make_folder(&self.service.name)?.join(attach::SOCKET),
+        };
+        let Service { name, allow, .. } = &self.service;
+        let groups = groups.iter().map(|(group, _)| group.clone()).collect();
+        let serving = Serving { name: name.clone(), groups, allow: allow.clone() };
+        let server = running.serve(&path, serving).into_diagnostic()?;
+        if !self.quiet {
+            eprintln!("consumers: {} (flowyard attach shows its rings)", path.display());
+        }
+        Ok(Some(server))
     }
 
     fn announce(&self, yard: &Yard, config: &YardConfig, groups: &[(String, u16)]) {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use flowyard::Absent;
+use flowyard::attach::Allow;
 use flowyard::port::PortSpec;
 
 use crate::options::Sorting;
@@ -62,6 +64,23 @@ pub(super) struct Service {
     /// Make a control socket for `flowyard ctl` [default path: control.sock in the runtime folder]
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
     pub(super) control: Option<Option<PathBuf>>,
+    /// Leave the rings to other processes, which attach to them (`flowyard attach`) at this socket [default path:
+    /// attach.sock in the runtime folder]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, conflicts_with = "output")]
+    pub(super) attach: Option<Option<PathBuf>>,
+    /// Who may attach besides root and this user: WHO[=RING,…][+write], WHO being a user, @group or *
+    #[arg(long, value_name = "RULE", requires = "attach")]
+    pub(super) allow: Vec<Allow>,
+    /// What becomes of the packets of a ring while nobody is attached to it: drop, hold (they wait in spare buffers), or
+    /// redistribute (to the other rings of its group)
+    #[arg(long, value_name = "WHAT", default_value = "drop", value_parser = absent)]
+    pub(super) absent: Absent,
+}
+
+/// `--absent`.
+fn absent(text: &str) -> Result<Absent, String> {
+    let choice = Absent::ALL.into_iter().find(|(name, _)| *name == text);
+    choice.map(|(_, choice)| choice).ok_or_else(|| "must be drop, hold or redistribute".into())
 }
 
 /// Memory and threads.

@@ -63,10 +63,12 @@ impl Run {
             policy: self.sorting.policy(),
             hash,
             kernel,
-            relay: self.memory.relay,
+            // Who is not trusted gets no ring of the kernel's.
+            relay: self.memory.relay || (kernel && self.service.attach.is_some()),
+            absent: self.service.absent,
             pin: !self.memory.no_pin,
         };
-        let verify = self.verify || (!self.no_verify && !live);
+        let verify = (self.verify || (!self.no_verify && !live)) && self.service.attach.is_none();
         Ok(Plan { config, specs, tables, names, verify })
     }
 }

@@ -18,7 +18,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::access::Peer;
-use super::{About, Allow, Answer, AttachError, Hello};
+use super::{About, Allow, Answer, AttachError, Hello, RingState};
 use crate::function::{Letter, Mailbox};
 
 /// Connections that may wait to be accepted.
@@ -27,6 +27,8 @@ const WAITING: i32 = 64;
 const MOST_STRANGERS: usize = 64;
 /// How long a connection may take to say it.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Rings that are listed: what fits a message.
+const MOST_LISTED: usize = 128;
 /// How long a dispatcher may take to read a letter.
 const DISPATCHERS_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -181,8 +183,8 @@ struct Worker {
     next: u64,
 }
 
-/// What a peer is told, and what it is given.
-type Greeted = (About, Handover, u64);
+/// What a peer is told, what it is given, and the number of the consumer that it is now.
+type Said = (Answer, Option<Handover>, Option<u64>);
 
 impl Worker {
     fn run(&mut self) {
@@ -229,23 +231,43 @@ impl Worker {
             return false; // nothing is to be said any more: it has gone, or does not know how to behave
         }
         let Ok(message) = handover::receive(&self.connections[at].socket) else { return false };
-        let (answer, parts, tenant) = match self.greet(at, message) {
-            Ok((about, parts, tenant)) => (Answer::Welcome(about), Some(parts), Some(tenant)),
-            Err(why) => (Answer::Refused(why), None, None),
-        };
+        let (answer, parts, tenant) = self.answer(at, message).unwrap_or_else(|why| (Answer::Refused(why), None, None));
         let said = serde_json::to_vec(&answer).unwrap_or_default();
         let sent = handover::send(&self.connections[at].socket, &said, parts);
         self.connections[at].tenant = tenant;
         sent.is_ok() && tenant.is_some()
     }
 
-    fn greet(&mut self, at: usize, message: Message) -> Result<Greeted, String> {
+    fn answer(&mut self, at: usize, message: Message) -> Result<Said, String> {
         let message = message.of_our_version().map_err(|e| e.to_string())?;
-        let hello: Hello = serde_json::from_slice(&message.said).map_err(|e| format!("it asks for nothing: {e}"))?;
+        let hello = serde_json::from_slice(&message.said).map_err(|e| format!("it asks for nothing: {e}"))?;
         let peer = Peer::of(&self.connections[at].socket).map_err(|e| format!("it cannot be told who asks: {e}"))?;
-        let (group, ring) = self.find(&hello.ring)?;
+        match hello {
+            Hello::Rings => Ok((Answer::Rings(self.list(&peer)), None, None)),
+            Hello::Attach { ring, write, program } => self.greet(&peer, &ring, write, &program),
+        }
+    }
+
+    /// As many rings as a message holds.
+    fn list(&self, peer: &Peer) -> Vec<RingState> {
+        let state = |(outlet, (group, ring)): (usize, (usize, u16))| {
+            let name = self.name(group, ring);
+            let reader = self.reader(outlet).map(|seated| (seated.program, seated.pid));
+            let allowed = peer.may(&self.serving.allow, &name, false).is_ok();
+            RingState { name: format!("{}/{name}", self.serving.name), reader, allowed }
+        };
+        self.outlets().enumerate().map(state).take(MOST_LISTED).collect()
+    }
+
+    /// Group and ring of every outlet, in order.
+    fn outlets(&self) -> impl Iterator<Item = (usize, u16)> + Clone {
+        (0..self.rings.groups.len()).flat_map(|group| (0..self.rings.groups[group]).map(move |ring| (group, ring)))
+    }
+
+    fn greet(&mut self, peer: &Peer, ring: &str, write: bool, program: &str) -> Result<Said, String> {
+        let (group, ring) = self.find(ring)?;
         let name = self.name(group, ring);
-        peer.may(&self.serving.allow, &name, hello.write)?;
+        peer.may(&self.serving.allow, &name, write)?;
         let outlet =
             self.rings.groups[..group].iter().map(|rings| usize::from(*rings)).sum::<usize>() + usize::from(ring);
         if let Some(by) = self.reader(outlet) {
@@ -253,26 +275,24 @@ impl Worker {
         }
         let tenant = self.next;
         self.next += 1;
-        let parts = self.seat(outlet, tenant, hello.write)?;
+        let parts = self.seat(outlet, tenant, write)?;
         let about = About {
             yard: self.serving.name.clone(),
             group: self.serving.groups.get(group).cloned().unwrap_or_default(),
             ring,
             rings: self.rings.groups[group],
-            write: hello.write,
+            write,
             ports: self.rings.ports.clone(),
         };
-        let program: String = hello.program.chars().filter(|c| !c.is_control()).take(64).collect();
-        let seated =
-            Seated { ring: name, program, pid: peer.pid, uid: peer.uid, write: hello.write, since: Instant::now() };
+        let program: String = program.chars().filter(|c| !c.is_control()).take(64).collect();
+        let seated = Seated { ring: name, program, pid: peer.pid, uid: peer.uid, write, since: Instant::now() };
         self.consumers.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant, (outlet, seated));
-        Ok((about, parts, tenant))
+        Ok((Answer::Welcome(about), Some(parts), Some(tenant)))
     }
 
     /// The group and ring of that name.
     fn find(&self, ring: &str) -> Result<(usize, u16), String> {
-        let all = (0..self.rings.groups.len()).flat_map(|group| (0..self.rings.groups[group]).map(move |r| (group, r)));
-        all.clone().find(|(group, number)| self.name(*group, *number) == ring).ok_or_else(|| {
+        self.outlets().find(|(group, number)| self.name(*group, *number) == ring).ok_or_else(|| {
             let groups = self.rings.groups.iter().enumerate();
             let each = groups.map(|(group, rings)| format!("{} to {}", self.name(group, 0), rings - 1));
             format!("there is none: it has {}", each.collect::<Vec<_>>().join(", "))
