@@ -78,6 +78,22 @@ enum Destination {
 }
 
 impl Attach {
+    /// Into a pipe that somebody reads.
+    pub fn into_pipe(ring: &str, pipe: &Path, wait: bool) -> Attach {
+        Attach {
+            ring: Some(ring.into()),
+            write: Some(pipe.into()),
+            to: None,
+            json: false,
+            count: None,
+            time: None,
+            wait,
+            socket: None,
+            no_comments: false,
+            quiet: true,
+        }
+    }
+
     /// Runs it.
     pub fn run(self) -> Result<Outcome> {
         let Some(ring) = &self.ring else { return list(&flowyard::attach::rings()) };
@@ -108,7 +124,10 @@ impl Attach {
                 destination = Some(self.destination(&ring)?);
             }
             let Some(to) = &mut destination else { continue };
-            let ended = self.pour(&mut ring, to, &mut packets, &stop, started)?;
+            let ended = match self.pour(&mut ring, to, &mut packets, &stop, started) {
+                Err(_) if to.is_reader_gone() => false,
+                outcome => outcome?,
+            };
             if !ended {
                 break Outcome::Good;
             }
@@ -127,7 +146,9 @@ impl Attach {
                 }
             }
         };
-        if let Some(Destination::Capture(file)) = destination {
+        if let Some(Destination::Capture(file)) = destination
+            && !file.is_reader_gone()
+        {
             file.finish().into_diagnostic()?;
         }
         if !self.quiet {
@@ -199,6 +220,10 @@ impl Destination {
             }
             Destination::Text(text) => text.take(packet, number),
         }
+    }
+
+    fn is_reader_gone(&self) -> bool {
+        matches!(self, Destination::Capture(file) if file.is_reader_gone())
     }
 
     fn flush(&mut self) -> Result<()> {

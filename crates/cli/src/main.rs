@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod ctl;
 mod digits;
+mod extcap;
 mod gen_cmd;
 mod inspect;
 mod json;
@@ -45,6 +46,8 @@ enum Verb {
     Run(Box<run::Run>),
     /// Take the packets of a ring of a running yard: as text, or as a capture for tcpdump, tshark and Wireshark
     Attach(attach::Attach),
+    /// Have rings appear in the interface list of Wireshark and tshark
+    Extcap(extcap::Extcap),
     /// Check a configuration file and what it names, and open nothing
     Check(check::Check),
     /// Explain each packet of a capture: its layers, flow, hash and ring
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
     let outcome = match program.verb {
         Verb::Run(run) => run.with_file(std::env::args_os().skip(2)).and_then(run::Run::run),
         Verb::Attach(attach) => attach.run(),
+        Verb::Extcap(extcap) => extcap.run(),
         Verb::Check(check) => check.run(),
         Verb::Inspect(inspect) => inspect.run(),
         Verb::Split(split) => split.run(),

@@ -1,6 +1,11 @@
 //! A capture of what one ring got. An interface for each port, queue and link type that it met.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flowyard::mem::{Packet, Tag, flags};
 use flowyard::port::capture::{CaptureWriter, FileFormat, Interface};
@@ -15,13 +20,48 @@ pub struct RingFile {
     comments: bool,
     comment: String,
     ports: Vec<String>,
+    reader_gone: Arc<AtomicBool>,
+}
+
+/// A file or pipe, and word of it when nobody reads a pipe any more.
+struct Piped {
+    file: File,
+    reader_gone: Arc<AtomicBool>,
+}
+
+impl Write for Piped {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes).inspect_err(|error| {
+            self.reader_gone.fetch_or(error.kind() == std::io::ErrorKind::BrokenPipe, Ordering::Relaxed);
+        })
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
 }
 
 impl RingFile {
     /// Makes the file; standard output for `-`.
     pub fn create(path: &Path) -> Result<RingFile, PortError> {
-        let writer = CaptureWriter::create(path)?;
-        Ok(RingFile { writer, known: vec![], bytes: vec![], comments: false, comment: String::new(), ports: vec![] })
+        let file = if path.as_os_str() == "-" {
+            std::io::stdout().as_fd().try_clone_to_owned().map(File::from)
+        } else {
+            File::create(path)
+        };
+        let name = path.display().to_string();
+        let remedy = "check that the folder exists and may be written";
+        let file = file.map_err(|e| PortError::action(name.as_str(), "make the capture", e, remedy))?;
+        let reader_gone = Arc::new(AtomicBool::new(false));
+        let out = Box::new(Piped { file, reader_gone: reader_gone.clone() });
+        let writer = CaptureWriter::over(name, out, FileFormat::of_name(path))?;
+        let (known, bytes, ports, comment) = (Vec::new(), Vec::new(), Vec::new(), String::new());
+        Ok(RingFile { writer, known, bytes, comments: false, comment, ports, reader_gone })
+    }
+
+    /// Whether it is a pipe that nobody reads any more: who writes on is told of an error.
+    pub fn is_reader_gone(&self) -> bool {
+        self.reader_gone.load(Ordering::Relaxed) // set by this thread
     }
 
     /// With what Flowyard knows of each packet as its comment, and ports by these names.
@@ -71,7 +111,7 @@ impl RingFile {
 /// The tag in words that a dissector can take apart: `flowyard: ring=2 hash=0badcafe …`. What has nothing to say is
 /// left out. contrib/wireshark/flowyard.lua reads it.
 fn said(comment: &mut String, tag: &Tag) {
-    use std::fmt::Write;
+    use std::fmt::Write as _;
     let _ = write!(comment, "flowyard: ring={} hash={:08x} port={} queue={}", tag.ring, tag.hash, tag.port, tag.queue);
     if tag.depth > 0 {
         let _ = write!(comment, " depth={}", tag.depth);

@@ -34,6 +34,7 @@ impl Yard {
         let socket = dir.join("control.sock");
         let mut command = Command::new(PROGRAM);
         command.args(["run", "--json", &format!("--control={}", socket.display())]).args(args);
+        command.env("FLOWYARD_RUNTIME_DIR", dir);
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         let yard = Yard { child, socket };
         let deadline = Instant::now() + Duration::from_secs(30);
