@@ -107,7 +107,8 @@ fn captures_have_the_packets_and_what_is_known_of_them() {
     for line in lines.lines() {
         let [ring, hash, tunnel, port, vni] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line:?}") };
         assert!(ring == "1" && hash.starts_with("0x") && hash.len() == 10 && port == "gen:mix/0", "{line}");
-        assert_eq!(tunnel, vni, "as tshark reads it itself");
+        // It does not look into a tunnel's fragments, of which Flowyard knows by the first.
+        assert!(vni.is_empty() || tunnel == vni, "as tshark reads it itself: {line}");
         tunnels += u32::from(!tunnel.is_empty());
     }
     assert!((20..200).contains(&tunnels), "{tunnels} of 200");
