@@ -91,15 +91,9 @@ impl Consumer {
 
     fn over(region: Region, pipe: &OwnedFd, wakeup: Wakeup) -> Result<Consumer, MemError> {
         let rings = pipe::attach(&region, pipe)?;
-        Ok(Consumer {
-            hand: Hand::new(&region),
-            rings,
-            wakeup,
-            unreleased: 0,
-            malformed: 0,
-            yard_gone: false,
-            announced: false,
-        })
+        let mut hand = Hand::new(&region);
+        hand.goes_back = true;
+        Ok(Consumer { hand, rings, wakeup, unreleased: 0, malformed: 0, yard_gone: false, announced: false })
     }
 
     /// The next packet, or `None` when there is none now. Never blocks. The packet before it goes
@@ -179,9 +173,9 @@ impl Consumer {
 
     #[cold]
     fn give_back_further(&mut self) {
-        while let Some(slot) = self.hand.further.pop() {
-            self.give_back(slot);
-        }
+        let mut further = std::mem::take(&mut self.hand.further);
+        further.drain(..).for_each(|slot| self.give_back(slot)); // in order: the packet may be sent
+        self.hand.further = further;
     }
 
     /// Shows the yard what was taken and returned so far. Called by itself every 32 packets and

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowyard_kernel::{Answer, HEAD_BYTES};
 use flowyard_mem::{Clock, Region, Stock, Tag, flags};
-use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, Progress, Received};
+use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received, Transmitter};
 use flowyard_steer::{Datagram, Decision, Frame, Hold, LinkType, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -124,6 +124,12 @@ impl Dispatcher {
             gate: Box::new(Gate::new(&common)),
             mailbox: Arc::default(),
         }
+    }
+
+    /// The ways out of its own ports, by number; one each.
+    pub(crate) fn transmitters(&mut self) -> Result<Vec<(u16, Box<dyn Transmitter>)>, PortError> {
+        let each = self.sources.iter_mut().map(|s| Ok(s.port.transmitter()?.map(|way| (s.number, way))));
+        each.filter_map(Result::transpose).collect()
     }
 
     /// Puts a function on a seat (0 the yard's, then one a group), and answers the old one.
@@ -419,6 +425,8 @@ impl Dispatcher {
     }
 
     fn close(mut self) -> Report {
+        let sent = self.outlets.close_ways(&mut self.stock);
+        self.errors.extend(sent.errors);
         let (asides, copies) = self.outlets.asides();
         let counted = self.gate.was_used().then(|| self.gate.all_counts());
         let mut report = Report {
@@ -427,6 +435,8 @@ impl Dispatcher {
             copies,
             function: counted.as_ref().map(|(counts, _)| *counts),
             own: counted.map(|(_, own)| own).unwrap_or_default(),
+            transmitted: sent.ports,
+            no_such_port: sent.no_such_port,
             violations: self.outlets.violations(),
             errors: self.errors,
             ..Report::default()

@@ -16,6 +16,7 @@ use crate::host::Host;
 use crate::outlets::{GroupPlace, MOST_GROUPS, Outlets};
 use crate::reader::RingReader;
 use crate::sorter::{HOLD_PACKETS, Sorter};
+use crate::transmit;
 use crate::{SharedFragments, cpu};
 
 /// What a yard is made of, but for its ports.
@@ -57,6 +58,10 @@ pub struct YardConfig {
     /// each [`RingReader`] takes its own from the kernel itself, which is faster, and for threads of this process
     /// alone: pipes can be handed to processes that are not trusted, the kernel's rings cannot.
     pub relay: bool,
+    /// Have packets sent that consumers return for it ([`Packet::transmit`](flowyard_mem::Packet::transmit)): out of any
+    /// port of the yard that has a way out (`xdp:`, `packet:`, `tap:`, `pcap:FILE?write`). What is sent by a `packet:`
+    /// port does not come in by it again, nor what the host sends.
+    pub transmit: bool,
     /// Bind each dispatcher to a core, where there is more than one.
     pub pin: bool,
 }
@@ -132,6 +137,7 @@ impl Default for YardConfig {
             kernel: false,
             stack: HostStack::Pass,
             relay: false,
+            transmit: false,
             pin: true,
         }
     }
@@ -216,8 +222,9 @@ impl Yard {
     /// What could not be had: object, action, value, remedy. Ports opened before are closed again.
     pub fn open(config: &YardConfig, ports: &[PortSpec]) -> Result<(Yard, Vec<RingReader>), YardError> {
         let classifier = classifier(config)?;
+        let ways = transmit::Plan::new(config.transmit, ports)?;
         let parts = plan(config, ports, &classifier)?;
-        Yard::assemble(config, classifier, parts)
+        Yard::assemble(config, classifier, parts, ways)
     }
 
     /// As [`Yard::open`], over one port of the caller's own making: how the benchmarks drive the
@@ -227,13 +234,14 @@ impl Yard {
     /// As [`Yard::open`].
     #[doc(hidden)]
     pub fn open_over(config: &YardConfig, port: Box<dyn Opener>) -> Result<(Yard, Vec<RingReader>), YardError> {
-        Yard::assemble(config, classifier(config)?, vec![vec![(0, port)]])
+        Yard::assemble(config, classifier(config)?, vec![vec![(0, port)]], None)
     }
 
     fn assemble(
         config: &YardConfig,
         classifier: Arc<Classifier>,
         parts: Vec<Part>,
+        ways: Option<transmit::Plan>,
     ) -> Result<(Yard, Vec<RingReader>), YardError> {
         let groups = groups(config, &classifier.table)?;
         let (region, mut stock) = Region::create(&config.name, geometry(config, &parts)?)?;
@@ -286,6 +294,15 @@ impl Yard {
                 dispatcher.seat(seat, Some(instance), limits);
             }
             dispatchers.push(dispatcher);
+        }
+        if let Some(ways) = ways {
+            infos.extend(ways.infos());
+            for (number, mode) in ways.open(&mut dispatchers, &region)?.into_iter().enumerate() {
+                let info = infos.iter_mut().find(|(n, _)| usize::from(*n) == number);
+                if let Some(((_, info), mode)) = info.zip(mode).filter(|((_, info), mode)| info.mode != *mode) {
+                    info.mode.push_str(&format!("; sends by {mode}"));
+                }
+            }
         }
         infos.sort_by_key(|(number, _)| *number); // as given, not as shared out
         let infos = infos.into_iter().map(|(_, info)| info).collect();
@@ -481,7 +498,7 @@ fn check_kernel(config: &YardConfig, ports: &[PortSpec]) -> Result<(), YardError
     if let Some(host) = &config.host {
         return cannot(format!("the way to the host {host}, which only a function uses"), slow);
     }
-    if ports.len() > 1 {
+    if ports.iter().filter(|spec| !spec.only_sends()).count() > 1 {
         let remedy = "give one port (fragments of one datagram would be parted), or steer in user space";
         return cannot(format!("{} ports", ports.len()), remedy);
     }
@@ -496,8 +513,8 @@ fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -
     if config.kernel {
         check_kernel(config, ports)?;
     }
-    if ports.is_empty() {
-        return refuse("number of ports", "0".into(), "at least 1");
+    if ports.iter().all(PortSpec::only_sends) {
+        return refuse("number of ports that packets come from", "0".into(), "at least 1");
     }
     if config.groups.len() >= MOST_GROUPS {
         return refuse("number of groups", (1 + config.groups.len()).to_string(), "at most 8");
@@ -520,10 +537,13 @@ fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -
     let mut waiting: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut next = [0, 0];
     let host = config.stack.compiled()?;
-    for (number, spec) in ports.iter().enumerate() {
+    for (number, spec) in ports.iter().enumerate().filter(|(_, spec)| !spec.only_sends()) {
         let steering = config.kernel.then(|| InKernel { classifier: classifier.clone(), direct: !config.relay });
         let openers = prepare_to_host(spec, config.dispatchers, steering.as_ref(), &host)?;
-        for opener in openers {
+        for mut opener in openers {
+            if config.transmit {
+                opener.ask_transmission()?;
+            }
             let can_wait = usize::from(opener.info().can_wait);
             let parts = if can_wait == 1 { &mut waiting } else { &mut live };
             parts[next[can_wait] % config.dispatchers].push((number as u16, opener));

@@ -195,6 +195,10 @@ impl Transmitter for PacketTransmitter {
         &self.mode
     }
 
+    fn link(&self) -> u16 {
+        self.watch.link()
+    }
+
     fn send(&mut self, packet: &mut Vec<Leaving>, departure: &Departure, stock: &mut Stock) {
         self.counters.asked += 1;
         if self.frames.len() >= BATCH || self.bytes.len() >= BATCH_BYTES {

@@ -187,6 +187,11 @@ pub trait Transmitter: Send {
     /// How it sends, in words for people.
     fn mode(&self) -> &str;
 
+    /// Pcap link type of the packets that it sends.
+    fn link(&self) -> u16 {
+        crate::link::ETHERNET
+    }
+
     /// Takes one packet, its buffers in order. They go to `stock`, at once or from a later call of
     /// [`Transmitter::flush`]; `packet` is empty afterwards. It may be sent at the next flush only.
     fn send(&mut self, packet: &mut Vec<Leaving>, departure: &Departure, stock: &mut Stock);

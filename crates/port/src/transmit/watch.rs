@@ -70,6 +70,11 @@ impl Watch {
         }
     }
 
+    /// Pcap link type of its frames.
+    pub(crate) fn link(&self) -> u16 {
+        self.link
+    }
+
     /// Whether the interface was up and had a carrier when last looked at.
     pub(crate) fn is_running(&self) -> bool {
         self.state.is_ok()
