@@ -25,7 +25,7 @@ pub use rss::{HashedFields, Rss, RssError, RssFields, RssTransform};
 pub use spec::{KINDS, Kind, PortSpec};
 #[doc(hidden)]
 pub use sys::thread_usage;
-pub use transmit::{Departure, Leaving, Refusal, TransmitCounters, Transmitter};
+pub use transmit::{Departure, Leaving, Refusal, TransmitCounters, Transmitter, unfinished_checksum};
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use xdp::bare::Bare;

@@ -14,7 +14,10 @@ use std::path::Path;
 use flowyard_mem::abi::TAG_BYTES;
 use flowyard_mem::{Buffer, Region, Slot, Stock, Tag, flags, slot_flags};
 use flowyard_port::capture::PcapOutput;
-use flowyard_port::{Departure, Kind, Leaving, PortError, PortInfo, PortSpec, Refusal, TransmitCounters, Transmitter};
+use flowyard_port::{
+    Departure, Kind, Leaving, PortError, PortInfo, PortSpec, Refusal, TransmitCounters, Transmitter,
+    unfinished_checksum,
+};
 
 use crate::YardError;
 use crate::dispatcher::Dispatcher;
@@ -166,7 +169,10 @@ impl WaysOut {
             Ok(_) if coming.segments.iter().all(|segment| segment.len == 0) => {
                 self.refuse(outlet, Refusal::Malformed, stock);
             }
-            Ok(departure) => {
+            Ok(mut departure) => {
+                if departure.flags & flags::CHECKSUM_PARTIAL != 0 && pulled_with_it(&self.region, coming, as_received) {
+                    departure.flags &= !flags::CHECKSUM_PARTIAL;
+                }
                 transmitter.send(&mut coming.segments, &departure, stock);
                 self.busy = true;
             }
@@ -237,6 +243,19 @@ fn departure(slot: &Slot, tag: &Tag, as_received: usize, link: u16) -> Result<De
         }
     }
     Ok(departure)
+}
+
+/// Whether the checksum that is not filled in was in headers that were pulled. They lie before the packet still.
+fn pulled_with_it(region: &Region, coming: &Coming, as_received: usize) -> bool {
+    let Some(first) = coming.segments.first().filter(|first| usize::from(first.offset) > as_received) else {
+        return false;
+    };
+    let (pulled, whole) =
+        (usize::from(first.offset) - as_received, usize::from(first.offset + first.len) - as_received);
+    let mut scratch = [0; 4096]; // used only beside foreign writers
+    let bytes = region.peek(&first.buffer, as_received, whole, &mut scratch);
+    let rest = coming.segments[1..].iter().map(|segment| usize::from(segment.len)).sum::<usize>();
+    unfinished_checksum(bytes, whole + rest, coming.tag.link).is_some_and(|start| start < pulled)
 }
 
 /// What a yard that transmits needs to know of its ports.

@@ -84,6 +84,11 @@ impl Headers {
 
     /// The checksum of header number `at`, if it is TCP or UDP in an IP packet that is whole.
     pub(crate) fn checksum(&self, at: usize, bytes: &[u8]) -> Option<Checksum> {
+        self.checksum_in(at, bytes, bytes.len())
+    }
+
+    /// As [`Headers::checksum`], of a frame of `frame_len` bytes of which `bytes` has the headers.
+    fn checksum_in(&self, at: usize, bytes: &[u8], frame_len: usize) -> Option<Checksum> {
         let Header { layer, at: start } = self.all().get(at).copied()?;
         let (offset, number) = match layer {
             Layer::Tcp => (TCP_CHECKSUM, TCP_NUMBER),
@@ -108,14 +113,19 @@ impl Headers {
                 (ip.at + IPV6_BYTES + usize::from(u16_at(header, IPV6_LENGTH)?), header.get(IPV6_ADDRESSES)?)
             }
         };
-        let len = end.checked_sub(start).filter(|len| *len >= offset + 2 && end <= bytes.len())?;
+        let len = end.checked_sub(start).filter(|len| *len >= offset + 2 && end <= frame_len)?;
         let pseudo = fold(sum(addresses) + u64::from(number) + len as u64);
         Some(Checksum { start, offset, len, pseudo })
     }
 
     /// The checksum that is not filled in, if one is: the outermost, for one alone can be.
     pub(crate) fn unfinished(&self, bytes: &[u8]) -> Option<Checksum> {
-        let found = (0..self.count).filter_map(|at| self.checksum(at, bytes));
+        self.unfinished_in(bytes, bytes.len())
+    }
+
+    /// As [`Headers::unfinished`], of a frame of `frame_len` bytes of which `bytes` has the headers.
+    pub(crate) fn unfinished_in(&self, bytes: &[u8], frame_len: usize) -> Option<Checksum> {
+        let found = (0..self.count).filter_map(|at| self.checksum_in(at, bytes, frame_len));
         let mut open = found.filter(|sum| u16_at(bytes, sum.place()) == Some(sum.pseudo));
         open.next()
     }

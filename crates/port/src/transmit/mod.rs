@@ -72,6 +72,12 @@ impl Departure {
     }
 }
 
+/// Where the header begins whose checksum is not filled in, if it is TCP's or UDP's, in a frame of `frame_len` bytes of
+/// which `bytes` has the headers.
+pub fn unfinished_checksum(bytes: &[u8], frame_len: usize, link: u16) -> Option<usize> {
+    headers::Headers::of(bytes, link).unfinished_in(bytes, frame_len).map(|sum| sum.start)
+}
+
 macro_rules! refusals {
     ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
         /// Why a packet was not sent. Each that was not is counted in exactly one.
