@@ -13,7 +13,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use flowyard::function::{Failure, FunctionStatus};
 use flowyard::mem::Wait;
 use flowyard::port::capture::{CaptureWriter, FileFormat, Interface};
-use flowyard::port::{Outgoing, PortInfo, PortSpec};
+use flowyard::port::{Outgoing, PortInfo, PortSpec, Refusal};
 use flowyard::steer::FlowHash;
 use flowyard::{Aside, Drop, Findings, Report, RingReader, Running, Witness, Yard, YardConfig};
 use miette::{IntoDiagnostic, Result, miette};
@@ -44,6 +44,9 @@ pub struct Run {
     /// Write what each ring got to DIR/ring-00.pcapng, …
     #[arg(short = 'o', long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Send what consumers return to be sent, out of any of these ports (tap:NAME and pcap:FILE?write are for that)
+    #[arg(long)]
+    transmit: bool,
     /// Print the figures at the end as one JSON object
     #[arg(long)]
     json: bool,
@@ -116,7 +119,9 @@ impl Run {
         let names: Vec<&str> =
             if self.ports.is_empty() { vec![BUILT_IN] } else { self.ports.iter().map(String::as_str).collect() };
         let specs: Vec<PortSpec> = names.iter().map(|n| n.parse()).collect::<Result<_, _>>().into_diagnostic()?;
-        let live = specs.iter().any(|s| matches!(s.kind, flowyard::port::Kind::Xdp | flowyard::port::Kind::Packet));
+        let live = specs.iter().any(|s| {
+            matches!(s.kind, flowyard::port::Kind::Xdp | flowyard::port::Kind::Packet | flowyard::port::Kind::Tap)
+        });
         let hash = self.sorting.hash(live)?;
         let kernel = self.steering.in_kernel()?;
         if self.memory.relay && !kernel {
@@ -146,6 +151,7 @@ impl Run {
             hash: hash.clone(),
             kernel,
             relay: self.memory.relay,
+            transmit: self.transmit,
             pin: !self.memory.no_pin,
             ..YardConfig::default()
         };
@@ -208,6 +214,7 @@ impl Run {
             verify,
             seed: seed(&hash),
             infos,
+            ports: specs.iter().map(PortSpec::name).collect(),
         };
         for error in outcome.report.errors.iter().chain(&errors) {
             output::say(error);
@@ -475,6 +482,8 @@ struct Figures {
     verify: bool,
     seed: String,
     infos: Vec<PortInfo>,
+    /// Names of the ports, as given.
+    ports: Vec<String>,
 }
 
 impl Figures {
@@ -554,6 +563,16 @@ impl Figures {
                 let _ = writeln!(text, "  {name}, {what}: {}", output::count(*n));
             }
         }
+        for (name, sent) in self.ports.iter().zip(&r.transmitted).filter(|(_, sent)| sent.asked > 0) {
+            let _ = write!(text, "sent by {name} {} of {}", output::count(sent.sent), output::count(sent.asked));
+            for (why, n) in Refusal::ALL.iter().zip(sent.refused).filter(|(_, n)| *n > 0) {
+                let _ = write!(text, ", refused {} {}", why.name(), output::count(n));
+            }
+            text.push('\n');
+        }
+        if r.no_such_port > 0 {
+            let _ = writeln!(text, "to be sent by ports that there are not: {}", output::count(r.no_such_port));
+        }
         let (rate, bits) = (output::rate(r.delivered(), self.time), output::bit_rate(bytes, self.time));
         let _ = writeln!(text, "{rate}, {bits}, {:.2} s", self.time.as_secs_f64());
         if self.verify {
@@ -627,13 +646,18 @@ impl Figures {
             let mode = self.infos.iter().find(|i| i.name == *name).map_or("", |i| &i.mode);
             json!({"port": name, "mode": mode, "packets": c.packets, "bytes": c.bytes, "lost": named(&c.lost), "notes": named(&c.notes)})
         }).collect();
+        let transmitted: Vec<Value> = self.ports.iter().zip(&r.transmitted).map(|(name, t)| {
+            let refused: Map<_, _> =
+                Refusal::ALL.iter().zip(t.refused).map(|(why, n)| (why.name().to_owned(), json!(n))).collect();
+            json!({"port": name, "asked": t.asked, "sent": t.sent, "bytes": t.bytes, "refused": refused, "checksums": t.checksums, "taken_apart": t.taken_apart})
+        }).collect();
         let asides: Map<_, _> =
             Aside::ALL.iter().map(|a| (a.name().to_owned(), json!(r.asides[*a as usize]))).collect();
         let function = r.function.map(|counts| {
             control::function(&FunctionStatus { name: self.function.clone(), counts, own: r.own.clone() }, "")
         });
         json!({
-            "asides": asides, "copies": r.copies, "function": function,
+            "asides": asides, "copies": r.copies, "transmitted": transmitted, "no_such_port": r.no_such_port, "function": function,
             "received": r.received(), "delivered": r.delivered(), "dropped": r.dropped(), "lost_before": r.lost_before(),
             "sums_agree": r.sums_agree() && self.all_seen(), "seconds": self.time.as_secs_f64(), "seed": self.seed.trim_start_matches(", seed "),
             "verified": self.verify, "conversations": f.conversations, "split": self.split(), "split_by_card": f.split_by_card,

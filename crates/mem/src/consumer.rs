@@ -310,6 +310,45 @@ mod tests {
         }
     }
 
+    /// A consumer that may only read has packets sent as they are, or less; what it could not write it cannot push.
+    #[test]
+    fn a_packet_goes_back_to_be_sent_with_all_its_slots_in_order() {
+        use crate::{PacketError, Verdict, hand::Hand};
+        let (region, mut stock) = Region::create("out", Geometry::new(2048, 0, 4).expect("geometry")).expect("region");
+        let mut ledger = Ledger::new(&region);
+        let (mut out, end) = ledger.open_pipe(4).expect("pipe");
+        let parts = end.handover(Grant::Read).expect("a grant");
+        let mut consumer = Consumer::attach(parts, Grant::Read).expect("attach");
+        let mut send = |flags, len| {
+            let slot = Slot { offset: 256, len, total: 12, port: 9, flags, ..Slot::default() };
+            out.send(&mut ledger, stock.take().expect("4 are free"), slot).expect("room");
+        };
+        send(slot_flags::MORE, 6);
+        send(slot_flags::MORE | slot_flags::CONTINUES, 4);
+        send(slot_flags::CONTINUES, 2);
+        send(0, 6);
+        out.commit();
+        let mut packet = consumer.next().expect("three slots");
+        packet.pull(2).expect("6 bytes");
+        assert_eq!(packet.transmit(3), Ok(()));
+        let mut packet = consumer.next().expect("one slot");
+        packet.push(2).expect("headroom");
+        assert_eq!(packet.transmit(3), Err(PacketError::ReadOnly));
+        consumer.let_go();
+        let (sent, free) = (Verdict::Transmit as u8, Verdict::Free as u8);
+        for expected in [(258, 4, sent, 3, 0), (256, 4, sent, 3, 1), (256, 2, sent, 3, 2), (254, 8, free, 9, 3)] {
+            let Some((Returned::Free(buffer), slot)) = out.take_returned(&mut ledger) else {
+                panic!("four were let go")
+            };
+            assert_eq!((slot.offset, slot.len, slot.verdict, slot.port, buffer.index()), expected);
+        }
+        // One that was taken from somewhere else goes back to no yard.
+        let mut hand = Hand::new(&region);
+        // SAFETY: nobody has this buffer: all came home, and none was sent again.
+        assert!(unsafe { hand.take(Slot { offset: 256, len: 6, ..Slot::default() }) });
+        assert_eq!(hand.packet().expect("just taken").transmit(0), Err(PacketError::NoWayBack));
+    }
+
     #[test]
     fn waiting_beyond_all_time_is_waiting_without_end() {
         let (region, _stock) = Region::create("long", Geometry::new(2048, 0, 1).expect("geometry")).expect("region");

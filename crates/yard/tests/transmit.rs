@@ -13,7 +13,7 @@ use flowyard::port::Refusal;
 use flowyard::port::capture::CaptureReader;
 use flowyard::port::traffic::MixOptions;
 use flowyard::{Group, Report, RingReader, Yard, YardConfig};
-use flowyard_testkit::net::{Namespace, Veth};
+use flowyard_testkit::net::{Injector, Namespace, Veth, number_of, numbered_frame};
 use flowyard_testkit::require_root;
 
 fn transmitting() -> YardConfig {
@@ -231,6 +231,83 @@ fn bridge(ports: [&str; 2], queues: u32, dispatchers: usize, offloads: bool) -> 
     assert_eq!((report.violations, report.buffers_missing), (0, 0), "{report:?}");
     assert_eq!(report.transmitted.iter().map(|t| t.asked).sum::<u64>(), packets, "{report:?}");
     report
+}
+
+/// Sends numbered frames to a yard that returns them by the port they came by, and takes what comes back.
+fn reflected(config: &YardConfig, port: &str, frames: u64) -> Report {
+    let _alone = alone();
+    let place = Namespace::new().expect("as root");
+    place.veth(&Veth { queues: 2, ..Veth::default() }).expect("as root");
+    place.run(|| {
+        let (yard, readers) = Yard::open(config, &[spec(port)]).expect("as root");
+        let consumers: Vec<_> =
+            readers.into_iter().map(|reader| std::thread::spawn(|| forward(reader, |from| from))).collect();
+        let running = yard.start().expect("threads");
+        let ear = flowyard_testkit::net::listen("fy1").expect("as root");
+        let injector = Injector::open("fy1").expect("as root");
+        let (mut came, mut bytes) = (vec![0; frames as usize], vec![0; 2048]);
+        for first in (0..frames).step_by(50) {
+            let sent: Vec<_> = (first..first + 50).map(|n| numbered_frame(n as u16 % 20, n, 400)).collect();
+            injector.send(&sent).expect("it is up");
+            // The ear hears both ways: what is sent and what comes back.
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while came[first as usize..first as usize + 50].iter().any(|n| *n < 2) && Instant::now() < deadline {
+                if let Ok(len) = rustix::io::read(&ear, &mut bytes)
+                    && let Some(n) = number_of(&bytes[..len])
+                {
+                    assert!(bytes[..len] == numbered_frame(n as u16 % 20, n, 400), "unchanged");
+                    came[n as usize] += 1;
+                }
+            }
+        }
+        assert!(came.iter().all(|n| *n == 2), "each came back, once");
+        running.stop();
+        let report = join(running);
+        consumers.into_iter().for_each(|consumer| _ = consumer.join().expect("no panic"));
+        assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
+        assert_eq!((report.sent(), report.violations, report.buffers_missing), (frames, 0, 0), "{report:?}");
+        report
+    })
+}
+
+#[test]
+fn what_the_kernel_steers_goes_out_where_it_is_relayed() {
+    require_root!();
+    for dispatchers in [1, 2] {
+        let config = YardConfig { kernel: true, relay: true, dispatchers, ..transmitting() };
+        let report = reflected(&config, "xdp:fy0?native&ring=64", 1000);
+        let steered = report.ports[0].1.notes.iter().find(|(name, _)| name.starts_with("steered-in-"));
+        assert!(steered.is_some_and(|(_, n)| *n > 0), "{report:?}");
+    }
+    reflected(&transmitting(), "packet:fy0", 1000);
+}
+
+#[test]
+fn a_host_talks_to_a_tap_device_of_the_yards() {
+    require_root!();
+    let _alone = alone();
+    for offloads in [false, true] {
+        let [far, between] = [0; 2].map(|_| Namespace::new().expect("as root"));
+        let veth = Veth { name: "to-far", peer: "eth", offloads, ..Veth::default() };
+        between.veth_to(&far, &veth).expect("as root");
+        far.command("ip addr add 10.3.0.2/24 dev eth").expect("as root");
+        let config = YardConfig { rings: 2, ring_slots: 4096, ..transmitting() };
+        let (running, consumers) = between.run(|| {
+            let (yard, readers) =
+                Yard::open(&config, &specs(&["packet:to-far?blocks=128", "tap:ty0"])).expect("as root");
+            let forward = |reader| std::thread::spawn(move || forward(reader, |from| 1 - from));
+            let consumers: Vec<_> = readers.into_iter().map(forward).collect();
+            (yard.start().expect("threads"), consumers)
+        });
+        between.command("ip addr add 10.3.0.1/24 dev ty0").expect("the device is there");
+        converse(&between, &far, 5 << 20);
+        running.stop();
+        let report = join(running);
+        consumers.into_iter().for_each(|consumer| _ = consumer.join().expect("no panic"));
+        assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
+        assert!(report.transmitted.iter().all(|t| t.asked > 100 && t.refused_total() == 0), "{report:?}");
+        assert_eq!((report.violations, report.buffers_missing), (0, 0), "{report:?}");
+    }
 }
 
 #[test]
