@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowyard_kernel::{Answer, HEAD_BYTES};
 use flowyard_mem::{Clock, Region, Stock, Tag, flags};
-use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, Progress, Received};
+use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received, Transmitter};
 use flowyard_steer::{Datagram, Decision, Frame, Hold, LinkType, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -88,6 +88,9 @@ pub(crate) struct Dispatcher {
     pub(crate) mailbox: Arc<Mailbox>,
 }
 
+/// A way out of a port, and the port's number.
+pub(crate) type OwnWay = (u16, Box<dyn Transmitter>);
+
 /// What one turn found to do.
 struct Turn {
     busy: bool,
@@ -124,6 +127,12 @@ impl Dispatcher {
             gate: Box::new(Gate::new(&common)),
             mailbox: Arc::default(),
         }
+    }
+
+    /// The ways out of its own ports, by number; one each.
+    pub(crate) fn transmitters(&mut self) -> Result<Vec<OwnWay>, PortError> {
+        let each = self.sources.iter_mut().map(|s| Ok(s.port.transmitter()?.map(|way| (s.number, way))));
+        each.filter_map(Result::transpose).collect()
     }
 
     /// Puts a function on a seat (0 the yard's, then one a group), and answers the old one.
@@ -434,6 +443,8 @@ impl Dispatcher {
 
     fn close(mut self) -> Report {
         self.mailbox.close();
+        let sent = self.outlets.close_ways(&mut self.stock);
+        self.errors.extend(sent.errors);
         let (asides, copies) = self.outlets.asides();
         let counted = self.gate.was_used().then(|| self.gate.all_counts());
         let mut report = Report {
@@ -442,6 +453,8 @@ impl Dispatcher {
             copies,
             function: counted.as_ref().map(|(counts, _)| *counts),
             own: counted.map(|(_, own)| own).unwrap_or_default(),
+            transmitted: sent.ports,
+            no_such_port: sent.no_such_port,
             violations: self.outlets.violations(),
             errors: self.errors,
             ..Report::default()

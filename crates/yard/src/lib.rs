@@ -46,6 +46,7 @@ mod stage;
 pub mod table_csv;
 pub mod table_text;
 pub mod tables;
+mod transmit;
 mod witness;
 mod yard;
 

@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::outlets::{GroupPlace, MOST_GROUPS, Outlets};
 use crate::reader::RingReader;
 use crate::sorter::{HOLD_PACKETS, Sorter};
+use crate::transmit;
 use crate::{Absent, SharedFragments, cpu};
 
 /// What a yard is made of, but for its ports.
@@ -60,6 +61,10 @@ pub struct YardConfig {
     pub relay: bool,
     /// What becomes of the packets of a ring while nobody reads it.
     pub absent: Absent,
+    /// Have packets sent that consumers return for it ([`Packet::transmit`](flowyard_mem::Packet::transmit)): out of any
+    /// port of the yard that has a way out (`xdp:`, `packet:`, `tap:`, `pcap:FILE?write`). What is sent by a `packet:`
+    /// port does not come in by it again, nor what the host sends.
+    pub transmit: bool,
     /// Bind each dispatcher to a core, where there is more than one.
     pub pin: bool,
 }
@@ -159,6 +164,7 @@ impl Default for YardConfig {
             stack: HostStack::Pass,
             relay: false,
             absent: Absent::Drop,
+            transmit: false,
             pin: true,
         }
     }
@@ -227,6 +233,8 @@ pub struct Yard {
     stop: Arc<AtomicBool>,
     region: Region,
     infos: Vec<PortInfo>,
+    /// Names of the ports by number, as given.
+    given: Vec<String>,
     pin: bool,
     surroundings: Surroundings,
     names: Vec<Option<String>>,
@@ -246,8 +254,11 @@ impl Yard {
     /// What could not be had: object, action, value, remedy. Ports opened before are closed again.
     pub fn open(config: &YardConfig, ports: &[PortSpec]) -> Result<(Yard, Vec<RingReader>), YardError> {
         let classifier = classifier(config)?;
+        let ways = transmit::Plan::new(config.transmit, ports)?;
         let parts = plan(config, ports, &classifier)?;
-        Yard::assemble(config, classifier, parts)
+        let (mut yard, readers) = Yard::assemble(config, classifier, parts, ways)?;
+        yard.given = ports.iter().map(PortSpec::name).collect();
+        Ok((yard, readers))
     }
 
     /// As [`Yard::open`], over one port of the caller's own making: how the benchmarks drive the
@@ -257,13 +268,14 @@ impl Yard {
     /// As [`Yard::open`].
     #[doc(hidden)]
     pub fn open_over(config: &YardConfig, port: Box<dyn Opener>) -> Result<(Yard, Vec<RingReader>), YardError> {
-        Yard::assemble(config, classifier(config)?, vec![vec![(0, port)]])
+        Yard::assemble(config, classifier(config)?, vec![vec![(0, port)]], None)
     }
 
     fn assemble(
         config: &YardConfig,
         classifier: Arc<Classifier>,
         parts: Vec<Part>,
+        ways: Option<transmit::Plan>,
     ) -> Result<(Yard, Vec<RingReader>), YardError> {
         let groups = groups(config, &classifier.table)?;
         let (region, mut stock) = Region::create(&config.name, geometry(config, &parts)?)?;
@@ -317,6 +329,15 @@ impl Yard {
             }
             dispatchers.push(dispatcher);
         }
+        if let Some(ways) = ways {
+            infos.extend(ways.infos());
+            for (number, mode) in ways.open(&mut dispatchers, &region)?.into_iter().enumerate() {
+                let info = infos.iter_mut().find(|(n, _)| usize::from(*n) == number);
+                if let Some(((_, info), mode)) = info.zip(mode).filter(|((_, info), mode)| info.mode != *mode) {
+                    info.mode.push_str(&format!("; sends by {mode}"));
+                }
+            }
+        }
         infos.sort_by_key(|(number, _)| *number); // as given, not as shared out
         let infos = infos.into_iter().map(|(_, info)| info).collect();
         let numbers = groups.iter().flat_map(|group| 0..group.table.rings());
@@ -327,7 +348,8 @@ impl Yard {
         let names = seats.map(|f| f.as_ref().map(|f| f.name().to_owned())).collect();
         let (slots, groups) = (pipe_slots(config), groups.iter().map(|group| group.table.rings()).collect());
         let (pin, kernel) = (config.pin, steering);
-        Ok((Yard { dispatchers, stop, region, infos, pin, surroundings, names, kernel, slots, groups }, readers))
+        let given = Vec::new();
+        Ok((Yard { dispatchers, stop, region, infos, given, pin, surroundings, names, kernel, slots, groups }, readers))
     }
 
     /// The ports as they were opened, in the order they were given.
@@ -367,9 +389,9 @@ impl Yard {
             let thread = std::thread::Builder::new().name(format!("dispatch-{number}")).spawn(body);
             threads.push(thread.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?);
         }
-        let ports: Vec<String> = self.infos.into_iter().map(|info| info.name).collect();
+        let ports = self.infos.into_iter().map(|info| info.name).collect();
         let (region, slots, groups) = (self.region, self.slots, self.groups);
-        let rings = Rings { region, slots, groups, ports: ports.clone(), mailboxes: mailboxes.clone() };
+        let rings = Rings { region, slots, groups, ports: self.given, mailboxes: mailboxes.clone() };
         let (surroundings, names) = (self.surroundings, Mutex::new(self.names));
         let functions = Functions { mailboxes, surroundings, names, kernel: self.kernel.is_some() };
         Ok(Running {
@@ -534,7 +556,7 @@ fn check_kernel(config: &YardConfig, ports: &[PortSpec]) -> Result<(), YardError
     if let Some(host) = &config.host {
         return cannot(format!("the way to the host {host}, which only a function uses"), slow);
     }
-    if ports.len() > 1 {
+    if ports.iter().filter(|spec| !spec.only_sends()).count() > 1 {
         let remedy = "give one port (fragments of one datagram would be parted), or steer in user space";
         return cannot(format!("{} ports", ports.len()), remedy);
     }
@@ -545,6 +567,9 @@ fn check_kernel(config: &YardConfig, ports: &[PortSpec]) -> Result<(), YardError
 fn check_config(config: &YardConfig, ports: &[PortSpec]) -> Result<(), YardError> {
     if config.kernel {
         check_kernel(config, ports)?;
+    }
+    if ports.iter().all(PortSpec::only_sends) {
+        return refuse("number of ports that packets come from", "0".into(), "at least 1");
     }
     if config.groups.len() >= MOST_GROUPS {
         return refuse("number of groups", (1 + config.groups.len()).to_string(), "at most 8");
@@ -579,10 +604,13 @@ fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -
     let mut waiting: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut next = [0, 0];
     let host = config.stack.compiled()?;
-    for (number, spec) in ports.iter().enumerate() {
+    for (number, spec) in ports.iter().enumerate().filter(|(_, spec)| !spec.only_sends()) {
         let steering = config.kernel.then(|| InKernel { classifier: classifier.clone(), direct: !config.relay });
         let openers = prepare_to_host(spec, config.dispatchers, steering.as_ref(), &host)?;
-        for opener in openers {
+        for mut opener in openers {
+            if config.transmit {
+                opener.ask_transmission()?;
+            }
             let can_wait = usize::from(opener.info().can_wait);
             let parts = if can_wait == 1 { &mut waiting } else { &mut live };
             parts[next[can_wait] % config.dispatchers].push((number as u16, opener));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use flowyard::function::{Failure, FunctionStatus};
-use flowyard::port::PortInfo;
+use flowyard::port::{PortInfo, Refusal};
 use flowyard::{Aside, Drop, Findings, Report};
 
 use crate::{control, output};
@@ -26,6 +26,8 @@ pub(super) struct Figures {
     pub(super) attached: bool,
     pub(super) seed: String,
     pub(super) infos: Vec<PortInfo>,
+    /// Names of the ports, as given.
+    pub(super) ports: Vec<String>,
 }
 
 impl Figures {
@@ -113,6 +115,16 @@ impl Figures {
                 let _ = writeln!(text, "  {name}, {what}: {}", output::count(*n));
             }
         }
+        for (name, sent) in self.ports.iter().zip(&r.transmitted).filter(|(_, sent)| sent.asked > 0) {
+            let _ = write!(text, "sent by {name} {} of {}", output::count(sent.sent), output::count(sent.asked));
+            for (why, n) in Refusal::ALL.iter().zip(sent.refused).filter(|(_, n)| *n > 0) {
+                let _ = write!(text, ", refused {} {}", why.name(), output::count(n));
+            }
+            text.push('\n');
+        }
+        if r.no_such_port > 0 {
+            let _ = writeln!(text, "to be sent by ports that there are not: {}", output::count(r.no_such_port));
+        }
         let (rate, bits) = (output::rate(r.delivered(), self.time), output::bit_rate(bytes, self.time));
         let _ = writeln!(text, "{rate}, {bits}, {:.2} s", self.time.as_secs_f64());
         if self.verify {
@@ -186,13 +198,18 @@ impl Figures {
             let mode = self.infos.iter().find(|i| i.name == *name).map_or("", |i| &i.mode);
             json!({"port": name, "mode": mode, "packets": c.packets, "bytes": c.bytes, "lost": named(&c.lost), "notes": named(&c.notes)})
         }).collect();
+        let transmitted: Vec<Value> = self.ports.iter().zip(&r.transmitted).map(|(name, t)| {
+            let refused: Map<_, _> =
+                Refusal::ALL.iter().zip(t.refused).map(|(why, n)| (why.name().to_owned(), json!(n))).collect();
+            json!({"port": name, "asked": t.asked, "sent": t.sent, "bytes": t.bytes, "refused": refused, "checksums": t.checksums, "taken_apart": t.taken_apart})
+        }).collect();
         let asides: Map<_, _> =
             Aside::ALL.iter().map(|a| (a.name().to_owned(), json!(r.asides[*a as usize]))).collect();
         let function = r.function.map(|counts| {
             control::function(&FunctionStatus { name: self.function.clone(), counts, own: r.own.clone() }, "")
         });
         json!({
-            "asides": asides, "copies": r.copies, "function": function,
+            "asides": asides, "copies": r.copies, "transmitted": transmitted, "no_such_port": r.no_such_port, "function": function,
             "received": r.received(), "delivered": r.delivered(), "dropped": r.dropped(), "lost_before": r.lost_before(),
             "sums_agree": r.sums_agree() && self.all_seen(), "seconds": self.time.as_secs_f64(), "seed": self.seed.trim_start_matches(", seed "),
             "verified": self.verify, "conversations": f.conversations, "split": self.split(), "split_by_card": f.split_by_card,

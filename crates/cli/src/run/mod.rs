@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use flowyard::attach::{self, Server, Serving};
+use flowyard::port::PortSpec;
 use flowyard::steer::FlowHash;
 use flowyard::{Running, Witness, Yard, YardConfig};
 use miette::{IntoDiagnostic, Result, miette};
@@ -102,6 +103,7 @@ impl Run {
             attached,
             seed: seed(&config.hash),
             infos,
+            ports: specs.iter().map(PortSpec::name).collect(),
         };
         for error in outcome.report.errors.iter().chain(&errors) {
             output::say(error);

@@ -38,6 +38,9 @@ pub struct Run {
     /// Write what each ring got to DIR/ring-00.pcapng, …
     #[arg(short = 'o', long, value_name = "DIR")]
     pub(super) output: Option<PathBuf>,
+    /// Send what consumers return to be sent, out of any of these ports (tap:NAME and pcap:FILE?write are for that)
+    #[arg(long)]
+    pub(super) transmit: bool,
     /// Print the figures at the end as one JSON object
     #[arg(long)]
     pub(super) json: bool,

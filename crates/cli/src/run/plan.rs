@@ -34,7 +34,7 @@ impl Run {
             [] => vec![BUILT_IN.parse().into_diagnostic()?],
             ports => ports.to_vec(),
         };
-        let live = specs.iter().any(|s| matches!(s.kind, Kind::Xdp | Kind::Packet));
+        let live = specs.iter().any(|s| matches!(s.kind, Kind::Xdp | Kind::Packet | Kind::Tap));
         let hash = self.sorting.hash(live)?;
         let kernel = self.steering.in_kernel()?;
         if self.memory.relay && !kernel {
@@ -66,6 +66,7 @@ impl Run {
             // Who is not trusted gets no ring of the kernel's.
             relay: self.memory.relay || (kernel && self.service.attach.is_some()),
             absent: self.service.absent,
+            transmit: self.transmit,
             pin: !self.memory.no_pin,
         };
         let verify = (self.verify || (!self.no_verify && !live)) && self.service.attach.is_none();
