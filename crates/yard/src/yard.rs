@@ -15,6 +15,7 @@ use crate::function::{Common, Function, FunctionError, Functions, Limits, Steer,
 use crate::host::Host;
 use crate::outlets::{GroupPlace, MOST_GROUPS, Outlets};
 use crate::reader::RingReader;
+use crate::rings::Rings;
 use crate::sorter::{HOLD_PACKETS, Sorter};
 use crate::{SharedFragments, cpu};
 
@@ -227,6 +228,8 @@ pub struct Yard {
     surroundings: Surroundings,
     names: Vec<Option<String>>,
     kernel: Option<Arc<Mutex<KernelSteer>>>,
+    /// Of each group, with its weights.
+    tables: Vec<(Table, Vec<u32>)>,
 }
 
 impl Yard {
@@ -316,9 +319,18 @@ impl Yard {
         let readers = ends.into_iter().zip(readers).zip(numbers);
         let readers = readers.map(|((ends, direct), ring)| RingReader::new(ring, ends, direct)).collect();
         let surroundings = surroundings(config, shares);
+        let weights = std::iter::once(&config.weights).chain(config.groups.iter().map(|group| &group.weights));
+        let tables = groups.iter().zip(weights).map(|(group, weights)| {
+            let even = || vec![1; group.table.rings().into()];
+            (Table::clone(&group.table), weights.clone().unwrap_or_else(even))
+        });
+        let tables = tables.collect();
         let seats = std::iter::once(&config.function).chain(config.groups.iter().map(|g| &g.function));
         let names = seats.map(|f| f.as_ref().map(|f| f.name().to_owned())).collect();
-        Ok((Yard { dispatchers, stop, region, infos, pin: config.pin, surroundings, names, kernel: steering }, readers))
+        Ok((
+            Yard { dispatchers, stop, region, infos, pin: config.pin, surroundings, names, kernel: steering, tables },
+            readers,
+        ))
     }
 
     /// The ports as they were opened, in the order they were given.
@@ -359,9 +371,19 @@ impl Yard {
             threads.push(thread.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?);
         }
         let ports = self.infos.into_iter().map(|info| info.name).collect();
+        let rings =
+            Rings { mailboxes: mailboxes.clone(), tables: Mutex::new(self.tables), kernel: self.kernel.clone() };
         let (surroundings, names) = (self.surroundings, Mutex::new(self.names));
         let functions = Functions { mailboxes, surroundings, names, kernel: self.kernel.is_some() };
-        Ok(Running { threads, live, stop: self.stop, ports, functions: Arc::new(functions), kernel: self.kernel })
+        Ok(Running {
+            threads,
+            live,
+            stop: self.stop,
+            ports,
+            functions: Arc::new(functions),
+            rings: Arc::new(rings),
+            kernel: self.kernel,
+        })
     }
 }
 
@@ -373,6 +395,7 @@ pub struct Running {
     stop: Arc<AtomicBool>,
     ports: Vec<String>,
     functions: Arc<Functions>,
+    rings: Arc<Rings>,
     kernel: Option<Arc<Mutex<KernelSteer>>>,
 }
 
@@ -380,6 +403,11 @@ impl Running {
     /// The functions of the yard: to replace or to ask them while it runs.
     pub fn functions(&self) -> &Arc<Functions> {
         &self.functions
+    }
+
+    /// The rings of the yard: to count and to reweigh them while it runs.
+    pub fn rings(&self) -> &Arc<Rings> {
+        &self.rings
     }
 
     /// The program that steers in the kernel, if one does: for the user's own programs before and after it.

@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flowyard_steer::Table;
 
 use super::{FunctionCounts, Limits, Steer};
+use crate::rings::RingStatus;
 
 /// Why a function cannot be had, or did not take over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +33,10 @@ pub(crate) enum Letter {
     Replace { seat: usize, new: Option<Box<dyn Steer>>, limits: Limits, old: Sender<Option<Box<dyn Steer>>> },
     /// Answer a request.
     Control { seat: usize, request: Vec<u8>, reply: Sender<Result<Vec<u8>, String>> },
+    /// Balance a group by this table from the next batch on.
+    Reweigh { group: usize, table: Arc<Table>, done: Sender<()> },
+    /// Say how the rings are.
+    Rings { reply: Sender<Vec<RingStatus>> },
     /// Say what was counted.
     Counts { seat: usize, reply: Sender<(FunctionCounts, Vec<(String, u64)>)> },
 }
