@@ -11,8 +11,11 @@ mod gen_cmd;
 mod inspect;
 mod json;
 mod layers;
+mod log;
+mod notify;
 mod options;
 mod output;
+mod privileges;
 mod run;
 mod runtime;
 mod split;
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|arg| arg == steering::CHILD) {
         return steering::child();
     }
+    log::start();
     let program = Program::parse();
     let outcome = match program.verb {
         Verb::Run(run) => run.with_file(std::env::args_os().skip(2)).and_then(run::Run::run),

@@ -218,6 +218,9 @@ pub struct Live {
 }
 
 impl Live {
+    /// [`Live::turns`] of a dispatcher that has ended.
+    pub const ENDED: u64 = u64::MAX;
+
     /// Once around. The dispatcher is the only writer.
     #[inline]
     pub(crate) fn turned(&self) {

@@ -488,6 +488,7 @@ impl Dispatcher {
         }
         report.buffers_missing = (self.stock.capacity() - self.stock.len()) as u64;
         let bytes = report.ports.iter().map(|(_, counters)| counters.bytes).sum();
+        self.live.turns.store(Live::ENDED, Ordering::Relaxed);
         self.live.store((report.received(), bytes), (report.delivered(), report.dropped()), report.aside());
         report
     }

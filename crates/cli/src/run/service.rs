@@ -1,0 +1,56 @@
+//! What `flowyard run` has for those who manage it: its sockets, and the privileges that it gives up.
+
+use std::path::{Path, PathBuf};
+
+use flowyard::port::{Kind, PortSpec};
+use miette::Result;
+
+use super::Run;
+use crate::control::Socket;
+use crate::privileges::{Needs, drop_to};
+use crate::runtime;
+
+impl Run {
+    /// The control socket, if one is asked for: made before anything is given up, or opened.
+    pub(super) fn socket(&self) -> Result<Option<Socket>> {
+        let Some(path) = &self.service.control else { return Ok(None) };
+        let user = self.service.user.as_ref();
+        let socket = match path {
+            Some(path) => Socket::bind(path)?,
+            None => {
+                let folder = runtime::make_folder(&self.service.name)?;
+                let socket = Socket::bind(&folder.join(runtime::CONTROL))?;
+                // So that it can be removed at the end.
+                user.map(|user| user.own(&folder)).transpose()?;
+                socket
+            }
+        };
+        user.map(|user| user.own(socket.path())).transpose()?;
+        Ok(Some(socket))
+    }
+
+    /// Gives up what `--user` says, before there are other threads.
+    pub(super) fn give_up(&self, ports: &[PortSpec]) -> Result<()> {
+        let Some(user) = &self.service.user else {
+            // Nothing that a yard starts is to have more than it has.
+            let _ = rustix::thread::set_no_new_privs(true);
+            return Ok(());
+        };
+        let capabilities = self.service.keep_capabilities.iter().copied().collect();
+        let mut needs =
+            Needs { programs: self.steering.has_processes(), read: Vec::new(), write: Vec::new(), capabilities };
+        let beside =
+            |path: &Path| path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        needs.read.extend(self.steering.files().map(beside));
+        needs.read.extend(self.config.as_deref().map(beside));
+        needs.read.extend(ports.iter().filter(|p| p.kind == Kind::Pcap).map(|p| PathBuf::from(&p.what)));
+        needs.write.push(runtime::runtime_folder(&self.service.name));
+        needs.write.extend(self.output.clone());
+        needs.write.extend(self.service.control.iter().flatten().map(|path| beside(path)));
+        let said = drop_to(user, &needs, self.service.keep_privileges)?;
+        if !self.quiet {
+            tracing::info!("given up: now {said}");
+        }
+        Ok(())
+    }
+}
