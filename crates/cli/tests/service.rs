@@ -340,3 +340,31 @@ fn files_outside_what_is_needed_are_out_of_reach() {
     assert!(output.status.success(), "{}", errors(&output));
     let _ = std::fs::remove_dir(Path::new("/run/flowyard").join(&name));
 }
+
+/// What systemd has to say of a unit.
+fn verified(dir: &Path, unit: &str) -> String {
+    let path = dir.join("flowyard@.service");
+    std::fs::write(&path, unit.replace("/usr/bin/flowyard", PROGRAM)).expect("written");
+    let instance = dir.join("flowyard@test.service");
+    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&instance).output().expect("it runs");
+    let said = errors(&output);
+    let lines = said.lines().filter(|line| line.contains("flowyard@"));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_unit_is_one_and_says_what_run_takes() {
+    let unit = include_str!("../../../contrib/flowyard@.service");
+    let help = String::from_utf8_lossy(&flowyard(&["run", "--help"]).stdout).into_owned();
+    let start = unit.lines().find(|line| line.starts_with("ExecStart=")).expect("a start");
+    for option in start.split_whitespace().filter(|word| word.starts_with("--")) {
+        assert!(help.contains(option), "run has no {option}");
+    }
+    if Command::new("systemd-analyze").arg("--version").stdout(Stdio::null()).status().is_err() {
+        skipped(module_path!(), line!(), "needs systemd-analyze");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    assert_eq!(verified(dir.path(), unit), "");
+    assert!(verified(dir.path(), &unit.replace("WatchdogSec=", "WatchdogSecs=")).contains("WatchdogSecs"));
+}

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use flowyard::port::{Kind, PortSpec};
-use miette::Result;
+use miette::{Result, miette};
+use rustix::thread::CapabilitySet;
 
 use super::Run;
 use crate::control::Socket;
@@ -36,7 +37,8 @@ impl Run {
             let _ = rustix::thread::set_no_new_privs(true);
             return Ok(());
         };
-        let capabilities = self.service.keep_capabilities.iter().copied().collect();
+        let capabilities: CapabilitySet = self.service.keep_capabilities.iter().copied().collect();
+        check_capabilities(capabilities, ports)?;
         let mut needs =
             Needs { programs: self.steering.has_processes(), read: Vec::new(), write: Vec::new(), capabilities };
         let beside =
@@ -47,10 +49,27 @@ impl Run {
         needs.write.push(runtime::runtime_folder(&self.service.name));
         needs.write.extend(self.output.clone());
         needs.write.extend(self.service.control.iter().flatten().map(|path| beside(path)));
+        if capabilities.contains(CapabilitySet::BPF) {
+            needs.write.push("/sys/fs/bpf".into()); // where maps have their names while a program is loaded
+        }
         let said = drop_to(user, &needs, self.service.keep_privileges)?;
         if !self.quiet {
             tracing::info!("given up: now {said}");
         }
         Ok(())
     }
+}
+
+/// A port that has some of what opening a queue takes begins, and fails half-way; one that has nothing counts the queue
+/// as refused, and goes on.
+fn check_capabilities(kept: CapabilitySet, ports: &[PortSpec]) -> Result<()> {
+    let for_queues = CapabilitySet::NET_RAW | CapabilitySet::NET_ADMIN | CapabilitySet::BPF | CapabilitySet::PERFMON;
+    let xdp = ports.iter().any(|port| port.kind == Kind::Xdp);
+    if xdp && kept.contains(CapabilitySet::NET_RAW) && !kept.contains(for_queues) {
+        return Err(miette!(
+            "--keep-capabilities has net_raw without all of net_admin, bpf and perfmon: to open queues that come later, \
+             an xdp: port needs the four; give them, or leave net_raw out"
+        ));
+    }
+    Ok(())
 }
