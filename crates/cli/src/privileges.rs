@@ -22,7 +22,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 /// System folders that are read: libraries of plug-ins, what the kernel tells.
-const READ: [&str; 8] = ["/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", "/run"];
+const READ: [&str; 7] = ["/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev"];
 
 /// What a yard never does. Starting programs comes on top, unless plug-ins run in processes of their own.
 const NEVER: [i64; 44] = [

@@ -90,6 +90,138 @@ fn a_service_manager_hears_ready_alive_reloading_and_stopping_in_order() {
     assert!(output.status.success() && json(&output)["sums_agree"] == true, "{}", errors(&output));
 }
 
+/// A plug-in with this as its `steer`, or `None` where there is no compiler.
+fn plugin(dir: &Path, steer: &str) -> Option<String> {
+    if Command::new("cc").arg("--version").stdout(Stdio::null()).status().is_err() {
+        skipped(module_path!(), line!(), "needs a C compiler");
+        return None;
+    }
+    let (source, object) = (dir.join("p.c"), dir.join("p.so"));
+    let text = format!(
+        r#"
+#include <flowyard_plugin.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void *open_(const struct flowyard_host *host, const char *config, size_t len, char *error, size_t size)
+{{ (void)host; (void)config; (void)len; (void)error; (void)size; return calloc(1, 8); }}
+static void close_(void *state) {{ free(state); }}
+static int steer(void *state, struct flowyard_batch *batch) {{ uint64_t *packets = state; {steer} return 0; }}
+static const struct flowyard_plugin plugin = {{
+    .abi = FLOWYARD_PLUGIN_ABI, .size = sizeof plugin, .name = "p", .open = open_, .close = close_, .steer = steer,
+}};
+FLOWYARD_PLUGIN_EXPORT const struct flowyard_plugin *flowyard_plugin(void) {{ return &plugin; }}
+"#
+    );
+    std::fs::write(&source, text).expect("written");
+    let include = concat!(env!("CARGO_MANIFEST_DIR"), "/../yard/include");
+    let built =
+        Command::new("cc").args(["-O1", "-fPIC", "-shared", "-I", include, "-o"]).arg(&object).arg(&source).output();
+    let built = built.expect("cc runs");
+    assert!(built.status.success(), "{}", errors(&built));
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).expect("changed");
+    Some(format!("plugin:{}", object.display()))
+}
+
+#[test]
+fn a_dispatcher_that_stands_still_is_not_called_alive() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(stuck) = plugin(dir.path(), "*packets += batch->count; for (;;) pause();") else { return };
+    let path = dir.path().join("notify.sock");
+    let manager = UnixDatagram::bind(&path).expect("bound");
+    manager.set_read_timeout(Some(Duration::from_secs(1))).expect("set");
+    let mut child = command(&["gen:mix?rate=1000", "gen:vxlan?rate=1000", "--dispatchers", "2", "--steer", &stuck])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "20000")
+        .spawn()
+        .expect("it starts");
+    let mut words = Vec::new();
+    let mut buffer = [0; 4096];
+    until("it is ready", || match manager.recv(&mut buffer) {
+        Ok(len) => String::from_utf8_lossy(&buffer[..len]).contains("READY=1"),
+        Err(_) => false,
+    });
+    // The program itself goes on all the time, and would say so a hundred times a second.
+    while let Ok(len) = manager.recv(&mut buffer) {
+        words.push(String::from_utf8_lossy(&buffer[..len]).into_owned());
+        assert!(words.len() < 100, "{words:?}");
+    }
+    assert!(child.try_wait().expect("asked").is_none(), "it runs");
+    child.kill().expect("killed");
+    child.wait().expect("it ends");
+}
+
+#[test]
+fn a_plug_in_in_a_process_of_its_own_is_started_again_without_privileges() {
+    if !is_root() {
+        skipped(module_path!(), line!(), "needs root");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(crashes) = plugin(dir.path(), "*packets += batch->count; if (*packets > 500) abort();") else { return };
+    let name = name("isolate");
+    let args = [
+        "gen:mix?rate=2000",
+        "--user",
+        "65534",
+        "--name",
+        &name,
+        "--control",
+        "--json",
+        "--isolate",
+        "--steer",
+        &crashes,
+    ];
+    let child = command(&args).spawn().expect("it starts");
+    let ctl = |args: &[&str]| flowyard(&[&["ctl", "--name", &name], args].concat());
+    until("the control socket", || ctl(&["status"]).status.success());
+    until("a second process", || {
+        let status = answer(&ctl(&["status"]));
+        let own = status["functions"][0]["own"].as_array().expect("a list");
+        own.iter().any(|own| own["name"] == "process restarts" && own["count"].as_u64() > Some(0))
+    });
+    signal(&child, "-TERM");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(errors(&output).contains("starting programs stays"), "{}", errors(&output));
+    assert_eq!(json(&output)["sums_agree"], true);
+    let _ = std::fs::remove_dir(Path::new("/run/flowyard").join(&name));
+}
+
+#[test]
+fn the_one_yard_that_runs_needs_no_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    // As a user of its own, so that no other yard is seen.
+    let as_user = |command: &mut Command| {
+        command.env("XDG_RUNTIME_DIR", dir.path());
+        if is_root() {
+            std::os::unix::process::CommandExt::uid(command, 65533);
+        }
+    };
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("changed");
+    let start = |name: &str| {
+        let mut command = command(&["gen:mix?rate=1000", "--json", "--control", "--name", name]);
+        as_user(&mut command);
+        command.spawn().expect("it starts")
+    };
+    let ctl = |args: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.arg("ctl").args(args).stdin(Stdio::null());
+        as_user(&mut command);
+        command.output().expect("it runs")
+    };
+    assert!(errors(&ctl(&["status"])).contains("flowyard/yard/control.sock"), "where one would be");
+    let first = start("first");
+    until("the first", || ctl(&["status"]).status.success());
+    assert_eq!(answer(&ctl(&["status"]))["name"], "first");
+    let second = start("second");
+    until("the second", || ctl(&["--name", "second", "status"]).status.success());
+    let refused = ctl(&["status"]);
+    assert!(!refused.status.success() && errors(&refused).contains("first, second"), "{}", errors(&refused));
+    for child in [first, second] {
+        signal(&child, "-TERM");
+        assert!(child.wait_with_output().expect("it ends").status.success());
+    }
+}
+
 #[test]
 fn a_yard_is_found_by_its_name_asked_and_changed() {
     let name = name("ctl");

@@ -49,6 +49,9 @@ impl Run {
         needs.write.push(runtime::runtime_folder(&self.service.name));
         needs.write.extend(self.output.clone());
         needs.write.extend(self.service.control.iter().flatten().map(|path| beside(path)));
+        if needs.programs {
+            needs.read.extend(std::env::current_exe()); // what is started is this program
+        }
         if capabilities.contains(CapabilitySet::BPF) {
             needs.write.push("/sys/fs/bpf".into()); // where maps have their names while a program is loaded
         }
