@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use flowyard::Running;
+use flowyard::{Live, Running};
 use sd_notify::NotifyState;
 
 /// How often the status line is told.
@@ -40,8 +40,7 @@ impl Notify {
             return;
         }
         let turns: Vec<u64> = running.live().iter().map(|live| live.turns.load(Ordering::Relaxed)).collect();
-        let went_on = |(at, now): (usize, &u64)| *now == flowyard::Live::ENDED || self.turns.get(at) != Some(now);
-        if turns.iter().enumerate().all(went_on) {
+        if all_went_on(&self.turns, &turns) {
             send(&[NotifyState::Watchdog]);
             self.beaten = Instant::now();
             self.turns = turns;
@@ -77,5 +76,29 @@ impl Notify {
 fn send(words: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(words) {
         tracing::debug!("the service manager does not hear: {error}");
+    }
+}
+
+/// Whether each dispatcher has gone round since it had gone so many times, or has ended.
+fn all_went_on(before: &[u64], now: &[u64]) -> bool {
+    now.iter().enumerate().all(|(at, now)| *now == Live::ENDED || before.get(at) != Some(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_stands_still_is_enough() {
+        for (before, now, alive) in [
+            (&[][..], &[0, 7][..], true),
+            (&[1, 7], &[2, 8], true),
+            (&[1, 7], &[2, 7], false),
+            (&[1, 7], &[Live::ENDED, 8], true),
+            (&[Live::ENDED, 7], &[Live::ENDED, 8], true),
+            (&[Live::ENDED, 7], &[Live::ENDED, 7], false),
+        ] {
+            assert_eq!(all_went_on(before, now), alive, "{before:?} {now:?}");
+        }
     }
 }
