@@ -68,10 +68,10 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
+    log::start();
     if std::env::args_os().nth(1).is_some_and(|arg| arg == steering::CHILD) {
         return steering::child();
     }
-    log::start();
     let program = Program::parse();
     let outcome = match program.verb {
         Verb::Run(run) => run.with_file(std::env::args_os().skip(2)).and_then(run::Run::run),
