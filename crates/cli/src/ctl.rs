@@ -1,9 +1,12 @@
 //! `flowyard ctl`: speak with a running yard.
 
+mod tables;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use miette::{IntoDiagnostic, Result, miette};
+use serde_json::Value;
 
 use crate::control::{ask, percent_encoded};
 use crate::{Outcome, runtime};
@@ -27,6 +30,32 @@ enum Verb {
     Status,
     /// Which processes have attached to which ring, as JSON
     Consumers,
+    /// Packets, bytes and losses, in all and by ring
+    Counters {
+        /// As JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Each ring as it is now: its weight, what is on it, what waits for room, its consumer
+    Rings {
+        /// As JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the shares of the rings, or change them while packets flow, moving as few flows as can be
+    Weights {
+        /// One a ring, such as 2,1,1; 0 sends a ring nothing
+        #[arg(value_name = "W,W,…")]
+        weights: Option<String>,
+        /// Of this group [default: the first]
+        #[arg(long, value_name = "NAME", requires = "weights")]
+        group: Option<String>,
+    },
+    /// Show how much the yard says on its standard error, or change it
+    LogLevel {
+        /// From now on
+        level: Option<crate::log::Level>,
+    },
     /// Read the function's files again and replace it between two batches: no packet is lost
     Reload,
     /// Put a request to the function and print its answer, one for each dispatcher
@@ -140,9 +169,23 @@ impl Ctl {
         };
         let named = |table: &str| format!("/tables/{}", percent_encoded(table));
         let keyed = |table: &str, key: &str| format!("{}?key={}", named(table), percent_encoded(key));
+        let table: Option<fn(&Value) -> String> = match &self.verb {
+            Verb::Counters { json: false } => Some(tables::counters),
+            Verb::Rings { json: false } => Some(tables::rings),
+            _ => None,
+        };
         let (method, url, body) = match self.verb {
             Verb::Consumers => ("GET", "/consumers".into(), Vec::new()),
             Verb::Status => ("GET", "/status".into(), Vec::new()),
+            Verb::Counters { .. } => ("GET", "/counters".into(), Vec::new()),
+            Verb::Rings { .. } => ("GET", "/rings".into(), Vec::new()),
+            Verb::Weights { weights: None, .. } => ("GET", "/weights".into(), Vec::new()),
+            Verb::Weights { weights: Some(weights), group } => {
+                let group = group.map_or(String::new(), |group| format!("?group={}", percent_encoded(&group)));
+                ("PUT", format!("/weights{group}"), weights.into_bytes())
+            }
+            Verb::LogLevel { level: None } => ("GET", "/log-level".into(), Vec::new()),
+            Verb::LogLevel { level: Some(level) } => ("PUT", "/log-level".into(), level.name().into()),
             Verb::Reload => ("POST", "/reload".into(), Vec::new()),
             Verb::Function { request } => ("POST", "/function".into(), request.join(" ").into_bytes()),
             Verb::Bpf(Bpf::List) => ("GET", "/bpf".into(), Vec::new()),
@@ -184,7 +227,10 @@ impl Ctl {
         let (code, answer) = ask(&socket, method, &url, &body)?;
         let text = String::from_utf8_lossy(&answer);
         if code == 200 {
-            crate::output::print(&text);
+            match (table, serde_json::from_str(&text)) {
+                (Some(table), Ok(value)) => crate::output::print(&table(&value)),
+                _ => crate::output::print(&text),
+            }
             return Ok(Outcome::Good);
         }
         let error =

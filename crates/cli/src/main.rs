@@ -13,8 +13,11 @@ mod gen_cmd;
 mod inspect;
 mod json;
 mod layers;
+mod log;
+mod notify;
 mod options;
 mod output;
+mod privileges;
 mod ring_file;
 mod run;
 mod runtime;
@@ -72,6 +75,7 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
+    log::start();
     if std::env::args_os().nth(1).is_some_and(|arg| arg == steering::CHILD) {
         return steering::child();
     }

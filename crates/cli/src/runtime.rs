@@ -8,8 +8,8 @@
 //! The folder is its owner's, and is left where it is at the end: its sockets are not. `FLOWYARD_RUNTIME_DIR` names
 //! another place for all of them.
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use miette::{Result, miette};
 
@@ -22,8 +22,16 @@ pub const CONTROL: &str = "control.sock";
 /// Longest name of a yard: paths of sockets have 107 bytes at most.
 const LONGEST_NAME: usize = 48;
 
+/// Where root's are, and those that a service manager makes for others.
+const RUN: &str = "/run/flowyard";
+
 /// The folder of the yard of this name, for the user that this program runs as.
 pub fn runtime_folder(name: &str) -> PathBuf {
+    // As a unit with User= and RuntimeDirectory=flowyard/NAME finds it.
+    let made = Path::new(RUN).join(name);
+    if std::fs::metadata(&made).is_ok_and(|folder| folder.uid() == user()) {
+        return made;
+    }
     flowyard::attach::folder(name)
 }
 
@@ -43,6 +51,13 @@ pub fn make_folder(name: &str) -> Result<PathBuf> {
         )
     };
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder).map_err(|e| cannot(&e))?;
+    if user() == 0 {
+        // Others may pass, so that consumers, and a yard that goes on as another user, find it.
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(all_yards(), mode).map_err(|e| cannot(&e))?;
+        // A yard of this name may have gone on as another user.
+        std::os::unix::fs::chown(&folder, Some(0), Some(0)).map_err(|e| cannot(&e))?;
+    }
     // In a folder that everybody may write, somebody else may have been first.
     let owner = std::fs::metadata(&folder).map_err(|e| cannot(&e))?.uid();
     if owner != user() {

@@ -134,6 +134,18 @@ impl Steering {
         self.functions.iter().any(|spec| spec.kind != Kind::Kernel)
     }
 
+    /// Whether plug-ins run in processes of their own.
+    pub fn has_processes(&self) -> bool {
+        self.isolate
+    }
+
+    /// Files that are read, now and when the function is loaded again.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let functions = self.functions.iter().filter(|spec| spec.kind != Kind::Kernel);
+        let functions = functions.flat_map(|spec| std::iter::once(&spec.file).chain(&spec.config));
+        functions.chain(self.table_files.iter().map(|(_, file)| file)).map(PathBuf::as_path)
+    }
+
     /// Whether the kernel is to steer.
     pub fn in_kernel(&self) -> Result<bool> {
         let kernel = self.functions.iter().any(|spec| spec.kind == Kind::Kernel);

@@ -235,9 +235,20 @@ pub struct Live {
     pub dropped: AtomicU64,
     /// Packets that the user's function sent to no ring.
     pub aside: AtomicU64,
+    /// Times around its loop, at least one in 50 ms: where it stands still, so does the dispatcher.
+    pub turns: AtomicU64,
 }
 
 impl Live {
+    /// [`Live::turns`] of a dispatcher that has ended.
+    pub const ENDED: u64 = u64::MAX;
+
+    /// Once around. The dispatcher is the only writer.
+    #[inline]
+    pub(crate) fn turned(&self) {
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed); // as the others
+    }
+
     pub(crate) fn store(&self, (received, bytes): (u64, u64), (delivered, dropped): (u64, u64), aside: u64) {
         // Relaxed: figures to look at, each for itself.
         self.received.store(received, Ordering::Relaxed);

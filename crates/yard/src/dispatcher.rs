@@ -12,12 +12,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use flowyard_kernel::{Answer, HEAD_BYTES};
 use flowyard_mem::{Clock, Region, Stock, Tag, flags};
 use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received, Transmitter};
-use flowyard_steer::{Datagram, Decision, Frame, Hold, LinkType, Verdict};
+use flowyard_steer::{Classifier, Datagram, Decision, Frame, Hold, LinkType, Table, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::counters::{Drop, Live, Report};
 use crate::function::{Common, Gate, Item, Letter, Limits, Mailbox, Steer, Way, close};
 use crate::outlets::{Outlets, Parcel, Segment};
+use crate::rings::RingStatus;
 use crate::sorter::Sorter;
 
 /// Packets received at a time: enough to share the cost of a turn, few enough to stay in cache.
@@ -170,10 +171,40 @@ impl Dispatcher {
                 }
             }
             Letter::Unseat { tenant } => self.outlets.unseat(tenant, &mut self.stock),
+            Letter::Reweigh { group, table, done } => {
+                self.reweigh(group, table);
+                let _ = done.send(());
+            }
+            Letter::Rings { reply } => {
+                drop(reply.send(self.rings()));
+            }
             Letter::Counts { seat, reply } => {
                 drop(reply.send(self.gate.counts(seat)));
             }
         }
+    }
+
+    /// Balances a group by another table.
+    fn reweigh(&mut self, group: usize, table: Arc<Table>) {
+        if group == 0 {
+            let Some(classifier) = self.sources.first().map(|source| source.sorter.classifier()) else { return };
+            let classifier = Arc::new(Classifier { table: Table::clone(&table), ..Classifier::clone(classifier) });
+            self.sources.iter_mut().for_each(|source| source.sorter.set_classifier(classifier.clone()));
+        }
+        self.outlets.set_table(group, table);
+    }
+
+    /// How the rings are, as far as this dispatcher goes.
+    fn rings(&self) -> Vec<RingStatus> {
+        let mut rings = self.outlets.status();
+        for ring in &self.direct {
+            let DirectCounts { packets, bytes, unread, .. } = ring.glance();
+            let counters = &mut rings[usize::from(ring.ring())].counters;
+            counters.packets += packets;
+            counters.bytes += bytes;
+            counters.dropped[Drop::ConsumerGone as usize] += unread;
+        }
+        rings
     }
 
     /// Shows what the sorter of source `at` let go to the functions, if there are any, and delivers it.
@@ -196,6 +227,7 @@ impl Dispatcher {
             self.read_letters();
             self.gate.tick(slept);
             let turn = self.turn();
+            self.live.turned();
             if !turn.open {
                 break;
             }
@@ -428,6 +460,7 @@ impl Dispatcher {
                 return;
             }
             self.read_letters();
+            self.live.turned();
             let home = self.outlets.reclaim(&mut self.stock);
             if self.outlets.drain() + home > 0 {
                 turns = 0;
@@ -483,6 +516,7 @@ impl Dispatcher {
         }
         report.buffers_missing = (self.stock.capacity() - self.stock.len()) as u64;
         let bytes = report.ports.iter().map(|(_, counters)| counters.bytes).sum();
+        self.live.turns.store(Live::ENDED, Ordering::Relaxed);
         self.live.store((report.received(), bytes), (report.delivered(), report.dropped()), report.aside());
         report
     }

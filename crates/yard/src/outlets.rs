@@ -16,6 +16,7 @@ use crate::absent::{Absent, Absentees};
 use crate::backlog::{Backlogs, Waiting};
 use crate::counters::{Aside, Drop, RingCounters};
 use crate::host::Host;
+use crate::rings::RingStatus;
 use crate::sorter::Route;
 use crate::transmit::{Sent, WaysOut};
 
@@ -682,6 +683,24 @@ impl Outlets {
     /// Counts by ring.
     pub(crate) fn counters(&self) -> Vec<RingCounters> {
         self.outlets.iter().map(|o| o.counters).collect()
+    }
+
+    /// Each ring as it is now.
+    pub(crate) fn status(&self) -> Vec<RingStatus> {
+        let of = |(ring, outlet): (usize, &Outlet)| RingStatus {
+            counters: outlet.counters,
+            backlog: self.backlogs.len(ring) as u64,
+            held: outlet.pipe.held(&self.ledger).into(),
+            slots: outlet.pipe.capacity().into(),
+            gone: outlet.gone,
+        };
+        self.outlets.iter().enumerate().map(of).collect()
+    }
+
+    /// Balances a group by another table, of the same number of rings.
+    pub(crate) fn set_table(&mut self, group: usize, table: Arc<Table>) {
+        debug_assert_eq!(self.groups[group].table.rings(), table.rings());
+        self.groups[group].table = table;
     }
 
     /// Sums over all rings: delivered, dropped.

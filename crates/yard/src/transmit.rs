@@ -360,6 +360,7 @@ mod tests {
     use flowyard_mem::Geometry;
     use std::sync::{Arc, Mutex};
 
+
     type Said = Arc<Mutex<Vec<(Vec<u8>, Departure)>>>;
 
     /// A way out that writes down what it is given.
@@ -396,8 +397,6 @@ mod tests {
             (self.counters, Ok(()))
         }
     }
-
-    type Said = Arc<Mutex<Vec<(Vec<u8>, Departure)>>>;
 
     /// Ways out of port 0, which takes notes, and of port 1, which has none.
     fn ways() -> (WaysOut, Region, Stock, Said) {

@@ -9,13 +9,14 @@ use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, RING_SLOT
 use flowyard_port::{DirectReader, InKernel, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare_to_host};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
-use crate::attach::{AttachError, Rings, Server, Serving};
+use crate::attach::{AttachError, Offer, Server, Serving};
 use crate::counters::{Live, Report};
 use crate::dispatcher::{Dispatcher, Source};
 use crate::function::{Common, Function, FunctionError, Functions, Limits, Steer, Surroundings};
 use crate::host::Host;
 use crate::outlets::{GroupPlace, MOST_GROUPS, Outlets};
 use crate::reader::RingReader;
+use crate::rings::Rings;
 use crate::sorter::{HOLD_PACKETS, Sorter};
 use crate::transmit;
 use crate::{Absent, SharedFragments, cpu};
@@ -239,9 +240,10 @@ pub struct Yard {
     surroundings: Surroundings,
     names: Vec<Option<String>>,
     kernel: Option<Arc<Mutex<KernelSteer>>>,
-    /// Slots of each pipe, and rings of each group.
+    /// Slots of each pipe.
     slots: u32,
-    groups: Vec<u16>,
+    /// Of each group, with its weights.
+    tables: Vec<(Table, Vec<u32>)>,
 }
 
 impl Yard {
@@ -344,12 +346,18 @@ impl Yard {
         let readers = ends.into_iter().zip(readers).zip(numbers);
         let readers = readers.map(|((ends, direct), ring)| RingReader::new(ring, ends, direct)).collect();
         let surroundings = surroundings(config, shares);
+        let weights = std::iter::once(&config.weights).chain(config.groups.iter().map(|group| &group.weights));
+        let tables = groups.iter().zip(weights).map(|(group, weights)| {
+            let even = || vec![1; group.table.rings().into()];
+            (Table::clone(&group.table), weights.clone().unwrap_or_else(even))
+        });
+        let tables = tables.collect();
         let seats = std::iter::once(&config.function).chain(config.groups.iter().map(|g| &g.function));
         let names = seats.map(|f| f.as_ref().map(|f| f.name().to_owned())).collect();
-        let (slots, groups) = (pipe_slots(config), groups.iter().map(|group| group.table.rings()).collect());
+        let slots = pipe_slots(config);
         let (pin, kernel) = (config.pin, steering);
         let given = Vec::new();
-        Ok((Yard { dispatchers, stop, region, infos, given, pin, surroundings, names, kernel, slots, groups }, readers))
+        Ok((Yard { dispatchers, stop, region, infos, given, pin, surroundings, names, kernel, slots, tables }, readers))
     }
 
     /// The ports as they were opened, in the order they were given.
@@ -390,8 +398,11 @@ impl Yard {
             threads.push(thread.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?);
         }
         let ports = self.infos.into_iter().map(|info| info.name).collect();
-        let (region, slots, groups) = (self.region, self.slots, self.groups);
-        let rings = Rings { region, slots, groups, ports: self.given, mailboxes: mailboxes.clone() };
+        let (region, slots) = (self.region, self.slots);
+        let groups = self.tables.iter().map(|(table, _)| table.rings()).collect();
+        let offer = Offer { region, slots, groups, ports: self.given, mailboxes: mailboxes.clone() };
+        let rings =
+            Rings { mailboxes: mailboxes.clone(), tables: Mutex::new(self.tables), kernel: self.kernel.clone() };
         let (surroundings, names) = (self.surroundings, Mutex::new(self.names));
         let functions = Functions { mailboxes, surroundings, names, kernel: self.kernel.is_some() };
         Ok(Running {
@@ -400,8 +411,9 @@ impl Yard {
             stop: self.stop,
             ports,
             functions: Arc::new(functions),
+            rings: Arc::new(rings),
             kernel: self.kernel,
-            rings,
+            offer,
         })
     }
 }
@@ -414,8 +426,9 @@ pub struct Running {
     stop: Arc<AtomicBool>,
     ports: Vec<String>,
     functions: Arc<Functions>,
+    rings: Arc<Rings>,
     kernel: Option<Arc<Mutex<KernelSteer>>>,
-    rings: Rings,
+    offer: Offer,
 }
 
 impl Running {
@@ -426,12 +439,17 @@ impl Running {
     /// # Errors
     /// The socket cannot be had, or a rule would let somebody write where writing was sealed off before.
     pub fn serve(&self, path: &std::path::Path, serving: Serving) -> Result<Server, AttachError> {
-        Server::start(path, self.rings.clone(), serving)
+        Server::start(path, self.offer.clone(), serving)
     }
 
     /// The functions of the yard: to replace or to ask them while it runs.
     pub fn functions(&self) -> &Arc<Functions> {
         &self.functions
+    }
+
+    /// The rings of the yard: to count and to reweigh them while it runs.
+    pub fn rings(&self) -> &Arc<Rings> {
+        &self.rings
     }
 
     /// The program that steers in the kernel, if one does: for the user's own programs before and after it.

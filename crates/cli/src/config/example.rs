@@ -10,7 +10,7 @@ use clap::Arg;
 use super::keys::{Form, Key, SECTIONS, keys};
 
 /// What could stand behind keys that have no default.
-const SAMPLES: [(&str, &str); 14] = [
+const SAMPLES: [(&str, &str); 15] = [
     ("ports", "[\"xdp:eth0\", \"pcap:trace.pcapng\"]"),
     ("time", "\"10s\""),
     ("verify", "true"),
@@ -24,7 +24,8 @@ const SAMPLES: [(&str, &str); 14] = [
     ("buffers", "16384"),
     ("host", "[\"pass\"]"),
     ("control", "true"),
-    ("user", "\"flowyard\""),
+    ("user", "\"nobody\""),
+    ("keep_capabilities", "[\"net_raw\"]"),
 ];
 
 /// Longest line of a comment.

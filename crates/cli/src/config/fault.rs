@@ -75,7 +75,7 @@ pub fn explain(error: &Report) {
                 miette::ReportHandler::debug(self.0, self.1, f)
             }
         }
-        eprintln!("flowyard: {fault}");
+        output::say(fault);
         let shown = format!("{:?}", Shown(&handler, fault));
         // Its first line says the same again, broken to fit.
         let lines = shown

@@ -39,13 +39,17 @@ const EVERY: [(&str, &str, &[&str]); 25] = [
     ("function.table-file", "['users=u.csv']", &["--table-file", "users=DIR/u.csv"]),
     ("memory.ring-slots", "64", &["--ring-slots", "64"]),
 ];
-const EVERY_MORE: [(&str, &str, &[&str]); 6] = [
+const EVERY_MORE: [(&str, &str, &[&str]); 10] = [
     ("memory.annotation", "128", &["--annotation", "128"]),
     ("memory.buffers", "4096", &["--buffers", "4096"]),
     ("memory.dispatchers", "2", &["--dispatchers", "2"]),
     ("memory.relay", "true", &["--relay"]),
     ("memory.pin", "false", &["--no-pin"]),
     ("service.control", "'c.sock'", &["--control=DIR/c.sock"]),
+    ("service.log-level", "'debug'", &["--log-level", "debug"]),
+    ("service.user", "'root'", &["--user", "root"]),
+    ("service.keep-capabilities", "['net_raw', 'bpf']", &["--keep-capabilities", "net_raw,bpf"]),
+    ("service.keep-privileges", "true", &["--keep-privileges"]),
 ];
 
 #[derive(Parser)]
@@ -118,7 +122,7 @@ fn a_file_with_every_key_is_the_same_run_as_the_line() {
         line.extend(arguments.iter().map(|argument| argument.replace("DIR", &place)));
         // And each on its own, unless it needs another.
         let alone = if table.is_empty() { format!("{name} = {value}") } else { format!("[{table}]\n{name} = {value}") };
-        if !["function.isolate", "function.budget", "function.failures"].contains(&key) {
+        if !["function.isolate", "function.budget", "function.failures", "service.keep-capabilities"].contains(&key) {
             let alone = from(dir.path(), &alone).unwrap_or_else(|e| panic!("{key}: {e}"));
             assert_eq!(format!("{alone:?}"), format!("{:?}", typed(&line[line.len() - arguments.len()..])), "{key}");
             assert_ne!(format!("{alone:?}"), format!("{:?}", typed(&[])), "{key} says nothing");
@@ -226,7 +230,11 @@ fn what_the_example_shows_could_stand_there() {
             continue; // prose, or a group's
         }
         let needs = ["isolate", "budget", "failures"].contains(&key);
-        let function = if needs { "steer = 'kernel'\n" } else { "" };
+        let function = match key {
+            _ if needs => "steer = 'kernel'\n",
+            "keep-capabilities" => "user = 'root'\n",
+            _ => "",
+        };
         let ports = if key == "ports" { "" } else { "ports = 'gen:mix'\n" };
         let top = if section.is_empty() { format!("{ports}{}", &line[2..]) } else { ports.to_owned() };
         let below = if section.is_empty() { "" } else { &line[2..] };

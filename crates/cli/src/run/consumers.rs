@@ -3,6 +3,7 @@
 use std::thread::JoinHandle;
 
 use flowyard::mem::Wait;
+use flowyard::steer::Policy;
 use flowyard::{RingReader, Witness};
 use miette::{IntoDiagnostic, Result};
 
@@ -13,32 +14,38 @@ use crate::ring_file::RingFile;
 pub(super) type Consumer = JoinHandle<(Witness, Option<String>)>;
 
 impl Run {
-    pub(super) fn consumers(
-        &self,
-        readers: Vec<RingReader>,
-        verify: bool,
-        policy: &flowyard::steer::Policy,
-        groups: &[(String, u16)],
-    ) -> Result<Vec<Consumer>> {
-        let width = (readers.len() - 1).to_string().len().max(2);
-        let mut consumers = Vec::new();
-        let of_groups = groups.iter().flat_map(|(name, rings)| (0..*rings).map(move |_| (name.as_str(), *rings)));
-        for (reader, (group, rings)) in readers.into_iter().zip(of_groups) {
-            let ring = reader.ring();
+    /// The captures of the rings, one a ring, if they are asked for: made while everything may still be written.
+    pub(super) fn files(&self, groups: &[(String, u16)]) -> Result<Vec<RingFile>> {
+        let Some(dir) = &self.output else { return Ok(Vec::new()) };
+        let rings: usize = groups.iter().map(|(_, rings)| usize::from(*rings)).sum();
+        let width = (rings - 1).to_string().len().max(2);
+        let of_groups = groups.iter().flat_map(|(name, rings)| (0..*rings).map(move |ring| (name.as_str(), ring)));
+        let file = |(group, ring): (&str, u16)| {
             let dash = if group.is_empty() { "" } else { "-" };
-            let writer = match &self.output {
-                Some(dir) => {
-                    let path = dir.join(format!("{group}{dash}ring-{ring:0width$}.pcapng"));
-                    Some(RingFile::create(&path).into_diagnostic()?)
-                }
-                None => None,
-            };
-            let witness = Witness::new(rings).with_policy(policy);
-            let body = move || consume(reader, witness, verify, writer);
-            consumers.push(std::thread::Builder::new().name(format!("ring-{ring}")).spawn(body).into_diagnostic()?);
-        }
-        Ok(consumers)
+            RingFile::create(&dir.join(format!("{group}{dash}ring-{ring:0width$}.pcapng"))).into_diagnostic()
+        };
+        of_groups.map(file).collect()
     }
+}
+
+/// Starts the consumers, each with its file if there are any.
+pub(super) fn consumers(
+    readers: Vec<RingReader>,
+    files: Vec<RingFile>,
+    verify: bool,
+    policy: &Policy,
+    groups: &[(String, u16)],
+) -> Result<Vec<Consumer>> {
+    let mut consumers = Vec::new();
+    let mut files = files.into_iter();
+    let of_groups = groups.iter().flat_map(|(_, rings)| (0..*rings).map(move |_| *rings));
+    for (reader, rings) in readers.into_iter().zip(of_groups) {
+        let (ring, writer) = (reader.ring(), files.next());
+        let witness = Witness::new(rings).with_policy(policy);
+        let body = move || consume(reader, witness, verify, writer);
+        consumers.push(std::thread::Builder::new().name(format!("ring-{ring}")).spawn(body).into_diagnostic()?);
+    }
+    Ok(consumers)
 }
 
 fn consume(

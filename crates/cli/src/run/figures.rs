@@ -20,6 +20,8 @@ pub(super) struct Figures {
     pub(super) function: Option<String>,
     /// A program of the user's was in the kernel at the end.
     pub(super) own_program: bool,
+    /// Weights were changed while it ran.
+    pub(super) reweighed: bool,
     pub(super) time: Duration,
     pub(super) verify: bool,
     /// Rings were for other processes: what these saw is theirs.
@@ -32,9 +34,9 @@ pub(super) struct Figures {
 
 impl Figures {
     /// Whether nothing went wrong: sums agree, what was delivered was seen, nothing was split, no port
-    /// failed. Where a function of the user's decides, it may split.
+    /// failed. Where a function of the user's decides, it may split, and so do new weights.
     pub(super) fn agrees(&self) -> bool {
-        let whole = self.split() == 0 || self.report.function.is_some() || self.own_program;
+        let whole = self.split() == 0 || self.report.function.is_some() || self.own_program || self.reweighed;
         self.report.sums_agree() && self.all_seen() && self.report.errors.is_empty() && whole
     }
 
@@ -136,6 +138,9 @@ impl Figures {
                 output::count(f.conversations),
                 output::count(f.split_by_card)
             );
+            if self.reweighed {
+                text.push_str("\n  (weights were changed meanwhile: conversations that moved count as split)");
+            }
         } else if !self.attached {
             text.push_str("conversations not counted (--verify does)");
         }

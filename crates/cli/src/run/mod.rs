@@ -4,54 +4,68 @@ mod consumers;
 mod figures;
 mod options;
 mod plan;
+mod service;
 mod watch;
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use flowyard::attach::{self, Server, Serving};
 use flowyard::port::PortSpec;
 use flowyard::steer::FlowHash;
-use flowyard::{Running, Witness, Yard, YardConfig};
+use flowyard::{Witness, Yard, YardConfig};
 use miette::{IntoDiagnostic, Result, miette};
 
 pub use self::options::{Run, duration};
 pub use self::watch::stop_on_signals;
 
-use self::consumers::join;
+use self::consumers::{consumers, join};
 use self::figures::Figures;
-use self::options::Service;
 use self::plan::Plan;
 use crate::control::{self, Control};
-use crate::{Outcome, output, runtime};
+use crate::{Outcome, log, output};
 
 impl Run {
     /// Runs it.
     pub fn run(self) -> Result<Outcome> {
+        log::set(self.service.log_level);
         let mut out = output::own_stdout(self.steering.is_there())?;
         let Plan { config, specs, tables, names, verify } = self.plan()?;
         if let Some(dir) = &self.output {
             std::fs::create_dir_all(dir).map_err(|e| miette!("cannot make the directory {}: {e}", dir.display()))?;
         }
+        let socket = self.socket()?;
         let (yard, readers) = Yard::open(&config, &specs).into_diagnostic()?;
         let infos = yard.ports().to_vec();
         self.announce(&yard, &config, &names);
-        let consumers = match self.service.attach {
-            None => self.consumers(readers, verify, &config.policy, &names)?,
-            Some(_) => {
-                drop(readers); // their rings are vacant
-                Vec::new()
-            }
+        let files = self.files(&names)?;
+        let serving = self.serving(yard.region(), &names)?;
+        self.give_up(&specs)?;
+        let attached = serving.is_some();
+        let consumers = if attached {
+            drop(readers); // their rings are vacant
+            Vec::new()
+        } else {
+            consumers(readers, files, verify, &config.policy, &names)?
         };
-        let attached = self.service.attach.is_some();
         let started = Instant::now();
         let running = yard.start().into_diagnostic()?;
         stop_on_signals(&running)?;
-        let server = self.serve(&running, &names).inspect_err(|_| running.stop())?.map(Arc::new);
+        let server = match serving {
+            Some((path, serving)) => {
+                let server = running.serve(&path, serving).into_diagnostic().inspect_err(|_| running.stop())?;
+                tracing::info!("consumers: {} (flowyard attach shows its rings)", path.display());
+                Some(Arc::new(server))
+            }
+            None => None,
+        };
         let control = Arc::new(control::Yard {
             server: server.clone(),
+            name: self.service.name.clone(),
             functions: running.functions().clone(),
+            rings: running.rings().clone(),
+            reweighed: false.into(),
             live: running.live().to_vec(),
             ports: infos.iter().map(|info| info.name.clone()).collect(),
             groups: names.clone(),
@@ -64,17 +78,12 @@ impl Run {
             },
             tables,
         });
-        let socket = match &self.service.control {
-            Some(path) => {
-                let path = match path {
-                    Some(path) => path.clone(),
-                    None => runtime::make_folder(&self.service.name)?.join(runtime::CONTROL),
-                };
-                let socket = Control::start(&path, control.clone()).inspect_err(|_| running.stop())?;
+        let socket = match socket {
+            Some(socket) => {
                 if !self.quiet {
-                    eprintln!("control socket: {}", path.display());
+                    tracing::info!("control socket: {}", socket.path().display());
                 }
-                Some(socket)
+                Some(Control::start(socket, control.clone()).inspect_err(|_| running.stop())?)
             }
             None => None,
         };
@@ -98,6 +107,7 @@ impl Run {
             groups: names,
             function: config.function.as_ref().map(|f| f.name().to_owned()),
             own_program,
+            reweighed: control.reweighed.load(Ordering::Relaxed),
             time,
             verify,
             attached,
@@ -118,29 +128,12 @@ impl Run {
         Ok(if errors.is_empty() && outcome.agrees() { Outcome::Good } else { Outcome::Partial })
     }
 
-    /// Lets other processes attach to the rings, if they are to.
-    fn serve(&self, running: &Running, groups: &[(String, u16)]) -> Result<Option<Server>> {
-        let Some(path) = &self.service.attach else { return Ok(None) };
-        let path = match path {
-            Some(path) => path.clone(),
-            None => runtime::make_folder(&self.service.name)?.join(attach::SOCKET),
-        };
-        let Service { name, allow, .. } = &self.service;
-        let groups = groups.iter().map(|(group, _)| group.clone()).collect();
-        let serving = Serving { name: name.clone(), groups, allow: allow.clone() };
-        let server = running.serve(&path, serving).into_diagnostic()?;
-        if !self.quiet {
-            eprintln!("consumers: {} (flowyard attach shows its rings)", path.display());
-        }
-        Ok(Some(server))
-    }
-
     fn announce(&self, yard: &Yard, config: &YardConfig, groups: &[(String, u16)]) {
         if self.quiet || self.json {
             return;
         }
         for info in yard.ports() {
-            eprintln!("{}: {}", info.name, info.mode);
+            tracing::info!("{}: {}", info.name, info.mode);
         }
         let rings = match groups {
             [(_, rings)] => format!("{rings} rings"),
@@ -148,12 +141,12 @@ impl Run {
                 groups.iter().map(|(name, rings)| format!("{rings} rings for {name}")).collect::<Vec<_>>().join(", ")
             }
         };
-        eprintln!("{}; {rings} of {} slots{}", yard.region(), self.memory.ring_slots, seed(&config.hash));
+        tracing::info!("{}; {rings} of {} slots{}", yard.region(), self.memory.ring_slots, seed(&config.hash));
         if let Some(function) = &config.function {
-            eprintln!("function: {}", function.name());
+            tracing::info!("function: {}", function.name());
         }
         if config.kernel {
-            eprintln!("steering: in the kernel; what its program marks, in user space");
+            tracing::info!("steering: in the kernel; what its program marks, in user space");
         }
     }
 }

@@ -8,8 +8,11 @@ use clap::Args;
 use flowyard::Absent;
 use flowyard::attach::Allow;
 use flowyard::port::PortSpec;
+use rustix::thread::CapabilitySet;
 
+use crate::log::Level;
 use crate::options::Sorting;
+use crate::privileges::{User, capability};
 use crate::runtime;
 use crate::steering::Steering;
 
@@ -78,6 +81,19 @@ pub(super) struct Service {
     /// redistribute (to the other rings of its group)
     #[arg(long, value_name = "WHAT", default_value = "drop", value_parser = absent)]
     pub(super) absent: Absent,
+    /// What is said on standard error: this, and what matters more
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(super) log_level: Level,
+    /// Once ports are open go on as this user (a name, UID or UID:GID), without capabilities, and with no files and
+    /// system calls but those that are needed (docs/service.md has what works no more then)
+    #[arg(long, value_name = "USER", value_parser = User::find)]
+    pub(super) user: Option<User>,
+    /// With --user: keep these capabilities, such as net_raw,bpf (docs/service.md says what needs which)
+    #[arg(long, value_name = "CAP,CAP,…", value_delimiter = ',', value_parser = capability, requires = "user")]
+    pub(super) keep_capabilities: Vec<CapabilitySet>,
+    /// With --user: say what cannot be given up, and go on, instead of refusing
+    #[arg(long)]
+    pub(super) keep_privileges: bool,
 }
 
 /// `--absent`.

@@ -9,16 +9,19 @@ use flowyard::function::{Failure, FunctionStatus};
 use miette::{IntoDiagnostic, Result};
 
 use super::Run;
+use crate::notify::Notify;
 use crate::{control, output};
 
 impl Run {
     /// Shows progress until the yard has ended; ends it when its time is over, and reloads on SIGHUP.
     pub(super) fn watch(&self, running: &Running, started: Instant, control: &control::Yard) -> Result<()> {
         let hangup = Arc::new(AtomicBool::new(false));
-        if self.steering.is_there() {
+        if self.steering.is_there() || Notify::is_heard() {
             signal_hook::flag::register(signal_hook::consts::SIGHUP, hangup.clone()).into_diagnostic()?;
         }
         let mut complaints = Complaints::default();
+        let stopping = running.stopper();
+        let mut notify = Notify::ready(&format!("{} on {}", self.service.name, control.ports.join(", ")));
         let bar = output::progress(None);
         if !self.quiet {
             bar.set_style(
@@ -32,9 +35,13 @@ impl Run {
             if self.time.is_some_and(|t| started.elapsed() >= t) {
                 running.stop();
             }
+            if stopping.load(Ordering::Relaxed) {
+                notify.stopping();
+            }
+            notify.beat(running);
             if hangup.swap(false, Ordering::Relaxed) {
-                match control.reload() {
-                    Ok(name) => bar.suspend(|| eprintln!("function replaced: {name}")),
+                match Notify::reloading(|| control.reload()) {
+                    Ok(name) => bar.suspend(|| tracing::info!("function replaced: {name}")),
                     Err(error) => bar.suspend(|| output::say(format!("not replaced: {}", output::chain(&error)))),
                 }
             }
@@ -44,6 +51,16 @@ impl Run {
             {
                 bar.suspend(|| output::say(line));
             }
+            notify.status(|| {
+                let sum = |f: fn(&flowyard::Live) -> &std::sync::atomic::AtomicU64| -> u64 {
+                    running.live().iter().map(|l| f(l).load(Ordering::Relaxed)).sum()
+                };
+                format!(
+                    "{} packets, {} dropped",
+                    output::count(sum(|l| &l.received)),
+                    output::count(sum(|l| &l.dropped))
+                )
+            });
             if self.quiet || shown.elapsed() < Duration::from_millis(500) {
                 continue;
             }
@@ -56,6 +73,7 @@ impl Run {
             bar.tick();
             (before, shown) = (received, Instant::now());
         }
+        notify.stopping();
         bar.finish_and_clear();
         Ok(())
     }

@@ -27,7 +27,7 @@ pub use access::{Allow, AllowError};
 pub use client::{Attach, Attached, End, attach, rings};
 pub use error::AttachError;
 pub use place::{Place, folder, folders};
-pub(crate) use server::Rings;
+pub(crate) use server::Offer;
 pub use server::{Seated, Server, Serving};
 
 /// Name of the socket in a yard's folder.

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use flowyard_mem::handover::{self, Message};
-use flowyard_mem::{Grant, Handover, Region, pipe};
+use flowyard_mem::{Grant, Handover, MemError, Region, pipe};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -43,6 +43,22 @@ pub struct Serving {
     pub allow: Vec<Allow>,
 }
 
+impl Serving {
+    /// Says what others may do with the region, and keeps what it takes to let them. By [`Running::serve`](crate::Running::serve)
+    /// if not before: a process that gives up its privileges does it while it has them.
+    ///
+    /// Once others may write, steering works on copies; where nobody may, writing is sealed off for good.
+    ///
+    /// # Errors
+    /// A rule lets somebody write where writing was sealed off before, or a system call failed.
+    pub fn prepare(&self, region: &Region) -> Result<(), MemError> {
+        if self.allow.iter().any(Allow::writes) {
+            region.grant(Grant::Write)?;
+        }
+        region.grant(Grant::Read).map(drop)
+    }
+}
+
 /// A consumer of another process.
 #[derive(Debug, Clone)]
 pub struct Seated {
@@ -62,7 +78,7 @@ pub struct Seated {
 
 /// What the server knows of the yard.
 #[derive(Debug, Clone)]
-pub(crate) struct Rings {
+pub(crate) struct Offer {
     pub(crate) region: Region,
     pub(crate) slots: u32,
     /// Rings of each group.
@@ -84,15 +100,12 @@ pub struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(path: &Path, rings: Rings, serving: Serving) -> Result<Server, AttachError> {
+    pub(crate) fn start(path: &Path, offer: Offer, serving: Serving) -> Result<Server, AttachError> {
         let fail = |action, remedy| {
             let path = path.to_owned();
             move |error: std::io::Error| AttachError::Serve { path, action, error, remedy }
         };
-        // Said before the first packet is looked at: once others may write, steering works on copies; where nobody
-        // may, writing is sealed off for good.
-        let writers = serving.allow.iter().any(Allow::writes);
-        drop(rings.region.grant(if writers { Grant::Write } else { Grant::Read })?);
+        serving.prepare(&offer.region)?;
         let listener = bind(path, serving.allow.iter().any(Allow::is_for_others))
             .map_err(fail("make the socket", "give another path (--attach PATH) or name (--name)"))?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -101,7 +114,7 @@ impl Server {
         let mut worker = Worker {
             listener,
             stop: stop.clone(),
-            rings,
+            offer,
             serving,
             consumers: consumers.clone(),
             connections: Vec::new(),
@@ -175,7 +188,7 @@ struct Connection {
 struct Worker {
     listener: OwnedFd,
     stop: Arc<OwnedFd>,
-    rings: Rings,
+    offer: Offer,
     serving: Serving,
     consumers: Consumers,
     connections: Vec<Connection>,
@@ -261,7 +274,7 @@ impl Worker {
 
     /// Group and ring of every outlet, in order.
     fn outlets(&self) -> impl Iterator<Item = (usize, u16)> + Clone {
-        (0..self.rings.groups.len()).flat_map(|group| (0..self.rings.groups[group]).map(move |ring| (group, ring)))
+        (0..self.offer.groups.len()).flat_map(|group| (0..self.offer.groups[group]).map(move |ring| (group, ring)))
     }
 
     fn greet(&mut self, peer: &Peer, ring: &str, write: bool, program: &str) -> Result<Said, String> {
@@ -269,7 +282,7 @@ impl Worker {
         let name = self.name(group, ring);
         peer.may(&self.serving.allow, &name, write)?;
         let outlet =
-            self.rings.groups[..group].iter().map(|rings| usize::from(*rings)).sum::<usize>() + usize::from(ring);
+            self.offer.groups[..group].iter().map(|rings| usize::from(*rings)).sum::<usize>() + usize::from(ring);
         if let Some(by) = self.reader(outlet) {
             return Err(format!("{} (process {}) reads it: take another, or end that one", by.program, by.pid));
         }
@@ -280,9 +293,9 @@ impl Worker {
             yard: self.serving.name.clone(),
             group: self.serving.groups.get(group).cloned().unwrap_or_default(),
             ring,
-            rings: self.rings.groups[group],
+            rings: self.offer.groups[group],
             write,
-            ports: self.rings.ports.clone(),
+            ports: self.offer.ports.clone(),
         };
         let program: String = program.chars().filter(|c| !c.is_control()).take(64).collect();
         let seated = Seated { ring: name, program, pid: peer.pid, uid: peer.uid, write, since: Instant::now() };
@@ -293,7 +306,7 @@ impl Worker {
     /// The group and ring of that name.
     fn find(&self, ring: &str) -> Result<(usize, u16), String> {
         self.outlets().find(|(group, number)| self.name(*group, *number) == ring).ok_or_else(|| {
-            let groups = self.rings.groups.iter().enumerate();
+            let groups = self.offer.groups.iter().enumerate();
             let each = groups.map(|(group, rings)| format!("{} to {}", self.name(group, 0), rings - 1));
             format!("there is none: it has {}", each.collect::<Vec<_>>().join(", "))
         })
@@ -316,8 +329,8 @@ impl Worker {
     fn seat(&self, outlet: usize, tenant: u64, write: bool) -> Result<Handover, String> {
         let mut ends = Vec::new();
         let mut answers = Vec::new();
-        for mailbox in &self.rings.mailboxes {
-            let (pipe, end) = pipe(&self.rings.region, self.rings.slots).map_err(|e| e.to_string())?;
+        for mailbox in &self.offer.mailboxes {
+            let (pipe, end) = pipe(&self.offer.region, self.offer.slots).map_err(|e| e.to_string())?;
             let (seated, answer) = channel();
             mailbox.post(Letter::Seat { outlet, tenant, pipe, seated });
             ends.push(end);
@@ -339,14 +352,14 @@ impl Worker {
             return Err(why.into());
         }
         let grant = if write { Grant::Write } else { Grant::Read };
-        Handover::new(&self.rings.region, ends, grant).map_err(|e| {
+        Handover::new(&self.offer.region, ends, grant).map_err(|e| {
             self.tell_to_unseat(tenant);
             e.to_string()
         })
     }
 
     fn tell_to_unseat(&self, tenant: u64) {
-        self.rings.mailboxes.iter().for_each(|mailbox| mailbox.post(Letter::Unseat { tenant }));
+        self.offer.mailboxes.iter().for_each(|mailbox| mailbox.post(Letter::Unseat { tenant }));
     }
 
     fn unseat(&self, tenant: u64) {
