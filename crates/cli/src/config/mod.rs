@@ -9,7 +9,7 @@
 //!
 //! There is one definition of every option, clap's. The file's keys are made from it ([`keys`]), what the file says
 //! becomes arguments ([`read`]), and those are parsed as if they had been typed: an option that is added to `run` has
-//! its key at once, with the same values, the same checks and the same help ([`example`]). What cannot be is said with
+//! its key at once, with the same values, the same checks and the same help ([`mod@example`]). What cannot be is said with
 //! file, line and column ([`fault`]); relative paths are relative to the file ([`paths`]).
 
 mod example;
