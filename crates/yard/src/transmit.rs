@@ -360,7 +360,6 @@ mod tests {
     use flowyard_mem::Geometry;
     use std::sync::{Arc, Mutex};
 
-
     type Said = Arc<Mutex<Vec<(Vec<u8>, Departure)>>>;
 
     /// A way out that writes down what it is given.

@@ -10,7 +10,7 @@ use clap::Arg;
 use super::keys::{Form, Key, SECTIONS, keys};
 
 /// What could stand behind keys that have no default.
-const SAMPLES: [(&str, &str); 15] = [
+const SAMPLES: [(&str, &str); 17] = [
     ("ports", "[\"xdp:eth0\", \"pcap:trace.pcapng\"]"),
     ("time", "\"10s\""),
     ("verify", "true"),
@@ -24,6 +24,8 @@ const SAMPLES: [(&str, &str); 15] = [
     ("buffers", "16384"),
     ("host", "[\"pass\"]"),
     ("control", "true"),
+    ("attach", "true"),
+    ("allow", "[\"nobody=0,1\", \"@users\"]"),
     ("user", "\"nobody\""),
     ("keep_capabilities", "[\"net_raw\"]"),
 ];

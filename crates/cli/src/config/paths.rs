@@ -5,10 +5,11 @@ use std::path::Path;
 type Way = fn(&Path, &str) -> String;
 
 /// Options whose values name files, and how.
-const WITH_PATHS: [(&str, Way); 6] = [
+const WITH_PATHS: [(&str, Way); 7] = [
     ("output", join),
     ("policy_file", join),
     ("control", join),
+    ("attach", join),
     ("functions", function),
     ("table_files", behind_equals),
     ("ports", port),

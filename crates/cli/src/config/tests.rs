@@ -8,12 +8,13 @@ use super::keys::{Form, Key, NOT_IN_THE_FILE, SECTIONS, command, keys};
 use super::*;
 
 /// Every key with a value other than the default, and what is typed for the same. Files are those that `folder` makes.
-const EVERY: [(&str, &str, &[&str]); 25] = [
+const EVERY: [(&str, &str, &[&str]); 26] = [
     ("name", "'west'", &["--name", "west"]),
     ("ports", "['gen:mix?packets=10', 'pcap:a.pcap']", &["gen:mix?packets=10", "pcap:DIR/a.pcap"]),
     ("for", "1.5", &["--for", "1.5"]),
     ("verify", "false", &["--no-verify"]),
     ("output", "'out'", &["--output", "DIR/out"]),
+    ("transmit", "true", &["--transmit"]),
     ("json", "true", &["--json"]),
     ("quiet", "true", &["--quiet"]),
     ("policy", "'policy.toml'", &["--policy", "DIR/policy.toml"]),
@@ -39,13 +40,16 @@ const EVERY: [(&str, &str, &[&str]); 25] = [
     ("function.table-file", "['users=u.csv']", &["--table-file", "users=DIR/u.csv"]),
     ("memory.ring-slots", "64", &["--ring-slots", "64"]),
 ];
-const EVERY_MORE: [(&str, &str, &[&str]); 10] = [
+const EVERY_MORE: [(&str, &str, &[&str]); 13] = [
     ("memory.annotation", "128", &["--annotation", "128"]),
     ("memory.buffers", "4096", &["--buffers", "4096"]),
     ("memory.dispatchers", "2", &["--dispatchers", "2"]),
     ("memory.relay", "true", &["--relay"]),
     ("memory.pin", "false", &["--no-pin"]),
     ("service.control", "'c.sock'", &["--control=DIR/c.sock"]),
+    ("service.attach", "'a.sock'", &["--attach=DIR/a.sock"]),
+    ("service.allow", "['root=0', '@root+write']", &["--allow", "root=0", "--allow", "@root+write"]),
+    ("service.absent", "'hold'", &["--absent", "hold"]),
     ("service.log-level", "'debug'", &["--log-level", "debug"]),
     ("service.user", "'root'", &["--user", "root"]),
     ("service.keep-capabilities", "['net_raw', 'bpf']", &["--keep-capabilities", "net_raw,bpf"]),

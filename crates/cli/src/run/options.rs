@@ -72,10 +72,10 @@ pub(super) struct Service {
     pub(super) control: Option<Option<PathBuf>>,
     /// Leave the rings to other processes, which attach to them (`flowyard attach`) at this socket [default path:
     /// attach.sock in the runtime folder]
-    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, conflicts_with = "output")]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
     pub(super) attach: Option<Option<PathBuf>>,
     /// Who may attach besides root and this user: WHO[=RING,…][+write], WHO being a user, @group or *
-    #[arg(long, value_name = "RULE", requires = "attach")]
+    #[arg(long, value_name = "RULE")]
     pub(super) allow: Vec<Allow>,
     /// What becomes of the packets of a ring while nobody is attached to it: drop, hold (they wait in spare buffers), or
     /// redistribute (to the other rings of its group)

@@ -43,6 +43,17 @@ impl Run {
                  add --steer kernel"
             ));
         }
+        if self.service.attach.is_some() && self.output.is_some() {
+            return Err(miette!(
+                "--attach leaves the rings to other processes, so there is nothing to write to --output: leave one of them \
+                 out (flowyard attach RING -w FILE writes a ring)"
+            ));
+        }
+        if self.service.attach.is_none() && !self.service.allow.is_empty() {
+            return Err(miette!(
+                "--allow says who may attach, and nobody may without --attach: add it, or leave this out"
+            ));
+        }
         let (tap, stack) = self.steering.hosts()?;
         let (first_group, rings, groups) = self.steering.groups(&self.sorting)?;
         let tables = self.steering.make_tables()?;
