@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowyard_kernel::{Answer, HEAD_BYTES};
 use flowyard_mem::{Clock, Region, Stock, Tag, flags};
-use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received, Transmitter};
+use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received};
 use flowyard_steer::{Classifier, Datagram, Decision, Frame, Hold, LinkType, Table, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -20,6 +20,7 @@ use crate::function::{Common, Gate, Item, Letter, Limits, Mailbox, Steer, Way, c
 use crate::outlets::{Outlets, Parcel, Segment};
 use crate::rings::RingStatus;
 use crate::sorter::Sorter;
+use crate::transmit::Numbered;
 
 /// Packets received at a time: enough to share the cost of a turn, few enough to stay in cache.
 const BATCH: usize = 64;
@@ -89,9 +90,6 @@ pub(crate) struct Dispatcher {
     pub(crate) mailbox: Arc<Mailbox>,
 }
 
-/// A way out of a port, and the port's number.
-pub(crate) type OwnWay = (u16, Box<dyn Transmitter>);
-
 /// What one turn found to do.
 struct Turn {
     busy: bool,
@@ -131,7 +129,7 @@ impl Dispatcher {
     }
 
     /// The ways out of its own ports, by number; one each.
-    pub(crate) fn transmitters(&mut self) -> Result<Vec<OwnWay>, PortError> {
+    pub(crate) fn transmitters(&mut self) -> Result<Vec<Numbered>, PortError> {
         let each = self.sources.iter_mut().map(|s| Ok(s.port.transmitter()?.map(|way| (s.number, way))));
         each.filter_map(Result::transpose).collect()
     }

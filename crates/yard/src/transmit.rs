@@ -25,6 +25,11 @@ use crate::dispatcher::Dispatcher;
 /// Most buffers of one packet: more than the longest has.
 const MOST_SEGMENTS: usize = 256;
 
+/// A way out, and the number of its port.
+pub(crate) type Numbered = (u16, Box<dyn Transmitter>);
+/// One dispatcher's, by port.
+type ByPort = Vec<Option<Box<dyn Transmitter>>>;
+
 /// One dispatcher's ways out.
 pub(crate) struct WaysOut {
     region: Region,
@@ -65,7 +70,7 @@ pub(crate) struct Sent {
 }
 
 impl WaysOut {
-    fn new(region: &Region, ports: Vec<Option<Box<dyn Transmitter>>>) -> WaysOut {
+    fn new(region: &Region, ports: ByPort) -> WaysOut {
         let way = |transmitter| WayOut { transmitter, refused: TransmitCounters::default() };
         WaysOut {
             region: region.clone(),
@@ -306,7 +311,7 @@ impl Plan {
         dispatchers: &mut [Dispatcher],
         region: &Region,
     ) -> Result<Vec<Option<String>>, PortError> {
-        let mut ways: Vec<Vec<Option<Box<dyn Transmitter>>>> = Vec::new();
+        let mut ways: Vec<ByPort> = Vec::new();
         for dispatcher in &mut *dispatchers {
             let mut own: Vec<_> = (0..self.ports).map(|_| None).collect();
             for (number, transmitter) in dispatcher.transmitters()? {

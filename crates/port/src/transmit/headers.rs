@@ -5,10 +5,15 @@
 //! packet, because AF_XDP does not tell. A finished one that looks the same by chance (one in 65536) is computed
 //! again, to the same value.
 
+use std::sync::LazyLock;
+
 use flowyard_steer::{Frame, Layer, LinkType, Observer, Policy, dissect};
 
 /// Most headers that are looked at.
 const MOST: usize = 24;
+
+/// The way down: the usual one, made once.
+static POLICY: LazyLock<Policy> = LazyLock::new(Policy::default);
 
 // RFC 791, section 3.1
 const IPV4_LENGTH: std::ops::Range<usize> = 2..4;
@@ -73,7 +78,7 @@ impl Headers {
     pub(crate) fn of(bytes: &[u8], link: u16) -> Headers {
         let none = Header { layer: Layer::Raw, at: 0 };
         let mut headers = Headers { found: [none; MOST], count: 0, ended: false };
-        dissect(&Frame::new(bytes, LinkType(link)), &Policy::default(), &mut headers);
+        dissect(&Frame::new(bytes, LinkType(link)), &POLICY, &mut headers);
         headers
     }
 
