@@ -75,9 +75,9 @@ impl Attach {
     /// # Errors
     /// As [`attach`].
     pub fn now(&self) -> Result<Attached, AttachError> {
-        let connection = connect(&self.socket).map_err(|e| reach(&self.socket, e.into()))?;
+        let connection = connect(&self.socket, PATIENCE).map_err(|e| reach(&self.socket, e.into()))?;
         let program = self.program.clone().or_else(own_name).unwrap_or_default();
-        let hello = Hello { ring: self.ring.clone(), write: self.write, program };
+        let hello = Hello { ring: self.ring.clone(), write: self.write, program, list: false };
         let nonsense = |what: String| AttachError::Nonsense { path: self.socket.clone(), what };
         let hello = serde_json::to_vec(&hello).map_err(|e| nonsense(e.to_string()))?;
         // A yard that goes while it is asked is one that cannot be reached.
@@ -89,6 +89,7 @@ impl Attach {
         let Message { said, parts, .. } = handover::receive(&connection).map_err(gone)?.of_our_version()?;
         let about = match serde_json::from_slice(&said).map_err(|e| nonsense(e.to_string()))? {
             Answer::Welcome(about) => about,
+            Answer::Rings(_) => return Err(nonsense("a list that was not asked for".into())),
             Answer::Refused(why) => {
                 return Err(AttachError::Refused { path: self.socket.clone(), ring: self.ring.clone(), why });
             }
@@ -122,14 +123,16 @@ impl Attach {
     }
 }
 
-fn connect(path: &Path) -> rustix::io::Result<OwnedFd> {
+pub(super) fn connect(path: &Path, patience: Duration) -> rustix::io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE))?;
+    for way in [rustix::net::sockopt::Timeout::Recv, rustix::net::sockopt::Timeout::Send] {
+        rustix::net::sockopt::set_socket_timeout(&socket, way, Some(patience))?;
+    }
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }
 
-fn reach(path: &Path, error: std::io::Error) -> AttachError {
+pub(super) fn reach(path: &Path, error: std::io::Error) -> AttachError {
     let remedy = match error.kind() {
         std::io::ErrorKind::PermissionDenied => "the yard must be run with --allow for this user",
         _ => "start one with `flowyard run … --attach`, or name another",

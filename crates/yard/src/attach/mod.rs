@@ -18,6 +18,7 @@
 mod access;
 mod client;
 mod error;
+mod list;
 mod place;
 mod server;
 
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use access::{Allow, AllowError};
 pub use client::{Attach, Attached, End, attach};
 pub use error::AttachError;
+pub use list::{rings, yards};
 pub use place::{Place, folder, folders};
 pub(crate) use server::Rings;
 pub use server::{Seated, Server, Serving};
@@ -42,6 +44,9 @@ pub(crate) struct Hello {
     write: bool,
     /// Who it is, for people.
     program: String,
+    /// No ring: it wants to know which there are.
+    #[serde(default)]
+    list: bool,
 }
 
 /// What a yard answers.
@@ -51,6 +56,17 @@ pub(crate) enum Answer {
     Welcome(About),
     /// It is not, and why.
     Refused(String),
+    /// The rings that there are, if that was asked.
+    Rings(Vec<Listed>),
+}
+
+/// A ring of a yard, as [`rings`] lists them: those that this user may read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// The ring, as the yard names it: `2`, or `ids/2`.
+    pub ring: String,
+    /// Who reads it, if a process of its own does.
+    pub reader: Option<String>,
 }
 
 /// What a consumer is told of its ring.

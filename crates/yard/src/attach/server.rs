@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use flowyard_mem::handover::{self, Message};
+use flowyard_mem::handover;
 use flowyard_mem::{Grant, Handover, Region, pipe};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::access::Peer;
-use super::{About, Allow, Answer, AttachError, Hello};
+use super::{About, Allow, Answer, AttachError, Hello, Listed};
 use crate::function::{Letter, Mailbox};
 
 /// Connections that may wait to be accepted.
@@ -229,7 +229,15 @@ impl Worker {
             return false; // nothing is to be said any more: it has gone, or does not know how to behave
         }
         let Ok(message) = handover::receive(&self.connections[at].socket) else { return false };
-        let (answer, parts, tenant) = match self.greet(at, message) {
+        let hello = message.of_our_version().map_err(|e| e.to_string()).and_then(|message| {
+            serde_json::from_slice::<Hello>(&message.said).map_err(|e| format!("it asks for nothing: {e}"))
+        });
+        if let Ok(Hello { list: true, .. }) = hello {
+            let said = serde_json::to_vec(&Answer::Rings(self.list(at))).unwrap_or_default();
+            let _ = handover::send(&self.connections[at].socket, &said, None); // it has gone meanwhile
+            return false;
+        }
+        let (answer, parts, tenant) = match hello.and_then(|hello| self.greet(at, hello)) {
             Ok((about, parts, tenant)) => (Answer::Welcome(about), Some(parts), Some(tenant)),
             Err(why) => (Answer::Refused(why), None, None),
         };
@@ -239,9 +247,20 @@ impl Worker {
         sent.is_ok() && tenant.is_some()
     }
 
-    fn greet(&mut self, at: usize, message: Message) -> Result<Greeted, String> {
-        let message = message.of_our_version().map_err(|e| e.to_string())?;
-        let hello: Hello = serde_json::from_slice(&message.said).map_err(|e| format!("it asks for nothing: {e}"))?;
+    /// The rings that the peer may read.
+    fn list(&self, at: usize) -> Vec<Listed> {
+        let Ok(peer) = Peer::of(&self.connections[at].socket) else { return Vec::new() };
+        let named = (0..self.rings.groups.len())
+            .flat_map(|group| (0..self.rings.groups[group]).map(move |ring| (group, ring)))
+            .map(|(group, ring)| self.name(group, ring))
+            .enumerate();
+        named
+            .filter(|(_, ring)| peer.may(&self.serving.allow, ring, false).is_ok())
+            .map(|(outlet, ring)| Listed { ring, reader: self.reader(outlet).map(|seated| seated.program) })
+            .collect()
+    }
+
+    fn greet(&mut self, at: usize, hello: Hello) -> Result<Greeted, String> {
         let peer = Peer::of(&self.connections[at].socket).map_err(|e| format!("it cannot be told who asks: {e}"))?;
         let (group, ring) = self.find(&hello.ring)?;
         let name = self.name(group, ring);
