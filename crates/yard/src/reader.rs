@@ -161,7 +161,8 @@ impl RingReader {
         self.direct.iter_mut().for_each(DirectReader::let_go);
     }
 
-    fn has_next(&mut self) -> bool {
+    /// Whether there is a packet to take. Never blocks.
+    pub fn has_next(&mut self) -> bool {
         self.consumers.iter_mut().any(Consumer::has_next) || self.direct.iter_mut().any(DirectReader::has_next)
     }
 
