@@ -50,8 +50,8 @@ unsafe extern "C" fn pcap_findalldevs(list: *mut *mut Interface, errbuf: *mut c_
         return answer;
     }
     guarded(answer, || {
-        // SAFETY: the program's own, not null, and set above; a list of the real library ends in null.
         let mut end = list;
+        // SAFETY: the program's own, not null, and set above; a list of the real library ends in null.
         unsafe {
             while !(*end).is_null() {
                 end = &raw mut (**end).next;
