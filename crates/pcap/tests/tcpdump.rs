@@ -2,8 +2,9 @@
 
 mod served;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use flowyard::{Absent, Group, YardConfig};
 use flowyard_testkit::net::{Injector, Namespace, Veth, number_of, numbered_frame};
@@ -159,6 +160,110 @@ fn ngrep_finds_what_it_looks_for() {
     let found = text(&out.stdout).lines().filter(|line| line.starts_with("U ")).count();
     assert_eq!(found, 20, "{}{}", text(&out.stdout), text(&out.stderr));
     assert_whole(yard);
+}
+
+/// A capture of libpcap's own format.
+fn written(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 262_144, 1] {
+        bytes.extend_from_slice(&u32::to_le_bytes(number));
+    }
+    for (at, frame) in frames.iter().enumerate() {
+        let len = frame.len() as u32;
+        [at as u32, 7, len, len].iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+        bytes.extend_from_slice(frame);
+    }
+    bytes
+}
+
+#[test]
+fn packets_of_several_buffers_are_whole() {
+    if !has("tcpdump", "packets of several buffers for tcpdump") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (from, to) = (folder.path().join("from.pcap"), folder.path().join("to.pcap"));
+    let lengths = [60, 9000, 2000, 65_000, 4096, 1500];
+    let frames: Vec<Vec<u8>> = lengths.iter().map(|len| numbered_frame(3, *len as u64, *len)).collect();
+    std::fs::write(&from, written(&frames)).expect("written");
+    let yard = Served::start(1, &format!("pcap:{}", from.display()));
+    let out = tcpdump(&yard, &["-i", "flowyard:edge/0", "-w", to.to_str().expect("text"), "udp"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(std::fs::read(&from).expect("a capture"), std::fs::read(&to).expect("a capture"));
+    assert_whole(yard);
+}
+
+#[test]
+fn vlan_tags_that_were_taken_off_are_put_back() {
+    require_root!();
+    if !has("tcpdump", "VLAN tags for tcpdump") {
+        return;
+    }
+    let wire = Namespace::new().expect("as root");
+    wire.veth(&Veth::default()).expect("as root");
+    let yard = wire.run(|| Served::start(1, "packet:fy0"));
+    let file = yard.folder().join("vlan.pcap");
+    let sent: Vec<Vec<u8>> = (0..30).map(|number| tagged(numbered_frame(1, number, 100), 42)).collect();
+    let arguments = ["-i", "flowyard:edge/0", "-w", file.to_str().expect("text"), "-c", "30", "vlan 42 and udp"];
+    let out = std::thread::scope(|scope| {
+        let out = scope.spawn(|| tcpdump(&yard, &arguments));
+        yard.until_read();
+        wire.run(|| Injector::open("fy1").expect("as root").send(&sent).expect("sent"));
+        out.join().expect("no panic")
+    });
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(capture(&file).2, sent);
+    assert_whole(yard);
+}
+
+/// With a VLAN tag.
+fn tagged(mut frame: Vec<u8>, vlan: u8) -> Vec<u8> {
+    frame.splice(12..12, [0x81, 0, 0, vlan]);
+    frame
+}
+
+/// What the other process is to do.
+const TASK: &str = "FLOWYARD_TEST_YARD";
+
+/// The other process: a yard to be killed. This same test binary, run with a folder in its environment.
+#[test]
+fn child() {
+    let Some(folder) = std::env::var_os(TASK) else { return };
+    let config = YardConfig { rings: 1, absent: Absent::Hold, ..YardConfig::default() };
+    let _yard = Served::at(&config, "gen:mix?rate=5000", Path::new(&folder));
+    std::thread::sleep(served::PATIENCE);
+}
+
+#[test]
+fn a_yard_that_is_killed_is_an_error() {
+    if !has("tcpdump", "a killed yard for tcpdump") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut yard = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "child", "--quiet"])
+        .env(TASK, folder.path())
+        .spawn()
+        .expect("it runs");
+    let mut command = Command::new("tcpdump");
+    command.env("LD_PRELOAD", library("libflowyard_pcap.so")).env("FLOWYARD_RUNTIME_DIR", folder.path());
+    command.args(["-Z", "root", "-n", "-l", "-i", "flowyard:edge/0"]);
+    let socket = folder.path().join("edge/attach.sock");
+    let deadline = std::time::Instant::now() + served::PATIENCE;
+    while !socket.exists() {
+        assert!(std::time::Instant::now() < deadline, "the yard does not come");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let mut tcpdump = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    // It has packets: so it is attached.
+    let mut lines = BufReader::new(tcpdump.stdout.take().expect("piped")).lines();
+    assert!(lines.next().expect("a packet").is_ok());
+    yard.kill().expect("a child");
+    yard.wait().expect("a child");
+    lines.for_each(drop);
+    let out = tcpdump.wait_with_output().expect("a child");
+    assert!(!out.status.success());
+    assert!(text(&out.stderr).contains("is gone without a word"), "{}", text(&out.stderr));
 }
 
 #[test]

@@ -15,7 +15,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Served {
     running: Option<Running>,
     server: Server,
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Removed at the end, if it is ours.
+    _ours: Option<tempfile::TempDir>,
 }
 
 impl Served {
@@ -25,21 +27,26 @@ impl Served {
     }
 
     pub fn of(config: &YardConfig, port: &str) -> Served {
-        let folder = tempfile::tempdir().expect("a folder");
-        let port = port.parse().expect("a port");
-        let (yard, readers) = Yard::open(config, &[port]).expect("it opens");
+        let ours = tempfile::tempdir().expect("a folder");
+        let served = Served::at(config, port, ours.path());
+        Served { _ours: Some(ours), ..served }
+    }
+
+    /// Under a runtime folder that is there.
+    pub fn at(config: &YardConfig, port: &str, folder: &Path) -> Served {
+        let (yard, readers) = Yard::open(config, &[port.parse().expect("a port")]).expect("it opens");
         drop(readers);
         let running = yard.start().expect("threads start");
         let groups = std::iter::once(String::new()).chain(config.groups.iter().map(|g| g.name.clone())).collect();
-        let path = folder.path().join("edge/attach.sock");
+        let path = folder.join("edge/attach.sock");
         let allow = vec!["root+write".parse().expect("a rule")];
         let server = running.serve(&path, Serving { name: "edge".into(), groups, allow }).expect("a socket");
-        Served { running: Some(running), server, folder }
+        Served { running: Some(running), server, folder: folder.into(), _ours: None }
     }
 
     /// The folder that `FLOWYARD_RUNTIME_DIR` is to name.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// Waits until somebody has a ring. Panics instead of hanging.
