@@ -14,4 +14,4 @@ mod table;
 mod wait;
 
 pub use abi::{Info, Options, PacketView, SegmentView};
-pub use ring::{How, Ring, Texts};
+pub use ring::{Held, How, Ring, Texts};

@@ -1,8 +1,9 @@
 //! A ring that was attached to, with the packets taken from it, which are held together and given back together.
 //!
 //! # Invariants of the unsafe code
-//! - `kept` holds slots that [`Consumer::keep`](flowyard::mem::Consumer::keep) gave, with the number of their pipe among
-//!   those of `attached`, which is never exchanged; each is released once, as it is taken out of `kept`.
+//! - [`Held::kept`] holds slots that [`Consumer::keep`](flowyard::mem::Consumer::keep) gave, with the number of their
+//!   pipe among those of `attached`, which is never exchanged; `of` says of which ring. Each is released once, as it
+//!   is taken out of `kept`.
 //! - What views and segments point to lies in the mapping of `attached`'s region, which stays as long as the ring
 //!   does. They are addresses, never references: whoever follows one is told how long it is good.
 #![allow(unsafe_code)]
@@ -10,6 +11,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use flowyard::attach::{About, Attached, End};
@@ -33,19 +35,43 @@ pub enum How {
 /// Looks between two questions to the kernel whether the yard is still there.
 const LOOKS: u32 = 256;
 
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
 /// A ring, and what was taken from it.
 #[derive(Debug)]
 pub struct Ring {
     // First, so that it is dropped after nothing else of this process looks at it.
     attached: Attached,
     readable: OwnedFd,
-    kept: Vec<(usize, Slot)>,
+    number: u64,
     slots: Vec<Slot>,
-    segments: Vec<SegmentView>,
-    views: Vec<PacketView>,
+    /// What [`Ring::take`] took last.
+    held: Held,
     annotation_bytes: usize,
     buffer_bytes: usize,
     texts: Texts,
+}
+
+/// Packets that are held together. To be given back to their ring: one that is dropped keeps its buffers from the yard
+/// until the ring itself is dropped.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Number of its ring.
+    of: u64,
+    kept: Vec<(usize, Slot)>,
+    segments: Vec<SegmentView>,
+    views: Vec<PacketView>,
+}
+
+// SAFETY: the addresses in it are of a mapping that belongs to no thread.
+unsafe impl Send for Held {}
+
+impl Held {
+    /// The packets. What they point to is there until they are given back; then it shows other packets, and once the
+    /// ring is dropped there is nothing.
+    pub fn views(&self) -> &[PacketView] {
+        &self.views
+    }
 }
 
 /// What it is called, for C.
@@ -58,9 +84,6 @@ pub struct Texts {
     /// Names of the ports.
     pub ports: Vec<CString>,
 }
-
-// SAFETY: the addresses in it are of a mapping that belongs to no thread, and it is used by one thread at a time.
-unsafe impl Send for Ring {}
 
 impl Ring {
     /// Of what was attached to.
@@ -77,10 +100,9 @@ impl Ring {
         Ok(Ring {
             attached,
             readable,
-            kept: Vec::new(),
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed), // each is given once, in whatever order
             slots: Vec::new(),
-            segments: Vec::new(),
-            views: Vec::new(),
+            held: Held::default(),
             annotation_bytes: geometry.annotation_bytes,
             buffer_bytes: geometry.buffer_bytes,
             texts,
@@ -107,20 +129,41 @@ impl Ring {
         self.buffer_bytes
     }
 
-    /// Gives back what was taken before, and takes up to `count` packets. They stay until they are given back; views
-    /// that are followed later show other packets, and once the ring is dropped there is nothing where they point.
+    /// Gives back what was taken before, and takes up to `count` packets: [`Held::views`] says how long they are good.
     pub fn take(&mut self, count: usize) -> &[PacketView] {
-        self.release();
-        while self.views.len() < count {
+        let mut held = std::mem::take(&mut self.held);
+        self.give_back(&mut held);
+        self.fill(&mut held, count);
+        self.held = held;
+        self.held.views()
+    }
+
+    /// Gives back what [`Ring::take`] took.
+    pub fn release(&mut self) {
+        let mut held = std::mem::take(&mut self.held);
+        self.give_back(&mut held);
+        self.held = held;
+    }
+
+    /// Takes up to `count` packets, to be held apart from others.
+    pub fn hold(&mut self, count: usize) -> Held {
+        let mut held = Held::default();
+        self.fill(&mut held, count);
+        held
+    }
+
+    fn fill(&mut self, held: &mut Held, count: usize) {
+        held.of = self.number;
+        while held.views.len() < count {
             let Some(mut packet) = self.attached.next() else { break };
             let slot = *packet.slot();
             let (data, writable) = match packet.data_mut() {
                 Ok(bytes) => (bytes.as_mut_ptr(), true),
                 Err(_) => (packet.data().as_ptr().cast_mut(), false),
             };
-            let first = self.segments.len();
+            let first = held.segments.len();
             let further = packet.segments().skip(1);
-            self.segments.extend(further.map(|part| SegmentView {
+            held.segments.extend(further.map(|part| SegmentView {
                 data: part.as_ptr(),
                 len: part.len() as u32,
                 zero: 0,
@@ -130,13 +173,13 @@ impl Ring {
             let tag = region.span(slot.buffer, region.geometry().tag_offset(), size_of::<Tag>());
             let annotation = region.span(slot.buffer, 0, self.annotation_bytes).filter(|_| self.annotation_bytes > 0);
             consumer.keep(&mut self.slots);
-            self.kept.extend(self.slots.drain(..).map(|slot| (pipe, slot)));
-            self.views.push(PacketView {
+            held.kept.extend(self.slots.drain(..).map(|slot| (pipe, slot)));
+            held.views.push(PacketView {
                 data,
                 len: slot.len.into(),
                 total: slot.total,
                 further: null(),
-                further_count: (self.segments.len() - first) as u32,
+                further_count: (held.segments.len() - first) as u32,
                 hash: slot.hash,
                 tag: tag.map_or(null(), |at| at.as_ptr().cast()),
                 annotation: annotation.map_or(null_mut(), |at| at.as_ptr()),
@@ -152,30 +195,34 @@ impl Ring {
             });
         }
         // Now that `segments` moves no more.
-        let mut rest = &self.segments[..];
-        for view in &mut self.views {
+        let mut rest = &held.segments[..];
+        for view in &mut held.views {
             let (own, behind) = rest.split_at(view.further_count as usize);
             if !own.is_empty() {
                 view.further = own.as_ptr();
             }
             rest = behind;
         }
-        &self.views
     }
 
-    /// Gives back what was taken.
-    pub fn release(&mut self) {
-        self.segments.clear();
-        self.views.clear();
-        if self.kept.is_empty() {
-            return;
+    /// Gives packets back. Those of another ring are left as they are, and false is answered.
+    pub fn give_back(&mut self, held: &mut Held) -> bool {
+        if held.kept.is_empty() {
+            held.views.clear();
+            return true;
         }
+        if held.of != self.number {
+            return false;
+        }
+        held.segments.clear();
+        held.views.clear();
         let consumers = self.attached.consumers();
-        for (pipe, slot) in self.kept.drain(..) {
-            // SAFETY: `keep` of this very consumer gave it, and it is taken out of `kept` here (invariant).
+        for (pipe, slot) in held.kept.drain(..) {
+            // SAFETY: `keep` of this very consumer gave it (`of`), and it is taken out of `kept` here (invariant).
             unsafe { consumers[pipe].release(slot) };
         }
         consumers.iter_mut().for_each(flowyard::mem::Consumer::flush);
+        true
     }
 
     /// What there is, without waiting.
