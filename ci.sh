@@ -11,7 +11,8 @@ cd "$(dirname "$0")"
 
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
-packages=(clang llvm libbpf-dev iproute2 ethtool tcpdump tshark bpftool iperf3 libpcap0.8)
+packages=(clang llvm libbpf-dev iproute2 ethtool tcpdump tshark bpftool iperf3 libpcap0.8
+	gcc g++ make pkg-config libpcap-dev ngrep)
 missing=()
 for package in "${packages[@]}"; do
 	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -58,6 +59,15 @@ if [ "${1:-}" = full ]; then
 	# Linted by the compiler that builds the tests: `cargo clippy` would check the engine once more, for minutes.
 	RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS="-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__" \
 		cargo test -p flowyard-wasm -p flowyard-cli --features flowyard-cli/wasm --quiet --no-fail-fast
+fi
+
+step "Python's module"
+if command -v python3 >/dev/null; then
+	cargo fmt --manifest-path python/Cargo.toml -- --check
+	sh python/build.sh
+	cargo test -p flowyard-capi --test python --quiet
+else
+	echo "SKIPPED: no python3"
 fi
 
 step "the ring under the model checker"

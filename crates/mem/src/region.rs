@@ -310,7 +310,7 @@ impl Region {
 
     /// Pointer to `len` bytes at `offset` of buffer `index`, if they lie within it.
     #[inline]
-    pub(crate) fn span(&self, index: u32, offset: usize, len: usize) -> Option<NonNull<u8>> {
+    pub fn span(&self, index: u32, offset: usize, len: usize) -> Option<NonNull<u8>> {
         let end = offset.checked_add(len)?;
         if index >= self.geometry.buffers || end > self.geometry.buffer_bytes {
             return None;

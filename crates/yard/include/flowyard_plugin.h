@@ -89,6 +89,8 @@ extern "C" {
 
 /* ---- The tag: 64 bytes in front of every packet, as its consumer will see them ---------------------- */
 
+#ifndef FLOWYARD_TAG /* flowyard.h has the same */
+#define FLOWYARD_TAG
 /* An offset that says "there is none". */
 #define FLOWYARD_NO_OFFSET 0xffffu
 
@@ -176,6 +178,7 @@ FLOWYARD_STATIC_ASSERT(offsetof(struct flowyard_tag, flags) == 40, "tag: flags")
 FLOWYARD_STATIC_ASSERT(offsetof(struct flowyard_tag, port) == 52, "tag: port");
 FLOWYARD_STATIC_ASSERT(offsetof(struct flowyard_tag, card_hash) == 56, "tag: card_hash");
 FLOWYARD_STATIC_ASSERT(offsetof(struct flowyard_tag, link) == 62, "tag: link");
+#endif /* FLOWYARD_TAG */
 
 /* ---- Verdicts ---------------------------------------------------------------------------------------- */
 

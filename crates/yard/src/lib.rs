@@ -40,6 +40,7 @@ mod outlets;
 pub mod plugin;
 mod policy_file;
 mod reader;
+mod readiness;
 mod rings;
 pub mod rules;
 mod sorter;

@@ -7,12 +7,14 @@
 //! the kernel steered may overtake it there. That is so within a conversation only for later fragments that come
 //! before their first, and for packets that dissection in the kernel gives up on (`marked-…` counts them).
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use flowyard_mem::{Consumer, Packet, Wait};
 use flowyard_port::DirectReader;
 use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::readiness::Readiness;
 
 /// The reading end of a ring. Owned by one consumer thread.
 ///
@@ -39,6 +41,8 @@ pub struct RingReader {
     at: usize,
     /// Packets that may still be taken from it before the others have their turn.
     turn: u32,
+    /// Made when it is first asked for.
+    readiness: Option<Readiness>,
 }
 
 /// Times that a reader looks again before it sleeps: about a microsecond, as long as a batch may take
@@ -53,7 +57,7 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 impl RingReader {
     /// Of pipes, and of what is taken from the kernel.
     pub(crate) fn new(ring: u16, consumers: Vec<Consumer>, direct: Vec<DirectReader>) -> RingReader {
-        RingReader { ring, consumers, direct, at: 0, turn: TURN }
+        RingReader { ring, consumers, direct, at: 0, turn: TURN, readiness: None }
     }
 
     /// Number of the ring.
@@ -100,8 +104,10 @@ impl RingReader {
         self.turn = TURN;
     }
 
-    /// The pipe that the packet last taken came by, and its number.
-    pub(crate) fn current(&mut self) -> (usize, &mut Consumer) {
+    /// The pipe that the packet last taken came by, and its number among [`RingReader::consumers`]: for keeping
+    /// packets longer ([`Consumer::keep`]). Not for readers that take packets from the kernel
+    /// ([`RingReader::is_direct`]): one that came from there has no pipe.
+    pub fn current(&mut self) -> (usize, &mut Consumer) {
         (self.at, &mut self.consumers[self.at])
     }
 
@@ -155,7 +161,8 @@ impl RingReader {
         self.direct.iter_mut().for_each(DirectReader::let_go);
     }
 
-    fn has_next(&mut self) -> bool {
+    /// Whether there is a packet to take. Never blocks.
+    pub fn has_next(&mut self) -> bool {
         self.consumers.iter_mut().any(Consumer::has_next) || self.direct.iter_mut().any(DirectReader::has_next)
     }
 
@@ -194,6 +201,75 @@ impl RingReader {
             (false, true) => Wait::Ended,
             (false, false) => Wait::TimedOut,
         }
+    }
+
+    /// A descriptor for poll, epoll or an async runtime, one for all ways in: readable when there may be packets, or
+    /// the ring may have ended, *after* [`RingReader::prepare_to_wait`] has answered true. A duplicate, the caller's to
+    /// close; each call makes one more of the same. Nothing is to be read from it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use flowyard::{Yard, YardConfig, mem::Wait};
+    /// use rustix::event::{PollFd, PollFlags, poll};
+    ///
+    /// let config = YardConfig { rings: 1, ..YardConfig::default() };
+    /// let (yard, mut readers) = Yard::open(&config, &["gen:mix?packets=100".parse()?])?;
+    /// let (running, mut ring, mut packets) = (yard.start()?, readers.remove(0), 0);
+    /// let readable = ring.pollable()?;
+    /// loop {
+    ///     while ring.next().is_some() {
+    ///         packets += 1;
+    ///     }
+    ///     if ring.prepare_to_wait() {
+    ///         poll(&mut [PollFd::new(&readable, PollFlags::IN)], None)?; // beside other descriptors, or `.await`
+    ///     }
+    ///     if ring.wait(Some(Duration::ZERO)) == Wait::Ended {
+    ///         break;
+    ///     }
+    /// }
+    /// assert_eq!(packets, 100);
+    /// assert!(running.join().sums_agree());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn pollable(&mut self) -> std::io::Result<OwnedFd> {
+        let readiness = match &mut self.readiness {
+            Some(readiness) => readiness,
+            none => none.insert(Readiness::new(self.consumers.len())?),
+        };
+        readiness.descriptor()
+    }
+
+    /// Lets the packet last taken go, and announces that the caller will sleep on [`RingReader::pollable`]. Answers
+    /// false if there is no reason to: there are packets, or the ring has ended. After waking,
+    /// [`RingReader::wait`] with no time takes the announcement back and says what there is.
+    ///
+    /// Where packets come from the kernel as well ([`RingReader::is_direct`]) an interface may gain queues meanwhile:
+    /// look again every 50 ms.
+    pub fn prepare_to_wait(&mut self) -> bool {
+        let (mut asleep, mut any) = (true, false);
+        for consumer in &mut self.consumers {
+            // An ended pipe's wakeup stays readable: it is watched no more.
+            let waits = consumer.prepare_to_wait();
+            any |= waits;
+            asleep &= waits || consumer.is_ended();
+        }
+        for direct in &mut self.direct {
+            direct.let_go();
+            asleep &= !direct.has_next();
+        }
+        if !(asleep && any) {
+            self.poll();
+            return false;
+        }
+        if let Some(readiness) = &mut self.readiness {
+            let mut sockets = Vec::new();
+            self.direct.iter().for_each(|direct| direct.sockets(&mut sockets));
+            readiness.watch(&self.consumers, &sockets);
+        }
+        true
     }
 
     /// The pipes, one a dispatcher.

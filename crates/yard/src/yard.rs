@@ -586,7 +586,7 @@ fn check_config(config: &YardConfig, ports: &[PortSpec]) -> Result<(), YardError
     if config.kernel {
         check_kernel(config, ports)?;
     }
-    if ports.iter().all(PortSpec::only_sends) {
+    if !ports.is_empty() && ports.iter().all(PortSpec::only_sends) {
         return refuse("number of ports that packets come from", "0".into(), "at least 1");
     }
     if config.groups.len() >= MOST_GROUPS {

@@ -9,8 +9,7 @@ use flowyard_mem::handover::{self, Message};
 use flowyard_mem::{Consumer, Grant, Handover, MemError};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::place::folders;
-use super::{About, Answer, AttachError, Hello, Place, RingState, SOCKET};
+use super::{About, Answer, AttachError, Hello, Place};
 use crate::RingReader;
 
 /// How long a yard may take to answer.
@@ -79,7 +78,7 @@ impl Attach {
         let program = self.program.clone().or_else(own_name).unwrap_or_default();
         let hello = Hello::Attach { ring: self.ring.clone(), write: self.write, program };
         let nonsense = |what: &str| AttachError::Nonsense { path: self.socket.clone(), what: what.into() };
-        let (connection, answer, parts) = ask(&self.socket, &hello)?;
+        let (connection, answer, parts) = ask(&self.socket, &hello, PATIENCE)?;
         let about = match answer {
             Answer::Welcome(about) => about,
             Answer::Refused(why) => {
@@ -116,40 +115,34 @@ impl Attach {
     }
 }
 
-/// The rings of all yards of this machine that can be asked, by name of yard.
-pub fn rings() -> Vec<RingState> {
-    let yards = folders().into_iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
-    let mut sockets: Vec<PathBuf> = yards.map(|yard| yard.path().join(SOCKET)).collect();
-    sockets.sort();
-    let of = |socket: &PathBuf| match ask(socket, &Hello::Rings) {
-        Ok((_, Answer::Rings(rings), _)) => rings,
-        _ => Vec::new(), // left behind, not for us, or of another version
-    };
-    sockets.iter().flat_map(of).collect()
-}
-
 /// One question, one answer.
-fn ask(socket: &Path, hello: &Hello) -> Result<(OwnedFd, Answer, Option<Handover>), AttachError> {
+pub(super) fn ask(
+    socket: &Path,
+    hello: &Hello,
+    patience: Duration,
+) -> Result<(OwnedFd, Answer, Option<Handover>), AttachError> {
     let nonsense = |e: serde_json::Error| AttachError::Nonsense { path: socket.into(), what: e.to_string() };
     // A yard that goes while it is asked is one that cannot be reached.
     let gone = |error| match error {
         MemError::System { source, .. } => reach(socket, source),
         other => other.into(),
     };
-    let connection = connect(socket).map_err(|e| reach(socket, e.into()))?;
+    let connection = connect(socket, patience).map_err(|e| reach(socket, e.into()))?;
     handover::send(&connection, &serde_json::to_vec(hello).map_err(nonsense)?, None).map_err(gone)?;
     let Message { said, parts, .. } = handover::receive(&connection).map_err(gone)?.of_our_version()?;
     Ok((connection, serde_json::from_slice(&said).map_err(nonsense)?, parts))
 }
 
-fn connect(path: &Path) -> rustix::io::Result<OwnedFd> {
+fn connect(path: &Path, patience: Duration) -> rustix::io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE))?;
+    for way in [rustix::net::sockopt::Timeout::Recv, rustix::net::sockopt::Timeout::Send] {
+        rustix::net::sockopt::set_socket_timeout(&socket, way, Some(patience))?;
+    }
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }
 
-fn reach(path: &Path, error: std::io::Error) -> AttachError {
+pub(super) fn reach(path: &Path, error: std::io::Error) -> AttachError {
     let remedy = match error.kind() {
         std::io::ErrorKind::PermissionDenied => "the yard must be run with --allow for this user",
         _ => "start one with `flowyard run … --attach`, or name another",

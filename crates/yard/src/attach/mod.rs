@@ -18,14 +18,16 @@
 mod access;
 mod client;
 mod error;
+mod list;
 mod place;
 mod server;
 
 use serde::{Deserialize, Serialize};
 
 pub use access::{Allow, AllowError};
-pub use client::{Attach, Attached, End, attach, rings};
+pub use client::{Attach, Attached, End, attach};
 pub use error::AttachError;
+pub use list::rings;
 pub use place::{Place, folder, folders};
 pub(crate) use server::Offer;
 pub use server::{Seated, Server, Serving};
