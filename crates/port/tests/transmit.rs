@@ -359,6 +359,8 @@ fn what_cannot_be_sent_is_refused_by_name() {
             near.send(&numbered_frame(1, 7, 1515), &ETHERNET);
             near.send(&frame, &Departure { link: 101, ..ETHERNET });
             near.send(&frame, &Departure { flags: flags::TRUNCATED, ..ETHERNET });
+            near.send(&frame[..13], &ETHERNET);
+            near.send(&[], &ETHERNET);
             near.send(&frame, &Departure { flags: flags::GSO, ..ETHERNET }); // UDP, and nobody knows where it ends
             near.flush();
             wire.command("ip link set fy0 down").expect("as root");
@@ -374,7 +376,14 @@ fn what_cannot_be_sent_is_refused_by_name() {
             near.send(&frame, &ETHERNET);
             near.flush();
             let counters = near.close();
-            let expected = [("too-long", 1), ("link-down", 2), ("merged", 1), ("link-type", 1), ("truncated", 1)];
+            let expected = [
+                ("too-long", 1),
+                ("link-down", 2),
+                ("merged", 1),
+                ("link-type", 1),
+                ("truncated", 1),
+                ("malformed", 2),
+            ];
             assert_eq!((refused(&counters), counters.sent), (expected.to_vec(), 2), "{name}");
         });
     }
@@ -480,8 +489,11 @@ fn a_tap_device_is_a_port() {
             let spec: PortSpec = "tap:ty0".parse().expect("a good name");
             let silence = Duration::from_millis(500);
             let expectation = Expectation { repeatable: false, silence, ..Expectation::default() };
-            let run = port_conformance(&mut || prepare(&spec, 1).expect("a name").remove(0), expectation);
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            let mut make = || prepare(&spec, 1).expect("a name").remove(0);
+            let run =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| port_conformance(&mut make, expectation)));
+            stop.store(true, std::sync::atomic::Ordering::Relaxed); // also if it failed: the injector would go on
+            let run = run.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             assert!(run.packets > 0, "{run:?}");
         });
     });

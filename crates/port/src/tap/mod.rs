@@ -14,6 +14,7 @@ mod transmitter;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
 
 use flowyard_mem::{Region, Stock};
 
@@ -23,6 +24,11 @@ use crate::{Opener, Port, PortError, PortInfo, PortSpec, sys};
 /// Bytes of the longest frame: an IP packet of 65535 bytes that the kernel has merged, and its Ethernet header with two
 /// VLAN tags.
 const LONGEST: usize = 65535 + 22;
+
+/// How long a device may be busy that another has just let go of: a process that a thread is starting has copies of our
+/// descriptors for a moment.
+const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+const BUSY_PAUSE: Duration = Duration::from_millis(4);
 
 /// Opens the TAP device `name`, and makes it if there is none: then it lives as long as the file. Sets it up. What is
 /// written, one Ethernet frame a call, arrives at the host's network stack as if from a network. Never
@@ -58,9 +64,17 @@ impl Opener for TapOpener {
             let advice = remedy(e.raw_os_error());
             PortError::action(name, format!("open the TAP device {:?}", self.device), e, advice)
         };
-        let file = clone_device().map_err(fail)?;
         let virtio = if self.finished { sys::Virtio::Finished } else { sys::Virtio::AsItIs };
-        sys::become_tap(&file, &self.device, virtio).map_err(fail)?;
+        let file = clone_device().map_err(fail)?;
+        let give_up = Instant::now() + BUSY_PATIENCE;
+        loop {
+            match sys::become_tap(&file, &self.device, virtio) {
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < give_up => {
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                done => break done.map_err(fail)?,
+            }
+        }
         let interface = Interface::find(name, &self.device)?;
         Ok(Box::new(port::TapPort::new(self.info, file, interface, region)?))
     }

@@ -6,7 +6,9 @@ use flowyard_steer::Layer;
 
 use super::headers::Headers;
 use super::segment::Cut;
+use super::watch::ETHERNET_BYTES;
 use super::{Departure, Refusal};
+use crate::link::ETHERNET;
 
 /// Its length.
 pub(crate) const BYTES: usize = 10;
@@ -39,6 +41,9 @@ pub(crate) enum Way {
 pub(crate) fn way(frame: &[u8], departure: &Departure, longest: usize) -> Result<Way, Refusal> {
     if departure.has(flags::TRUNCATED) {
         return Err(Refusal::Truncated);
+    }
+    if departure.link == ETHERNET && frame.len() < ETHERNET_BYTES {
+        return Err(Refusal::Malformed);
     }
     if departure.has(flags::GSO) {
         return merged(frame, departure, longest);

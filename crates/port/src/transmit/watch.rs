@@ -10,7 +10,7 @@ use crate::link::{ETHERNET, link_type};
 /// Time between looks.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// Bytes of an Ethernet header (IEEE 802.3, 3.1.1), and of a VLAN tag (IEEE 802.1Q, 9.3).
-const ETHERNET_BYTES: usize = 14;
+pub(crate) const ETHERNET_BYTES: usize = 14;
 const VLAN_BYTES: usize = 4;
 
 /// An interface, as last seen.

@@ -23,7 +23,7 @@ use crate::packet::PacketTransmitter;
 use crate::transmit::gather::{self, ADDRESSES_BYTES, BUFFER_BYTES};
 use crate::transmit::headers::Headers;
 use crate::transmit::segment::Cut;
-use crate::transmit::watch::Watch;
+use crate::transmit::watch::{ETHERNET_BYTES, Watch};
 use crate::transmit::{Departure, Leaving, Refusal, TransmitCounters, Transmitter};
 
 /// How long closing waits for what is on its way.
@@ -94,6 +94,9 @@ impl XdpTransmitter {
         self.watch.accepts(departure.link)?;
         if departure.has(flags::TRUNCATED) {
             return Err(Refusal::Truncated);
+        }
+        if gather::len(packet) < ETHERNET_BYTES {
+            return Err(Refusal::Malformed);
         }
         if departure.has(flags::GSO) {
             return self.take_merged(packet, departure, stock);
