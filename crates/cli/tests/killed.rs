@@ -117,7 +117,10 @@ fn killed_again_and_again(folder: &Path, port: &str, more: &[&str]) -> (Value, u
             let loading = scope.spawn(|| inside.run(|| load(&stop, &sent)));
             let mut child = first;
             for kill in 0..KILLS {
-                // Some while they start, most while they run.
+                // Some while they start, most while they run; of these some surely, however slow the machine.
+                if kill % 3 == 1 {
+                    owns(folder, &mut child);
+                }
                 let wait = if kill % 3 == 2 { any(&mut state, 150) } else { 250 + any(&mut state, 350) };
                 std::thread::sleep(Duration::from_millis(wait));
                 child.kill().expect("killed");
