@@ -4,6 +4,7 @@
 mod served;
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -247,7 +248,10 @@ const TASK: &str = "FLOWYARD_TEST_YARD";
 fn child() {
     let Some(folder) = std::env::var_os(TASK) else { return };
     let config = YardConfig { rings: 1, absent: Absent::Hold, ..YardConfig::default() };
-    let _yard = Served::at(&config, "gen:mix?rate=5000", Path::new(&folder));
+    let yard = Served::at(&config, "gen:mix?rate=5000", Path::new(&folder));
+    println!("serving");
+    yard.until_read();
+    println!("attached");
     std::thread::sleep(served::PATIENCE);
 }
 
@@ -256,13 +260,14 @@ fn a_yard_that_is_killed_is_told_from_one_that_ends() {
     let Some(prefix) = installed() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let mut yard = Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "child", "--quiet"])
+        .args(["--exact", "child", "--quiet", "--nocapture"])
         .env(TASK, folder.path())
+        .stdout(Stdio::piped())
         .spawn()
         .expect("it runs");
+    let mut lines = BufReader::new(yard.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
     make_examples(prefix, folder.path());
-    let socket = folder.path().join("edge/attach.sock");
-    until("the yard is there", || socket.exists());
+    assert!(lines.any(|line| line == "serving"));
     let mut count = Command::new("timeout") // instead of hanging
         .arg(served::PATIENCE.as_secs().to_string())
         .arg(folder.path().join("count"))
@@ -271,20 +276,8 @@ fn a_yard_that_is_killed_is_told_from_one_that_ends() {
         .stdout(Stdio::null())
         .spawn()
         .expect("it runs");
-    until("it has the ring", || {
-        let rings = flowyard::attach::rings(&socket).unwrap_or_default();
-        rings.iter().any(|ring| ring.reader.as_deref() == Some("count"))
-    });
+    assert!(lines.any(|line| line == "attached"));
     yard.kill().expect("a child");
     yard.wait().expect("a child");
     assert_eq!(count.wait().expect("a child").code(), Some(2), "what count answers for a yard that was killed");
-}
-
-/// Waits for what will be. Panics instead of hanging.
-fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + served::PATIENCE;
-    while !is() {
-        assert!(std::time::Instant::now() < deadline, "it never came about that {what}");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
 }

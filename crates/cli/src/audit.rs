@@ -101,7 +101,7 @@ impl Audit {
         if self.sorting.rings.is_none() {
             self.sorting.rings = Some(u16::try_from(card.queues()).unwrap_or(u16::MAX));
         }
-        let live = matches!(spec.kind, Kind::Xdp | Kind::Packet);
+        let live = matches!(spec.kind, Kind::Xdp | Kind::Packet | Kind::Tap);
         let config = YardConfig {
             name: "audit".into(),
             rings: self.sorting.rings(),

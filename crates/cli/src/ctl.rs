@@ -1,17 +1,23 @@
 //! `flowyard ctl`: speak with a running yard.
 
+mod tables;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use miette::{IntoDiagnostic, Result, miette};
+use serde_json::Value;
 
-use crate::Outcome;
-use crate::control::{ask, default_path, percent_encoded};
+use crate::control::{ask, percent_encoded};
+use crate::{Outcome, runtime};
 
 /// Speak with a running yard through its control socket.
 #[derive(Debug, Args)]
 pub struct Ctl {
-    /// The yard's control socket [default: where `flowyard run --control` makes it]
+    /// The yard's name [default: that of the one that runs, or yard]
+    #[arg(long, value_name = "NAME", global = true, value_parser = runtime::name, conflicts_with = "socket")]
+    name: Option<String>,
+    /// The yard's control socket, where it was given a path of its own
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
     #[command(subcommand)]
@@ -22,6 +28,34 @@ pub struct Ctl {
 enum Verb {
     /// What runs and what was counted, as JSON
     Status,
+    /// Which processes have attached to which ring, as JSON
+    Consumers,
+    /// Packets, bytes and losses, in all and by ring
+    Counters {
+        /// As JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Each ring as it is now: its weight, what is on it, what waits for room, its consumer
+    Rings {
+        /// As JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the shares of the rings, or change them while packets flow, moving as few flows as can be
+    Weights {
+        /// One a ring, such as 2,1,1; 0 sends a ring nothing
+        #[arg(value_name = "W,W,…")]
+        weights: Option<String>,
+        /// Of this group [default: the first]
+        #[arg(long, value_name = "NAME", requires = "weights")]
+        group: Option<String>,
+    },
+    /// Show how much the yard says on its standard error, or change it
+    LogLevel {
+        /// From now on
+        level: Option<crate::log::Level>,
+    },
     /// Read the function's files again and replace it between two batches: no packet is lost
     Reload,
     /// Put a request to the function and print its answer, one for each dispatcher
@@ -129,11 +163,29 @@ enum Table {
 impl Ctl {
     /// Does it.
     pub fn run(self) -> Result<Outcome> {
-        let socket = self.socket.unwrap_or_else(default_path);
+        let socket = match self.socket {
+            Some(path) => path,
+            None => runtime::control_socket(self.name.as_deref())?,
+        };
         let named = |table: &str| format!("/tables/{}", percent_encoded(table));
         let keyed = |table: &str, key: &str| format!("{}?key={}", named(table), percent_encoded(key));
+        let table: Option<fn(&Value) -> String> = match &self.verb {
+            Verb::Counters { json: false } => Some(tables::counters),
+            Verb::Rings { json: false } => Some(tables::rings),
+            _ => None,
+        };
         let (method, url, body) = match self.verb {
+            Verb::Consumers => ("GET", "/consumers".into(), Vec::new()),
             Verb::Status => ("GET", "/status".into(), Vec::new()),
+            Verb::Counters { .. } => ("GET", "/counters".into(), Vec::new()),
+            Verb::Rings { .. } => ("GET", "/rings".into(), Vec::new()),
+            Verb::Weights { weights: None, .. } => ("GET", "/weights".into(), Vec::new()),
+            Verb::Weights { weights: Some(weights), group } => {
+                let group = group.map_or(String::new(), |group| format!("?group={}", percent_encoded(&group)));
+                ("PUT", format!("/weights{group}"), weights.into_bytes())
+            }
+            Verb::LogLevel { level: None } => ("GET", "/log-level".into(), Vec::new()),
+            Verb::LogLevel { level: Some(level) } => ("PUT", "/log-level".into(), level.name().into()),
             Verb::Reload => ("POST", "/reload".into(), Vec::new()),
             Verb::Function { request } => ("POST", "/function".into(), request.join(" ").into_bytes()),
             Verb::Bpf(Bpf::List) => ("GET", "/bpf".into(), Vec::new()),
@@ -175,7 +227,10 @@ impl Ctl {
         let (code, answer) = ask(&socket, method, &url, &body)?;
         let text = String::from_utf8_lossy(&answer);
         if code == 200 {
-            crate::output::print(&text);
+            match (table, serde_json::from_str(&text)) {
+                (Some(table), Ok(value)) => crate::output::print(&table(&value)),
+                _ => crate::output::print(&text),
+            }
             return Ok(Outcome::Good);
         }
         let error =

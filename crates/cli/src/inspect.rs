@@ -188,7 +188,7 @@ fn settle(lines: &mut VecDeque<Pending>, first: u64, number: u64, decision: &Dec
 }
 
 /// Layers and flow of a packet on one line.
-fn line(text: &mut String, layers: &Layers, dissection: &Dissection, bytes: &[u8]) {
+pub fn line(text: &mut String, layers: &Layers, dissection: &Dissection, bytes: &[u8]) {
     for (n, name) in layers.stack().enumerate() {
         if n > 0 {
             text.push('/');

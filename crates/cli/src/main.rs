@@ -1,17 +1,26 @@
 //! The `flowyard` program: verbs that say what they do.
 
+mod attach;
 mod audit;
 mod bpf;
+mod check;
+mod config;
 mod control;
 mod ctl;
 mod digits;
+mod extcap;
 mod gen_cmd;
 mod inspect;
 mod json;
 mod layers;
+mod log;
+mod notify;
 mod options;
 mod output;
+mod privileges;
+mod ring_file;
 mod run;
+mod runtime;
 mod split;
 mod steering;
 mod table;
@@ -37,7 +46,13 @@ Start with `flowyard run`: it needs no privileges and no network.";
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the yard: packets from ports to rings, and a table of what came
-    Run(run::Run),
+    Run(Box<run::Run>),
+    /// Take the packets of a ring of a running yard: as text, or as a capture for tcpdump, tshark and Wireshark
+    Attach(attach::Attach),
+    /// Have rings appear in the interface list of Wireshark and tshark
+    Extcap(extcap::Extcap),
+    /// Check a configuration file and what it names, and open nothing
+    Check(check::Check),
     /// Explain each packet of a capture: its layers, flow, hash and ring
     Inspect(inspect::Inspect),
     /// Split one capture into N, whole conversations together
@@ -60,12 +75,16 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
+    log::start();
     if std::env::args_os().nth(1).is_some_and(|arg| arg == steering::CHILD) {
         return steering::child();
     }
     let program = Program::parse();
     let outcome = match program.verb {
-        Verb::Run(run) => run.run(),
+        Verb::Run(run) => run.with_file(std::env::args_os().skip(2)).and_then(run::Run::run),
+        Verb::Attach(attach) => attach.run(),
+        Verb::Extcap(extcap) => extcap.run(),
+        Verb::Check(check) => check.run(),
         Verb::Inspect(inspect) => inspect.run(),
         Verb::Split(split) => split.run(),
         Verb::Audit(audit) => audit.run(),
@@ -77,7 +96,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Partial) => ExitCode::from(1),
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("flowyard: {}", output::chain(&error));
+            config::explain(&error);
             ExitCode::from(2)
         }
     }

@@ -96,7 +96,7 @@ pub fn own_stdout(functions: bool) -> miette::Result<Box<dyn std::io::Write>> {
 
 /// Says something on standard error, as this program.
 pub fn say(what: impl std::fmt::Display) {
-    eprintln!("flowyard: {what}");
+    tracing::error!("{what}");
 }
 
 /// A progress bar on standard error for `total` bytes, or a spinner if the total is unknown; silent

@@ -58,9 +58,6 @@ pub struct Steering {
     /// Fill a table from a CSV file with the columns key,value; may be given several times
     #[arg(long = "table-file", value_name = "TABLE=FILE", value_parser = table_file)]
     table_files: Vec<(String, PathBuf)>,
-    /// Make a control socket for `flowyard ctl` [default path: /run/flowyard.sock, or in XDG_RUNTIME_DIR]
-    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
-    pub control: Option<Option<PathBuf>>,
 }
 
 /// A function as it is named on the command line.
@@ -135,6 +132,18 @@ impl Steering {
     /// Whether there is a function.
     pub fn is_there(&self) -> bool {
         self.functions.iter().any(|spec| spec.kind != Kind::Kernel)
+    }
+
+    /// Whether plug-ins run in processes of their own.
+    pub fn has_processes(&self) -> bool {
+        self.isolate
+    }
+
+    /// Files that are read, now and when the function is loaded again.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let functions = self.functions.iter().filter(|spec| spec.kind != Kind::Kernel);
+        let functions = functions.flat_map(|spec| std::iter::once(&spec.file).chain(&spec.config));
+        functions.chain(self.table_files.iter().map(|(_, file)| file)).map(PathBuf::as_path)
     }
 
     /// Whether the kernel is to steer.

@@ -48,6 +48,24 @@ fn the_figures_come_as_json_too() {
     assert_eq!(figures["sums_agree"], true);
 }
 
+/// The program's own consumers send nothing; that there is a way out shows all the same.
+#[test]
+fn ways_out_are_opened_and_shown() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("out.pcapng");
+    let port = format!("pcap:{}?write", file.display());
+    let refused = flowyard(&["run", "gen:mix?packets=100", &port]);
+    assert!(!refused.status.success() && errors(&refused).contains("--transmit"), "{}", errors(&refused));
+    assert!(!file.exists(), "nothing was made before it was refused");
+    let output = flowyard(&["run", "gen:mix?packets=100", &port, "--transmit", "--json"]);
+    let figures: Value = serde_json::from_str(&out(&output)).expect("JSON");
+    assert_eq!((&figures["delivered"], &figures["sums_agree"]), (&Value::from(100), &Value::from(true)));
+    assert_eq!(figures["transmitted"][1]["port"], format!("pcap:{}", file.display()));
+    assert_eq!((&figures["transmitted"][1]["asked"], &figures["no_such_port"]), (&Value::from(0), &Value::from(0)));
+    assert_eq!(figures["transmitted"][0]["refused"]["receive-only"], 0);
+    assert!(flowyard(&["inspect", &file.display().to_string()]).status.success(), "it is a capture, an empty one");
+}
+
 /// The generator knows which conversation each packet belongs to, and says so in its comment; so the
 /// claim does not rest on the dissector that did the sorting.
 #[test]

@@ -108,15 +108,9 @@ impl Consumer {
 
     fn over(region: Region, pipe: &OwnedFd, wakeup: Wakeup) -> Result<Consumer, MemError> {
         let rings = pipe::attach(&region, pipe)?;
-        Ok(Consumer {
-            hand: Hand::new(&region),
-            rings,
-            wakeup,
-            unreleased: 0,
-            malformed: 0,
-            yard_gone: false,
-            announced: false,
-        })
+        let mut hand = Hand::new(&region);
+        hand.goes_back = true;
+        Ok(Consumer { hand, rings, wakeup, unreleased: 0, malformed: 0, yard_gone: false, announced: false })
     }
 
     /// The next packet, or `None` when there is none now. Never blocks. The packet before it goes
@@ -202,9 +196,9 @@ impl Consumer {
 
     #[cold]
     fn give_back_further(&mut self) {
-        while let Some(slot) = self.hand.further.pop() {
-            self.give_back(slot);
-        }
+        let mut further = std::mem::take(&mut self.hand.further);
+        further.drain(..).for_each(|slot| self.give_back(slot)); // in order: the packet may be sent
+        self.hand.further = further;
     }
 
     /// Shows the yard what was taken and returned so far. Called by itself every 32 packets and
@@ -337,6 +331,45 @@ mod tests {
             assert!(matches!(out.take_returned(&mut ledger), Some((Returned::Free(_), _))));
             out.release_returned();
         }
+    }
+
+    /// A consumer that may only read has packets sent as they are, or less; what it could not write it cannot push.
+    #[test]
+    fn a_packet_goes_back_to_be_sent_with_all_its_slots_in_order() {
+        use crate::{PacketError, Verdict, hand::Hand};
+        let (region, mut stock) = Region::create("out", Geometry::new(2048, 0, 4).expect("geometry")).expect("region");
+        let mut ledger = Ledger::new(&region);
+        let (mut out, end) = ledger.open_pipe(4).expect("pipe");
+        let parts = end.handover(Grant::Read).expect("a grant");
+        let mut consumer = Consumer::attach(parts, Grant::Read).expect("attach");
+        let mut send = |flags, len| {
+            let slot = Slot { offset: 256, len, total: 12, port: 9, flags, ..Slot::default() };
+            out.send(&mut ledger, stock.take().expect("4 are free"), slot).expect("room");
+        };
+        send(slot_flags::MORE, 6);
+        send(slot_flags::MORE | slot_flags::CONTINUES, 4);
+        send(slot_flags::CONTINUES, 2);
+        send(0, 6);
+        out.commit();
+        let mut packet = consumer.next().expect("three slots");
+        packet.pull(2).expect("6 bytes");
+        assert_eq!(packet.transmit(3), Ok(()));
+        let mut packet = consumer.next().expect("one slot");
+        packet.push(2).expect("headroom");
+        assert_eq!(packet.transmit(3), Err(PacketError::ReadOnly));
+        consumer.let_go();
+        let (sent, free) = (Verdict::Transmit as u8, Verdict::Free as u8);
+        for expected in [(258, 4, sent, 3, 0), (256, 4, sent, 3, 1), (256, 2, sent, 3, 2), (254, 8, free, 9, 3)] {
+            let Some((Returned::Free(buffer), slot)) = out.take_returned(&mut ledger) else {
+                panic!("four were let go")
+            };
+            assert_eq!((slot.offset, slot.len, slot.verdict, slot.port, buffer.index()), expected);
+        }
+        // One that was taken from somewhere else goes back to no yard.
+        let mut hand = Hand::new(&region);
+        // SAFETY: nobody has this buffer: all came home, and none was sent again.
+        assert!(unsafe { hand.take(Slot { offset: 256, len: 6, ..Slot::default() }) });
+        assert_eq!(hand.packet().expect("just taken").transmit(0), Err(PacketError::NoWayBack));
     }
 
     #[test]

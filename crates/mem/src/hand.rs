@@ -12,7 +12,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::abi::TAG_BYTES;
-use crate::slot::{Slot, slot_flags};
+use crate::slot::{Slot, Verdict, slot_flags};
 use crate::{Region, Tag};
 
 /// The packet that a consumer has taken and not yet let go of, if it has one.
@@ -27,6 +27,8 @@ pub struct Hand {
     /// Its tag, where that is not in front of the packet but here.
     tag: Tag,
     tag_in_hand: bool,
+    /// Slots go back to the yard, with what the consumer wants done: so it is where they came by a pipe.
+    pub(crate) goes_back: bool,
 }
 
 impl Hand {
@@ -39,6 +41,7 @@ impl Hand {
             further: Vec::with_capacity(64),
             tag: Tag::default(),
             tag_in_hand: false,
+            goes_back: false,
         }
     }
 
@@ -106,7 +109,7 @@ pub struct Packet<'c> {
     hand: &'c mut Hand,
 }
 
-/// A push, pull or annotation that does not fit.
+/// A push, pull or annotation that does not fit, or a packet that cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PacketError {
     /// More bytes than the headroom has left.
@@ -141,6 +144,9 @@ pub enum PacketError {
     /// Other consumers hold the packet as well.
     #[error("other consumers hold this packet as well: copy it and change the copy")]
     Shared,
+    /// The packet does not go back by a yard that could send it.
+    #[error("this packet was taken from the kernel itself, and no yard is asked: have dispatchers relay it (--relay)")]
+    NoWayBack,
 }
 
 impl Packet<'_> {
@@ -309,6 +315,33 @@ impl Packet<'_> {
         slot.offset += len as u16;
         slot.len -= len as u16;
         slot.total = slot.total.saturating_sub(len as u32);
+        Ok(())
+    }
+
+    /// Has the yard send the packet out of port number `port` when it is let go of, as it is then: with the start and
+    /// length that [`push`](Packet::push) and [`pull`](Packet::pull) have given it. Ports are numbered in the order in
+    /// which the yard was given them. What was left undone (checksums, a VLAN tag taken off, merged frames) is finished
+    /// on the way, or the packet refused under a name that the yard's report has.
+    ///
+    /// Packets that one consumer sends out of one port leave in the order in which it lets go of them.
+    ///
+    /// # Errors
+    /// [`PacketError::Shared`]; [`PacketError::NoWayBack`]; [`PacketError::ReadOnly`] if headers were pushed that this
+    /// consumer could not write.
+    pub fn transmit(&mut self, port: u8) -> Result<(), PacketError> {
+        let hand = &mut *self.hand;
+        if hand.current.flags & slot_flags::SHARED != 0 {
+            return Err(PacketError::Shared);
+        }
+        if !hand.goes_back {
+            return Err(PacketError::NoWayBack);
+        }
+        if usize::from(hand.current.offset) < hand.region.geometry().packet_offset() && !hand.region.writable() {
+            return Err(PacketError::ReadOnly);
+        }
+        for slot in std::iter::once(&mut hand.current).chain(&mut hand.further) {
+            (slot.verdict, slot.port) = (Verdict::Transmit as u8, port);
+        }
         Ok(())
     }
 }

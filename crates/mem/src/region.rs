@@ -16,7 +16,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -127,6 +127,9 @@ struct Inner {
     /// Set once a foreign process may write.
     foreign_writers: AtomicBool,
     sealing: Mutex<Sealing>,
+    /// A descriptor for reading, kept from the first grant on: a process that has given up its privileges cannot open
+    /// the file again.
+    readable: OnceLock<OwnedFd>,
 }
 
 /// What the file's set of seals allows.
@@ -216,6 +219,7 @@ impl Region {
             pages,
             foreign_writers: AtomicBool::new(false),
             sealing: Mutex::new(Sealing::Open),
+            readable: OnceLock::new(),
         };
         Region { inner: Arc::new(inner), buffers, geometry, id, writable }
     }
@@ -273,7 +277,14 @@ impl Region {
                 if *sealing == Sealing::Open {
                     *sealing = Sealing::ReadOnly;
                 }
-                map::reopen_read_only(&self.inner.fd)
+                let readable = match self.inner.readable.get() {
+                    Some(readable) => readable,
+                    None => {
+                        let opened = map::reopen_read_only(&self.inner.fd)?;
+                        self.inner.readable.get_or_init(|| opened)
+                    }
+                };
+                map::duplicate(readable, "region")
             }
         }
     }

@@ -28,7 +28,8 @@ pub mod slot_flags {
 pub enum Verdict {
     /// Yard to consumer: look at it. Consumer to yard: done with it, free it.
     Free = 0,
-    /// Consumer to yard: send it out of port [`Slot::port`].
+    /// Consumer to yard: send it out of port [`Slot::port`]. All slots of a packet say so, in order, with MORE and
+    /// CONTINUES as they came; flags that tell of offloads stand for what is still undone.
     Transmit = 1,
 }
 

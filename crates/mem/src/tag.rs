@@ -103,7 +103,8 @@ pub struct Tag {
     pub port: u16,
     /// Hardware queue, or the interface number in a capture file.
     pub queue: u16,
-    /// The card's hash, where `flags` says so.
+    /// The card's hash, where `flags` says so; for a merged frame (GSO, which has none) payload bytes of each packet
+    /// that it was made of, 0 where that is not known.
     pub card_hash: u32,
     /// TCI that hardware took off, where `flags` says so.
     pub stripped_vlan: u16,

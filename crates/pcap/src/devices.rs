@@ -7,7 +7,7 @@
 use std::ffi::{CString, c_char, c_int};
 use std::ptr::null_mut;
 
-use flowyard::attach::{Place, rings, yards};
+use flowyard::attach::{RingState, rings};
 
 use crate::entry::guarded;
 use crate::open::{PREFIX, ring_of};
@@ -17,16 +17,12 @@ use crate::shared::write_text;
 
 /// Name and description of every ring that this user may read.
 fn devices() -> Vec<(CString, CString)> {
-    let of_yard = |yard: String| {
-        let place = Place { yard: yard.clone(), ring: String::new() };
-        let rings = rings(&place.socket()).unwrap_or_default(); // one that was killed left its socket behind
-        rings.into_iter().filter_map(move |ring| {
-            let reader = ring.reader.map_or(String::new(), |program| format!(", read by {program}"));
-            let name = CString::new(format!("{PREFIX}{yard}/{}", ring.ring)).ok()?;
-            Some((name, CString::new(format!("Ring {} of Flowyard's yard {yard}{reader}", ring.ring)).ok()?))
-        })
+    let device = |ring: RingState| {
+        let reader = ring.reader.map_or(String::new(), |(program, _)| format!(", read by {program}"));
+        let name = CString::new(format!("{PREFIX}{}", ring.name)).ok()?;
+        Some((name, CString::new(format!("Ring {} of Flowyard{reader}", ring.name)).ok()?))
     };
-    yards().into_iter().flat_map(of_yard).collect()
+    rings().into_iter().filter(|ring| ring.allowed).filter_map(device).collect()
 }
 
 /// `pcap_findalldevs(3PCAP)`.

@@ -1,5 +1,8 @@
 //! Errors of opening and losing ports.
 
+/// How the problem of an interface that is not there begins.
+pub(crate) const NO_INTERFACE: &str = "there is no interface";
+
 /// Why a port could not be opened, or stopped working.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -54,6 +57,11 @@ fn object(name: &str) -> &'static str {
 }
 
 impl PortError {
+    /// Whether the port would be one if its interface were there.
+    pub fn is_missing_interface(&self) -> bool {
+        matches!(self, PortError::Name { problem, .. } if problem.starts_with(NO_INTERFACE))
+    }
+
     /// An action on port `name` that failed.
     pub fn action(
         name: impl Into<String>,

@@ -11,6 +11,7 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::PortError;
+use crate::error::NO_INTERFACE;
 
 /// An interface as it is now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) struct Interface {
     pub packets: u64,
     /// Frames the card dropped because it had no buffer (`rx_missed_errors`).
     pub missed: u64,
+    /// Frames dropped on their way out (`tx_dropped`).
+    pub send_dropped: u64,
 }
 
 /// Where an XDP program sits on an interface.
@@ -79,7 +82,7 @@ impl Interface {
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) || e.raw_os_error() == Some(libc::EINVAL) => {
                 Err(PortError::Name {
                     name: port.into(),
-                    problem: format!("there is no interface {name:?}"),
+                    problem: format!("{NO_INTERFACE} {name:?}"),
                     remedy: match interface_names() {
                         names if names.is_empty() => "`ip link` lists those there are".into(),
                         names => format!("there are {}", names.join(", ")),
@@ -124,6 +127,8 @@ const IFLA_XDP_PROG_ID: u16 = 4;
 const XDP_PLACES: [(u16, XdpPlace); 3] = [(5, XdpPlace::Native), (6, XdpPlace::Generic), (7, XdpPlace::Hardware)];
 /// `rx_missed_errors` is the 15th u64 of `struct rtnl_link_stats64`.
 const MISSED_AT: usize = 14 * 8;
+/// `tx_dropped` is the 8th.
+const SEND_DROPPED_AT: usize = 7 * 8;
 
 impl Links {
     /// Opens it in the calling thread's network namespace.
@@ -247,6 +252,7 @@ fn parse(message: &[u8]) -> Option<io::Result<Interface>> {
             IFLA_STATS64 => {
                 found.missed = u64_at(value, MISSED_AT).unwrap_or(0);
                 found.packets = u64_at(value, 0).unwrap_or(0);
+                found.send_dropped = u64_at(value, SEND_DROPPED_AT).unwrap_or(0);
             }
             IFLA_XDP => found.xdp = programs(value),
             _ => {}

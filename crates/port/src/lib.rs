@@ -13,6 +13,7 @@ mod spec;
 mod sys;
 pub mod tap;
 pub mod traffic;
+mod transmit;
 mod xdp;
 
 use flowyard_kernel::ToHost;
@@ -24,6 +25,7 @@ pub use rss::{HashedFields, Rss, RssError, RssFields, RssTransform};
 pub use spec::{KINDS, Kind, PortSpec};
 #[doc(hidden)]
 pub use sys::thread_usage;
+pub use transmit::{Departure, Leaving, Refusal, TransmitCounters, Transmitter, unfinished_checksum};
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use xdp::bare::Bare;
@@ -37,6 +39,7 @@ pub fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opener>>, Po
     match spec.kind {
         Kind::Xdp => xdp::prepare(spec, parts, None, &ToHost::Pass),
         Kind::Packet => packet::prepare(spec, parts),
+        Kind::Tap => tap::prepare(spec),
         Kind::Pcap => Ok(vec![Box::new(capture::PcapOpener::new(spec)?)]),
         Kind::Gen => Ok(vec![Box::new(traffic::GenOpener::new(spec)?)]),
     }
@@ -73,7 +76,7 @@ pub fn prepare_to_host(
         (Kind::Xdp, ..) => xdp::prepare(spec, parts, steering, host),
         (_, ToHost::Pass, Some(steering)) => prepare_steered(spec, parts, steering),
         (_, ToHost::Pass, None) => prepare(spec, parts),
-        (Kind::Packet, ..) => Err(spec.bad_option(
+        (Kind::Packet | Kind::Tap, ..) => Err(spec.bad_option(
             "keeps nothing from the host's stack, so nothing of it can go there (--host)",
             "leave --host out, or use xdp:IF",
         )),

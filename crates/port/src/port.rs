@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use flowyard_kernel::KernelSteer;
 use flowyard_mem::{Buffer, Clock, Region, Stock};
 
-use crate::{DirectReader, PortError};
+use crate::{DirectReader, PortError, Transmitter};
 
 /// What a port is and needs, known before it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,8 @@ pub struct Arrival {
     pub queue: u16,
     /// TCI that hardware took off, if `flags` has VLAN_STRIPPED.
     pub stripped_vlan: u16,
-    /// The card's hash, if `flags` has CARD_HASH.
+    /// The card's hash, if `flags` has CARD_HASH; of a merged frame (GSO) payload bytes of each packet that it was made
+    /// of, 0 where that is not known.
     pub card_hash: u32,
     /// Pcap link type of the first byte (LINKTYPE_ETHERNET = 1 …).
     pub link: u16,
@@ -148,6 +149,15 @@ pub trait Port: Send {
         Vec::new()
     }
 
+    /// The way out of the port, if it has one and it was asked for ([`Opener::ask_transmission`]); once. To be
+    /// closed before the port is.
+    ///
+    /// # Errors
+    /// What could not be had.
+    fn transmitter(&mut self) -> Result<Option<Box<dyn Transmitter>>, PortError> {
+        Ok(None)
+    }
+
     /// Lets nothing more come to [`readers`](Port::readers): what they have not taken is still theirs.
     fn halt(&mut self) {}
 
@@ -167,6 +177,15 @@ pub trait Opener: Send {
     /// What it will be.
     fn info(&self) -> &PortInfo;
 
+    /// Asks for a way out as well ([`Port::transmitter`]). Where a port has none that is no error: it is then known when
+    /// the port is open.
+    ///
+    /// # Errors
+    /// It cannot be had together with what else was asked for.
+    fn ask_transmission(&mut self) -> Result<(), PortError> {
+        Ok(())
+    }
+
     /// Opens it over `region`, taking the buffers it holds from `stock`.
     ///
     /// # Errors
@@ -174,7 +193,8 @@ pub trait Opener: Send {
     fn open(self: Box<Self>, region: &Region, stock: &mut Stock) -> Result<Box<dyn Port>, PortError>;
 }
 
-/// A destination of packets by copy: a capture file, an interface. For tools and tests.
+/// A destination of packets by copy, that waits where it has to: a capture file, an interface. For tools and tests; what
+/// a yard sends goes by a [`Transmitter`].
 pub trait Sink: Send {
     /// Writes one packet.
     ///

@@ -12,14 +12,16 @@ pub enum Kind {
     Xdp,
     /// A TPACKET_V3 packet socket on an interface.
     Packet,
-    /// A capture file.
+    /// A TAP device.
+    Tap,
+    /// A capture file, read or written.
     Pcap,
     /// Generated traffic.
     Gen,
 }
 
 /// Each kind: the word before the colon, and its help: a line, and one of options.
-pub const KINDS: [(Kind, &str, &str); 4] = [
+pub const KINDS: [(Kind, &str, &str); 5] = [
     (
         Kind::Xdp,
         "xdp",
@@ -33,10 +35,16 @@ pub const KINDS: [(Kind, &str, &str); 4] = [
          \x20                 ?promisc ?incoming ?hwtime ?fanout=N ?block=KIB ?blocks=N",
     ),
     (
+        Kind::Tap,
+        "tap",
+        "tap:NAME        a TAP device, made if there is none: an interface of this host\n\
+         \x20                 ?finished",
+    ),
+    (
         Kind::Pcap,
         "pcap",
         "pcap:FILE       a capture file (pcap, pcapng, also .gz .zst .lz4; - is standard input)\n\
-         \x20                 ?speed=full|recorded|FACTOR ?times=N",
+         \x20                 ?speed=full|recorded|FACTOR ?times=N; ?write: for what consumers send",
     ),
     (
         Kind::Gen,
@@ -75,6 +83,11 @@ impl PortSpec {
             Some(queue) => format!("{kind}:{}/{queue}", self.what),
             None => format!("{kind}:{}", self.what),
         }
+    }
+
+    /// Whether nothing is received from this port: packets are only sent to it.
+    pub fn only_sends(&self) -> bool {
+        self.kind == Kind::Pcap && self.options.contains_key("write")
     }
 
     /// A bad option of this port.

@@ -158,9 +158,20 @@ pub(crate) fn accept_packets(fd: impl AsFd) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32)
 }
 
+/// Whether a virtio header goes with each frame of a TAP device (IFF_VNET_HDR).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Virtio {
+    /// No header.
+    No,
+    /// A header, and frames with finished checksums, none merged.
+    Finished,
+    /// A header, and frames as the host's stack has them.
+    AsItIs,
+}
+
 /// TUNSETIFF (linux/if_tun.h): makes `file`, an open /dev/net/tun, the TAP device of this name without
 /// packet information; made if there is none, and set up.
-pub(crate) fn become_tap(file: &impl AsRawFd, name: &str) -> io::Result<()> {
+pub(crate) fn become_tap(file: &impl AsRawFd, name: &str, virtio: Virtio) -> io::Result<()> {
     // SAFETY: ifreq is plain data for which all zeros is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if name.len() >= request.ifr_name.len() {
@@ -169,11 +180,15 @@ pub(crate) fn become_tap(file: &impl AsRawFd, name: &str) -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    let header = if virtio == Virtio::No { 0 } else { libc::IFF_VNET_HDR };
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | header) as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes an ifreq, which `request` is and which outlives the call.
     let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as libc::Ioctl, &raw mut request) };
     if done < 0 {
         return Err(io::Error::last_os_error());
+    }
+    if virtio != Virtio::No {
+        offload(file, virtio == Virtio::AsItIs)?;
     }
     // A device that is down takes no packets.
     request.ifr_ifru.ifru_flags = 0;
@@ -190,6 +205,22 @@ pub(crate) fn become_tap(file: &impl AsRawFd, name: &str) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Lets a TAP device hand over frames with unfinished checksums, and merged ones, or not (TUNSETOFFLOAD, linux/if_tun.h).
+fn offload(file: &impl AsRawFd, on: bool) -> io::Result<()> {
+    // TUN_F_CSUM, _TSO4, _TSO6, _TSO_ECN; _USO4, _USO6 (Linux 6.2).
+    const ALL: [u32; 2] = [0x6f, 0x0f];
+    let mut last = Ok(());
+    for bits in if on { &ALL[..] } else { &[0] } {
+        // SAFETY: TUNSETOFFLOAD takes a number, no pointer.
+        let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD as libc::Ioctl, u64::from(*bits)) };
+        if done == 0 {
+            return Ok(());
+        }
+        last = Err(io::Error::last_os_error());
+    }
+    last
 }
 
 /// What the calling thread used so far: processor time in ns, and how often it gave its processor up of its

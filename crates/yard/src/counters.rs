@@ -4,10 +4,12 @@
 //! where asides are the packets that the user's function sent to no ring ([`Aside`]), copies the places
 //! beyond the first that a packet went to (several groups, or every ring), and `waiting` is zero once a
 //! yard has ended. What a port lost before it reached the yard is the port's to name.
+//!
+//! What consumers had sent is an equation of its own: for each port, `asked = sent + refused` by [`Refusal`](flowyard_port::Refusal).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flowyard_port::PortCounters;
+use flowyard_port::{PortCounters, TransmitCounters};
 
 use crate::SorterCounts;
 use crate::function::FunctionCounts;
@@ -116,6 +118,10 @@ pub struct Report {
     pub function: Option<FunctionCounts>,
     /// What the functions counted themselves, by name.
     pub own: Vec<(String, u64)>,
+    /// What consumers had sent, by number of the port, as given; empty in a yard that does not transmit.
+    pub transmitted: Vec<TransmitCounters>,
+    /// Packets that consumers wanted sent out of ports that there are not.
+    pub no_such_port: u64,
     /// Fragments that had to wait.
     pub sorter: SorterCounts,
     /// Things that consumers wrote and that could not be: counted and ignored.
@@ -152,9 +158,16 @@ impl Report {
         self.ports.iter().map(|(_, c)| c.lost_total()).sum()
     }
 
-    /// Whether received + copies = delivered + every named drop + every aside.
+    /// Packets that were sent, over all ports.
+    pub fn sent(&self) -> u64 {
+        self.transmitted.iter().map(|t| t.sent).sum()
+    }
+
+    /// Whether received + copies = delivered + every named drop + every aside, and for each port asked = sent + every
+    /// named refusal.
     pub fn sums_agree(&self) -> bool {
         self.received() + self.copies == self.delivered() + self.dropped() + self.aside()
+            && self.transmitted.iter().all(TransmitCounters::sums_agree)
     }
 
     pub(crate) fn merge(&mut self, other: Report) {
@@ -176,6 +189,12 @@ impl Report {
             self.function.get_or_insert_default().add(&theirs);
         }
         add_named(&mut self.own, &other.own);
+        let ports = self.transmitted.len().max(other.transmitted.len());
+        self.transmitted.resize(ports, TransmitCounters::default());
+        for (mine, theirs) in self.transmitted.iter_mut().zip(&other.transmitted) {
+            mine.add(theirs);
+        }
+        self.no_such_port += other.no_such_port;
         self.sorter.held += other.sorter.held;
         self.sorter.followed += other.sorter.followed;
         self.sorter.expired += other.sorter.expired;
@@ -216,9 +235,20 @@ pub struct Live {
     pub dropped: AtomicU64,
     /// Packets that the user's function sent to no ring.
     pub aside: AtomicU64,
+    /// Times around its loop, at least one in 50 ms: where it stands still, so does the dispatcher.
+    pub turns: AtomicU64,
 }
 
 impl Live {
+    /// [`Live::turns`] of a dispatcher that has ended.
+    pub const ENDED: u64 = u64::MAX;
+
+    /// Once around. The dispatcher is the only writer.
+    #[inline]
+    pub(crate) fn turned(&self) {
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed); // as the others
+    }
+
     pub(crate) fn store(&self, (received, bytes): (u64, u64), (delivered, dropped): (u64, u64), aside: u64) {
         // Relaxed: figures to look at, each for itself.
         self.received.store(received, Ordering::Relaxed);

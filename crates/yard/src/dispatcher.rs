@@ -11,14 +11,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowyard_kernel::{Answer, HEAD_BYTES};
 use flowyard_mem::{Clock, Region, Stock, Tag, flags};
-use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, Progress, Received};
-use flowyard_steer::{Datagram, Decision, Frame, Hold, LinkType, Verdict};
+use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received};
+use flowyard_steer::{Classifier, Datagram, Decision, Frame, Hold, LinkType, Table, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::counters::{Drop, Live, Report};
 use crate::function::{Common, Gate, Item, Letter, Limits, Mailbox, Steer, Way, close};
 use crate::outlets::{Outlets, Parcel, Segment};
+use crate::rings::RingStatus;
 use crate::sorter::Sorter;
+use crate::transmit::Numbered;
 
 /// Packets received at a time: enough to share the cost of a turn, few enough to stay in cache.
 const BATCH: usize = 64;
@@ -126,6 +128,12 @@ impl Dispatcher {
         }
     }
 
+    /// The ways out of its own ports, by number; one each.
+    pub(crate) fn transmitters(&mut self) -> Result<Vec<Numbered>, PortError> {
+        let each = self.sources.iter_mut().map(|s| Ok(s.port.transmitter()?.map(|way| (s.number, way))));
+        each.filter_map(Result::transpose).collect()
+    }
+
     /// Puts a function on a seat (0 the yard's, then one a group), and answers the old one.
     pub(crate) fn seat(&mut self, seat: usize, new: Option<Box<dyn Steer>>, limits: Limits) -> Option<Box<dyn Steer>> {
         if new.is_some() && !self.gate.was_used() {
@@ -161,10 +169,40 @@ impl Dispatcher {
                 }
             }
             Letter::Unseat { tenant } => self.outlets.unseat(tenant, &mut self.stock),
+            Letter::Reweigh { group, table, done } => {
+                self.reweigh(group, table);
+                let _ = done.send(());
+            }
+            Letter::Rings { reply } => {
+                drop(reply.send(self.rings()));
+            }
             Letter::Counts { seat, reply } => {
                 drop(reply.send(self.gate.counts(seat)));
             }
         }
+    }
+
+    /// Balances a group by another table.
+    fn reweigh(&mut self, group: usize, table: Arc<Table>) {
+        if group == 0 {
+            let Some(classifier) = self.sources.first().map(|source| source.sorter.classifier()) else { return };
+            let classifier = Arc::new(Classifier { table: Table::clone(&table), ..Classifier::clone(classifier) });
+            self.sources.iter_mut().for_each(|source| source.sorter.set_classifier(classifier.clone()));
+        }
+        self.outlets.set_table(group, table);
+    }
+
+    /// How the rings are, as far as this dispatcher goes.
+    fn rings(&self) -> Vec<RingStatus> {
+        let mut rings = self.outlets.status();
+        for ring in &self.direct {
+            let DirectCounts { packets, bytes, unread, .. } = ring.glance();
+            let counters = &mut rings[usize::from(ring.ring())].counters;
+            counters.packets += packets;
+            counters.bytes += bytes;
+            counters.dropped[Drop::ConsumerGone as usize] += unread;
+        }
+        rings
     }
 
     /// Shows what the sorter of source `at` let go to the functions, if there are any, and delivers it.
@@ -187,6 +225,7 @@ impl Dispatcher {
             self.read_letters();
             self.gate.tick(slept);
             let turn = self.turn();
+            self.live.turned();
             if !turn.open {
                 break;
             }
@@ -244,7 +283,7 @@ impl Dispatcher {
             }
             turn.open = true;
             let can_wait = self.sources[at].port.info().can_wait;
-            if can_wait && self.outlets.backlog() > 0 {
+            if can_wait && self.outlets.must_wait(self.stock.len() < LOW_STOCK) {
                 continue; // a source that can wait does, until all rings have room
             }
             if !can_wait && self.stock.len() < LOW_STOCK {
@@ -419,6 +458,7 @@ impl Dispatcher {
                 return;
             }
             self.read_letters();
+            self.live.turned();
             let home = self.outlets.reclaim(&mut self.stock);
             if self.outlets.drain() + home > 0 {
                 turns = 0;
@@ -434,6 +474,8 @@ impl Dispatcher {
 
     fn close(mut self) -> Report {
         self.mailbox.close();
+        let sent = self.outlets.close_ways(&mut self.stock);
+        self.errors.extend(sent.errors);
         let (asides, copies) = self.outlets.asides();
         let counted = self.gate.was_used().then(|| self.gate.all_counts());
         let mut report = Report {
@@ -442,6 +484,8 @@ impl Dispatcher {
             copies,
             function: counted.as_ref().map(|(counts, _)| *counts),
             own: counted.map(|(_, own)| own).unwrap_or_default(),
+            transmitted: sent.ports,
+            no_such_port: sent.no_such_port,
             violations: self.outlets.violations(),
             errors: self.errors,
             ..Report::default()
@@ -470,6 +514,7 @@ impl Dispatcher {
         }
         report.buffers_missing = (self.stock.capacity() - self.stock.len()) as u64;
         let bytes = report.ports.iter().map(|(_, counters)| counters.bytes).sum();
+        self.live.turns.store(Live::ENDED, Ordering::Relaxed);
         self.live.store((report.received(), bytes), (report.delivered(), report.dropped()), report.aside());
         report
     }

@@ -16,7 +16,9 @@ use crate::absent::{Absent, Absentees};
 use crate::backlog::{Backlogs, Waiting};
 use crate::counters::{Aside, Drop, RingCounters};
 use crate::host::Host;
+use crate::rings::RingStatus;
 use crate::sorter::Route;
+use crate::transmit::{Sent, WaysOut};
 
 /// One buffer of a packet. Laid out as plug-ins read it (`struct flowyard_place`).
 #[derive(Debug)]
@@ -102,6 +104,8 @@ pub(crate) struct Outlets {
     outlets: Vec<Outlet>,
     groups: Vec<GroupPlace>,
     host: Option<Host>,
+    /// What consumers have sent goes by these, where the yard transmits.
+    pub(crate) ways: Option<Box<WaysOut>>,
     /// Packets that went nowhere, by [`Aside`]; and those that went to several places, less one each.
     asides: [u64; Aside::ALL.len()],
     copies: u64,
@@ -161,6 +165,7 @@ impl Outlets {
             ended: false,
             groups,
             host,
+            ways: None,
             asides: [0; Aside::ALL.len()],
             copies: 0,
             sharing: Vec::with_capacity(SPARE_LISTS),
@@ -441,9 +446,15 @@ impl Outlets {
     /// the buffers.
     pub(crate) fn reclaim(&mut self, stock: &mut Stock) -> usize {
         let mut home = 0;
-        for outlet in self.outlets.iter_mut().filter(|outlet| !outlet.gone) {
+        for (number, outlet) in self.outlets.iter_mut().enumerate().filter(|(_, outlet)| !outlet.gone) {
             for _ in 0..RETURNS_AT_ONCE {
                 let Some((returned, slot)) = outlet.pipe.take_returned(&mut self.ledger) else { break };
+                if slot.verdict != Verdict::Free as u8 {
+                    home += usize::from(returned != Returned::Violation);
+                    let sound = send(self.ways.as_deref_mut(), number, returned, slot, stock);
+                    outlet.violations += u64::from(!sound);
+                    continue;
+                }
                 match returned {
                     Returned::Free(buffer) => {
                         stock.put(buffer);
@@ -452,12 +463,18 @@ impl Outlets {
                     Returned::Held => home += 1,
                     Returned::Violation => outlet.violations += 1,
                 }
-                // Transmission is not a verdict that this yard offers: the packet is freed, and said.
-                outlet.violations += u64::from(slot.verdict != Verdict::Free as u8);
             }
             outlet.pipe.release_returned();
         }
+        if let Some(ways) = &mut self.ways {
+            ways.flush(stock);
+        }
         home
+    }
+
+    /// Ends the ways out; before ports are closed.
+    pub(crate) fn close_ways(&mut self, stock: &mut Stock) -> Sent {
+        self.ways.take().map(|ways| ways.close(stock)).unwrap_or_default()
     }
 
     /// Moves what waits in backlogs on to rings that have room again. Answers how many packets moved.
@@ -570,6 +587,9 @@ impl Outlets {
         if outlet.tenant != 0 || !outlet.pipe.is_leaving() {
             outlet.pipe.take_back(&mut self.ledger, |buffer| stock.put(buffer));
         }
+        if let Some(ways) = &mut self.ways {
+            ways.abandon(ring, stock);
+        }
         self.absent.note(self.outlets.iter().map(|outlet| outlet.gone));
         if self.absent.held() {
             return;
@@ -617,7 +637,7 @@ impl Outlets {
     /// Announces sleep on every pipe that still holds buffers. Answers false if something came home
     /// meanwhile: then do not sleep.
     pub(crate) fn sleep(&mut self) -> bool {
-        let mut sleep = true;
+        let mut sleep = !self.ways.as_ref().is_some_and(|ways| ways.is_pressing());
         for outlet in self.outlets.iter_mut().filter(|o| !o.gone && o.pipe.outstanding() > 0) {
             sleep &= outlet.pipe.sleep();
         }
@@ -644,6 +664,12 @@ impl Outlets {
         }
     }
 
+    /// Whether sources that can wait must: something waits for a ring that is read, or, where buffers are low, for any.
+    pub(crate) fn must_wait(&self, low: bool) -> bool {
+        let waits = |(ring, outlet): (usize, &Outlet)| !outlet.gone && self.backlogs.len(ring) > 0;
+        self.backlogs.total() > 0 && (low || self.outlets.iter().enumerate().any(waits))
+    }
+
     /// Slots that wait in backlogs.
     pub(crate) fn backlog(&self) -> usize {
         self.backlogs.total()
@@ -659,6 +685,24 @@ impl Outlets {
         self.outlets.iter().map(|o| o.counters).collect()
     }
 
+    /// Each ring as it is now.
+    pub(crate) fn status(&self) -> Vec<RingStatus> {
+        let of = |(ring, outlet): (usize, &Outlet)| RingStatus {
+            counters: outlet.counters,
+            backlog: self.backlogs.len(ring) as u64,
+            held: outlet.pipe.held(&self.ledger).into(),
+            slots: outlet.pipe.capacity().into(),
+            gone: outlet.gone,
+        };
+        self.outlets.iter().enumerate().map(of).collect()
+    }
+
+    /// Balances a group by another table, of the same number of rings.
+    pub(crate) fn set_table(&mut self, group: usize, table: Arc<Table>) {
+        debug_assert_eq!(self.groups[group].table.rings(), table.rings());
+        self.groups[group].table = table;
+    }
+
     /// Sums over all rings: delivered, dropped.
     pub(crate) fn totals(&self) -> (u64, u64) {
         self.outlets.iter().fold((0, 0), |(d, l), o| (d + o.counters.packets, l + o.counters.dropped_total()))
@@ -667,6 +711,25 @@ impl Outlets {
     /// Things that consumers wrote and that could not be.
     pub(crate) fn violations(&self) -> u64 {
         self.outlets.iter().map(|o| o.violations + o.pipe.violations()).sum()
+    }
+}
+
+/// Has a returned slot that is not to be freed alone sent. Answers false where it could not have been returned so: by
+/// this consumer, with this verdict, or in a yard that does not transmit; its buffer is freed then.
+#[cold]
+fn send(ways: Option<&mut WaysOut>, outlet: usize, returned: Returned, slot: Slot, stock: &mut Stock) -> bool {
+    match (returned, ways.filter(|_| slot.verdict == Verdict::Transmit as u8)) {
+        (Returned::Violation, _) => false,
+        (Returned::Free(buffer), Some(ways)) => ways.take(outlet, buffer, slot, stock),
+        (Returned::Held, Some(ways)) => {
+            ways.take_shared(outlet, slot, stock);
+            true
+        }
+        (Returned::Free(buffer), None) => {
+            stock.put(buffer);
+            false
+        }
+        (Returned::Held, None) => false,
     }
 }
 

@@ -51,11 +51,45 @@ pub enum PolicyFileError {
         error: std::io::Error,
     },
     /// It means nothing, or what it means is refused.
-    #[error("{reason}")]
+    #[error("{shown}")]
     Refused {
         /// Key, value and what is allowed, with the line where there is one.
+        shown: String,
+        /// The same without the line.
         reason: String,
+        /// Where in the text, if one place is to blame.
+        span: Option<std::ops::Range<usize>>,
     },
+}
+
+impl PolicyFileError {
+    /// Key, value and what is allowed, without the line.
+    pub fn reason(&self) -> String {
+        match self {
+            PolicyFileError::Refused { reason, .. } => reason.clone(),
+            read @ PolicyFileError::Read { .. } => read.to_string(),
+        }
+    }
+
+    /// Where in the text, if one place is to blame.
+    pub fn span(&self) -> Option<std::ops::Range<usize>> {
+        match self {
+            PolicyFileError::Refused { span, .. } => span.clone(),
+            PolicyFileError::Read { .. } => None,
+        }
+    }
+
+    fn refused(reason: impl ToString) -> PolicyFileError {
+        let reason = reason.to_string().trim_end().to_owned();
+        PolicyFileError::Refused { shown: reason.clone(), reason, span: None }
+    }
+}
+
+impl From<toml::de::Error> for PolicyFileError {
+    fn from(error: toml::de::Error) -> PolicyFileError {
+        let shown = error.to_string().trim_end().to_owned();
+        PolicyFileError::Refused { shown, reason: error.message().trim_end().replace('\n', "; "), span: error.span() }
+    }
 }
 
 /// Which hash.
@@ -128,12 +162,19 @@ impl PolicyFile {
 
     /// Reads the text of a file.
     pub fn parse(text: &str) -> Result<PolicyFile, PolicyFileError> {
-        let refused = |reason: String| PolicyFileError::Refused { reason: reason.trim_end().to_owned() };
-        let text: Text = toml::from_str(text).map_err(|e| refused(e.to_string()))?;
-        let file = text.resolve().map_err(refused)?;
-        file.policy.check().map_err(|e| refused(e.to_string()))?;
-        Ok(file)
+        toml::from_str::<Text>(text)?.checked()
     }
+
+    /// Reads the table `policy` of a text that has more than that; `None` if there is none.
+    pub fn parse_within(text: &str) -> Result<Option<PolicyFile>, PolicyFileError> {
+        toml::from_str::<Within>(text)?.policy.map(Text::checked).transpose()
+    }
+}
+
+/// A file of which `[policy]` is a part.
+#[derive(Deserialize)]
+struct Within {
+    policy: Option<Text>,
 }
 
 /// The file as it is written.
@@ -170,6 +211,12 @@ struct Tunnels {
 }
 
 impl Text {
+    fn checked(self) -> Result<PolicyFile, PolicyFileError> {
+        let file = self.resolve().map_err(PolicyFileError::refused)?;
+        file.policy.check().map_err(PolicyFileError::refused)?;
+        Ok(file)
+    }
+
     fn resolve(self) -> Result<PolicyFile, String> {
         let default = Policy::default();
         if let (Some(Named(HashChoice::Toeplitz(_))), Some(_)) = (&self.hash, &self.seed) {

@@ -317,6 +317,12 @@ impl<T> Sorter<T> {
         self.counts
     }
 
+    /// Sorts by another classifier from now on, of the same number of rings; what waits goes by it as well.
+    pub fn set_classifier(&mut self, classifier: Arc<Classifier>) {
+        debug_assert_eq!(classifier.table.rings(), self.classifier.table.rings());
+        self.classifier = classifier;
+    }
+
     /// What it sorts by.
     pub fn classifier(&self) -> &Arc<Classifier> {
         &self.classifier

@@ -5,18 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use flowyard_kernel::{HostFilter, KernelError, KernelSteer, ToHost};
-use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, Region, Stock};
+use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, RING_SLOTS, Region, Stock};
 use flowyard_port::{DirectReader, InKernel, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare_to_host};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
-use crate::attach::{AttachError, Rings, Server, Serving};
+use crate::attach::{AttachError, Offer, Server, Serving};
 use crate::counters::{Live, Report};
 use crate::dispatcher::{Dispatcher, Source};
 use crate::function::{Common, Function, FunctionError, Functions, Limits, Steer, Surroundings};
 use crate::host::Host;
 use crate::outlets::{GroupPlace, MOST_GROUPS, Outlets};
 use crate::reader::RingReader;
+use crate::rings::Rings;
 use crate::sorter::{HOLD_PACKETS, Sorter};
+use crate::transmit;
 use crate::{Absent, SharedFragments, cpu};
 
 /// What a yard is made of, but for its ports.
@@ -60,6 +62,10 @@ pub struct YardConfig {
     pub relay: bool,
     /// What becomes of the packets of a ring while nobody reads it.
     pub absent: Absent,
+    /// Have packets sent that consumers return for it ([`Packet::transmit`](flowyard_mem::Packet::transmit)): out of any
+    /// port of the yard that has a way out (`xdp:`, `packet:`, `tap:`, `pcap:FILE?write`). What is sent by a `packet:`
+    /// port does not come in by it again, nor what the host sends.
+    pub transmit: bool,
     /// Bind each dispatcher to a core, where there is more than one.
     pub pin: bool,
 }
@@ -115,6 +121,29 @@ impl Group {
     }
 }
 
+impl YardConfig {
+    /// Whether a yard could be made of this and `ports`, as far as can be told without opening anything. Without a
+    /// port, what does not depend on ports.
+    ///
+    /// # Errors
+    /// As [`Yard::open`].
+    pub fn check(&self, ports: &[PortSpec]) -> Result<(), YardError> {
+        let classifier = classifier(self)?;
+        check_config(self, ports)?;
+        self.stack.compiled()?;
+        if !self.ring_slots.is_power_of_two() || !RING_SLOTS.contains(&self.ring_slots) {
+            let allowed = format!("a power of two from {} to {}", RING_SLOTS.start(), RING_SLOTS.end());
+            return refuse("number of ring slots", self.ring_slots.to_string(), &allowed);
+        }
+        if ports.is_empty() {
+            Geometry::new(2048, self.annotation_bytes, self.buffers.unwrap_or(SPARE_BUFFERS))?;
+        } else {
+            geometry(self, &plan(self, ports, &classifier)?)?;
+        }
+        Ok(())
+    }
+}
+
 impl Default for YardConfig {
     /// Four rings of 1024 slots, 64 bytes of annotation, one dispatcher, the built-in policy with
     /// the fixed seed.
@@ -136,6 +165,7 @@ impl Default for YardConfig {
             stack: HostStack::Pass,
             relay: false,
             absent: Absent::Drop,
+            transmit: false,
             pin: true,
         }
     }
@@ -204,13 +234,16 @@ pub struct Yard {
     stop: Arc<AtomicBool>,
     region: Region,
     infos: Vec<PortInfo>,
+    /// Names of the ports by number, as given.
+    given: Vec<String>,
     pin: bool,
     surroundings: Surroundings,
     names: Vec<Option<String>>,
     kernel: Option<Arc<Mutex<KernelSteer>>>,
-    /// Slots of each pipe, and rings of each group.
+    /// Slots of each pipe.
     slots: u32,
-    groups: Vec<u16>,
+    /// Of each group, with its weights.
+    tables: Vec<(Table, Vec<u32>)>,
 }
 
 impl Yard {
@@ -223,8 +256,11 @@ impl Yard {
     /// What could not be had: object, action, value, remedy. Ports opened before are closed again.
     pub fn open(config: &YardConfig, ports: &[PortSpec]) -> Result<(Yard, Vec<RingReader>), YardError> {
         let classifier = classifier(config)?;
+        let ways = transmit::Plan::new(config.transmit, ports)?;
         let parts = plan(config, ports, &classifier)?;
-        Yard::assemble(config, classifier, parts)
+        let (mut yard, readers) = Yard::assemble(config, classifier, parts, ways)?;
+        yard.given = ports.iter().map(PortSpec::name).collect();
+        Ok((yard, readers))
     }
 
     /// As [`Yard::open`], over one port of the caller's own making: how the benchmarks drive the
@@ -234,13 +270,14 @@ impl Yard {
     /// As [`Yard::open`].
     #[doc(hidden)]
     pub fn open_over(config: &YardConfig, port: Box<dyn Opener>) -> Result<(Yard, Vec<RingReader>), YardError> {
-        Yard::assemble(config, classifier(config)?, vec![vec![(0, port)]])
+        Yard::assemble(config, classifier(config)?, vec![vec![(0, port)]], None)
     }
 
     fn assemble(
         config: &YardConfig,
         classifier: Arc<Classifier>,
         parts: Vec<Part>,
+        ways: Option<transmit::Plan>,
     ) -> Result<(Yard, Vec<RingReader>), YardError> {
         let groups = groups(config, &classifier.table)?;
         let (region, mut stock) = Region::create(&config.name, geometry(config, &parts)?)?;
@@ -294,17 +331,33 @@ impl Yard {
             }
             dispatchers.push(dispatcher);
         }
+        if let Some(ways) = ways {
+            infos.extend(ways.infos());
+            for (number, mode) in ways.open(&mut dispatchers, &region)?.into_iter().enumerate() {
+                let info = infos.iter_mut().find(|(n, _)| usize::from(*n) == number);
+                if let Some(((_, info), mode)) = info.zip(mode).filter(|((_, info), mode)| info.mode != *mode) {
+                    info.mode.push_str(&format!("; sends by {mode}"));
+                }
+            }
+        }
         infos.sort_by_key(|(number, _)| *number); // as given, not as shared out
         let infos = infos.into_iter().map(|(_, info)| info).collect();
         let numbers = groups.iter().flat_map(|group| 0..group.table.rings());
         let readers = ends.into_iter().zip(readers).zip(numbers);
         let readers = readers.map(|((ends, direct), ring)| RingReader::new(ring, ends, direct)).collect();
         let surroundings = surroundings(config, shares);
+        let weights = std::iter::once(&config.weights).chain(config.groups.iter().map(|group| &group.weights));
+        let tables = groups.iter().zip(weights).map(|(group, weights)| {
+            let even = || vec![1; group.table.rings().into()];
+            (Table::clone(&group.table), weights.clone().unwrap_or_else(even))
+        });
+        let tables = tables.collect();
         let seats = std::iter::once(&config.function).chain(config.groups.iter().map(|g| &g.function));
         let names = seats.map(|f| f.as_ref().map(|f| f.name().to_owned())).collect();
-        let (slots, groups) = (pipe_slots(config), groups.iter().map(|group| group.table.rings()).collect());
+        let slots = pipe_slots(config);
         let (pin, kernel) = (config.pin, steering);
-        Ok((Yard { dispatchers, stop, region, infos, pin, surroundings, names, kernel, slots, groups }, readers))
+        let given = Vec::new();
+        Ok((Yard { dispatchers, stop, region, infos, given, pin, surroundings, names, kernel, slots, tables }, readers))
     }
 
     /// The ports as they were opened, in the order they were given.
@@ -344,9 +397,12 @@ impl Yard {
             let thread = std::thread::Builder::new().name(format!("dispatch-{number}")).spawn(body);
             threads.push(thread.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?);
         }
-        let ports: Vec<String> = self.infos.into_iter().map(|info| info.name).collect();
-        let (region, slots, groups) = (self.region, self.slots, self.groups);
-        let rings = Rings { region, slots, groups, ports: ports.clone(), mailboxes: mailboxes.clone() };
+        let ports = self.infos.into_iter().map(|info| info.name).collect();
+        let (region, slots) = (self.region, self.slots);
+        let groups = self.tables.iter().map(|(table, _)| table.rings()).collect();
+        let offer = Offer { region, slots, groups, ports: self.given, mailboxes: mailboxes.clone() };
+        let rings =
+            Rings { mailboxes: mailboxes.clone(), tables: Mutex::new(self.tables), kernel: self.kernel.clone() };
         let (surroundings, names) = (self.surroundings, Mutex::new(self.names));
         let functions = Functions { mailboxes, surroundings, names, kernel: self.kernel.is_some() };
         Ok(Running {
@@ -355,8 +411,9 @@ impl Yard {
             stop: self.stop,
             ports,
             functions: Arc::new(functions),
+            rings: Arc::new(rings),
             kernel: self.kernel,
-            rings,
+            offer,
         })
     }
 }
@@ -369,8 +426,9 @@ pub struct Running {
     stop: Arc<AtomicBool>,
     ports: Vec<String>,
     functions: Arc<Functions>,
+    rings: Arc<Rings>,
     kernel: Option<Arc<Mutex<KernelSteer>>>,
-    rings: Rings,
+    offer: Offer,
 }
 
 impl Running {
@@ -381,12 +439,17 @@ impl Running {
     /// # Errors
     /// The socket cannot be had, or a rule would let somebody write where writing was sealed off before.
     pub fn serve(&self, path: &std::path::Path, serving: Serving) -> Result<Server, AttachError> {
-        Server::start(path, self.rings.clone(), serving)
+        Server::start(path, self.offer.clone(), serving)
     }
 
     /// The functions of the yard: to replace or to ask them while it runs.
     pub fn functions(&self) -> &Arc<Functions> {
         &self.functions
+    }
+
+    /// The rings of the yard: to count and to reweigh them while it runs.
+    pub fn rings(&self) -> &Arc<Rings> {
+        &self.rings
     }
 
     /// The program that steers in the kernel, if one does: for the user's own programs before and after it.
@@ -511,23 +574,20 @@ fn check_kernel(config: &YardConfig, ports: &[PortSpec]) -> Result<(), YardError
     if let Some(host) = &config.host {
         return cannot(format!("the way to the host {host}, which only a function uses"), slow);
     }
-    if ports.len() > 1 {
+    if ports.iter().filter(|spec| !spec.only_sends()).count() > 1 {
         let remedy = "give one port (fragments of one datagram would be parted), or steer in user space";
         return cannot(format!("{} ports", ports.len()), remedy);
     }
     Ok(())
 }
 
-type Part = Vec<(u16, Box<dyn Opener>)>;
-
-/// Shares ports out among dispatchers: a live port's queues evenly; sources that can wait never
-/// together with those that cannot, so that pausing one loses nothing of the other.
-fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -> Result<Vec<Part>, YardError> {
+/// Refuses numbers that cannot be.
+fn check_config(config: &YardConfig, ports: &[PortSpec]) -> Result<(), YardError> {
     if config.kernel {
         check_kernel(config, ports)?;
     }
-    if ports.is_empty() {
-        return refuse("number of ports", "0".into(), "at least 1");
+    if !ports.is_empty() && ports.iter().all(PortSpec::only_sends) {
+        return refuse("number of ports that packets come from", "0".into(), "at least 1");
     }
     if config.groups.len() >= MOST_GROUPS {
         return refuse("number of groups", (1 + config.groups.len()).to_string(), "at most 8");
@@ -546,14 +606,29 @@ fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -
     if ports.len() > MOST_PORTS {
         return refuse("number of ports", ports.len().to_string(), "at most 256: slots number them in a byte");
     }
+    Ok(())
+}
+
+type Part = Vec<(u16, Box<dyn Opener>)>;
+
+/// Shares ports out among dispatchers: a live port's queues evenly; sources that can wait never
+/// together with those that cannot, so that pausing one loses nothing of the other.
+fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -> Result<Vec<Part>, YardError> {
+    check_config(config, ports)?;
+    if ports.is_empty() {
+        return refuse("number of ports", "0".into(), "at least 1");
+    }
     let mut live: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut waiting: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut next = [0, 0];
     let host = config.stack.compiled()?;
-    for (number, spec) in ports.iter().enumerate() {
+    for (number, spec) in ports.iter().enumerate().filter(|(_, spec)| !spec.only_sends()) {
         let steering = config.kernel.then(|| InKernel { classifier: classifier.clone(), direct: !config.relay });
         let openers = prepare_to_host(spec, config.dispatchers, steering.as_ref(), &host)?;
-        for opener in openers {
+        for mut opener in openers {
+            if config.transmit {
+                opener.ask_transmission()?;
+            }
             let can_wait = usize::from(opener.info().can_wait);
             let parts = if can_wait == 1 { &mut waiting } else { &mut live };
             parts[next[can_wait] % config.dispatchers].push((number as u16, opener));

@@ -1,13 +1,12 @@
-//! One descriptor for all of a ring's pipes; and what there is to attach to.
+//! One descriptor for all of a ring's pipes.
 
 mod common;
 
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, join, specs};
-use flowyard::attach::{Attach, Listed, Serving, rings};
 use flowyard::mem::Wait;
-use flowyard::{Absent, Group, RingReader, Yard, YardConfig};
+use flowyard::{RingReader, Yard, YardConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Whether it is readable, now or within `timeout`.
@@ -68,32 +67,5 @@ fn a_pipe_that_has_ended_lets_the_others_be_waited_for() {
     running.stop();
     take_all(ring);
     assert!(!ring.prepare_to_wait(), "there is nothing to wait for");
-    assert!(join(running).sums_agree());
-}
-
-#[test]
-fn rings_are_listed_to_those_who_may_read_them() {
-    let groups = vec![Group::new("ids", 1)];
-    let config = YardConfig { rings: 2, groups, absent: Absent::Drop, ..YardConfig::default() };
-    let (yard, readers) = Yard::open(&config, &specs(&["gen:mix?rate=1000"])).expect("it opens");
-    drop(readers);
-    let running = yard.start().expect("threads start");
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("attach.sock");
-    let groups = vec![String::new(), "ids".into()];
-    let allow = vec!["@4294967294=0".parse().expect("a rule of others")];
-    let server = running.serve(&path, Serving { name: "test".into(), groups, allow }).expect("a socket");
-    let reader = Attach::at(&path, "1").called("somebody").now().expect("vacant");
-    let listed = |ring: &str, reader: Option<&str>| Listed { ring: ring.into(), reader: reader.map(str::to_owned) };
-    assert_eq!(
-        rings(&path).expect("listed"),
-        [listed("0", None), listed("1", Some("somebody")), listed("ids/0", None)],
-        "the yard's own user may read any"
-    );
-    // Whoever has listed them has taken none.
-    assert_eq!(server.consumers().len(), 1);
-    drop((reader, server));
-    assert!(rings(&path).expect_err("nobody").to_string().contains("cannot reach"));
-    running.stop();
     assert!(join(running).sums_agree());
 }

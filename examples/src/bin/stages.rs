@@ -67,7 +67,7 @@ fn first(port: &str) -> Result<ExitCode, Box<dyn Error>> {
     // A socket that only the child has: no name, and nobody's credentials to check.
     let (ours, theirs) = UnixStream::pair()?;
     let mut child = Command::new(std::env::current_exe()?).arg("--second").stdin(OwnedFd::from(theirs)).spawn()?;
-    handover::send(&ours, end.handover(Grant::Read)?)?;
+    handover::send(&ours, b"", Some(end.handover(Grant::Read)?))?;
 
     let running = yard.start()?;
     let mut number = 0;
@@ -102,7 +102,8 @@ fn first(port: &str) -> Result<ExitCode, Box<dyn Error>> {
 
 fn second() -> Result<ExitCode, Box<dyn Error>> {
     let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let mut consumer = Consumer::attach(handover::receive(&socket)?, Grant::Read)?;
+    let parts = handover::receive(&socket)?.of_our_version()?.parts.ok_or("no descriptors came")?;
+    let mut consumer = Consumer::attach(parts, Grant::Read)?;
     let (mut number, mut wrong, mut buffers) = (0, 0, HashSet::new());
     while consumer.wait(None) != Wait::Ended {
         while let Some(packet) = consumer.next() {

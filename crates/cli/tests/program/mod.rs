@@ -31,17 +31,23 @@ pub struct Yard {
 
 impl Yard {
     pub fn start(dir: &Path, args: &[&str]) -> Yard {
-        let socket = dir.join("control.sock");
-        let mut command = Command::new(PROGRAM);
-        command.args(["run", "--json", &format!("--control={}", socket.display())]).args(args);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-        let yard = Yard { child, socket };
+        let yard = Yard::spawn(dir, args);
         let deadline = Instant::now() + Duration::from_secs(30);
         while !yard.ctl(&["status"]).status.success() {
             assert!(Instant::now() < deadline, "no control socket: {}", errors(&yard.ctl(&["status"])));
             std::thread::sleep(Duration::from_millis(20));
         }
         yard
+    }
+
+    /// Starts it, and does not wait for its socket.
+    pub fn spawn(dir: &Path, args: &[&str]) -> Yard {
+        let socket = dir.join("control.sock");
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", "--json", &format!("--control={}", socket.display())]).args(args);
+        command.env("FLOWYARD_RUNTIME_DIR", dir);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        Yard { child, socket }
     }
 
     pub fn ctl(&self, args: &[&str]) -> Output {

@@ -23,6 +23,7 @@
 //! ```
 
 mod foreign;
+mod output;
 mod pcap;
 mod pcapng;
 mod port;
@@ -32,6 +33,7 @@ mod source;
 mod spool;
 mod writer;
 
+pub use output::PcapOutput;
 pub use port::PcapOpener;
 pub use reader::CaptureReader;
 pub use record::{Interface, Options, Record};

@@ -38,6 +38,9 @@ impl PcapOpener {
     /// # Errors
     /// An option that cannot be, a file that cannot be read or is no capture.
     pub fn new(spec: &PortSpec) -> Result<PcapOpener, PortError> {
+        if spec.only_sends() {
+            return Err(spec.bad_option("is only written (?write)", "leave ?write out to read it"));
+        }
         spec.only(&["speed", "times"])?;
         let pace = match spec.options.get("speed").map(String::as_str) {
             None | Some("full") => None,

@@ -27,6 +27,7 @@ const VNET_BYTES: usize = 10;
 const VNET_NEEDS_CHECKSUM: u8 = 1;
 const VNET_DATA_VALID: u8 = 2;
 const VNET_GSO_NONE: u8 = 0;
+const VNET_GSO_SIZE: usize = 4;
 
 /// `TP_STATUS_GSO_TCP`.
 const STATUS_GSO_TCP: u32 = 1 << 8;
@@ -54,6 +55,8 @@ pub(super) struct Frame<'a> {
     pub flags: u32,
     /// TCI that was taken off, if `flags` says so.
     pub stripped_vlan: u16,
+    /// Payload bytes of each packet that it was merged from; 0 if it was not, or that is not known.
+    pub part_bytes: u16,
     /// Bytes to the next frame.
     pub next: usize,
     /// What a cooked header would say.
@@ -102,6 +105,7 @@ impl Frame<'_> {
             clock: if hardware_time { Clock::Hardware } else { Clock::Realtime },
             flags: found,
             stripped_vlan: u32_at(frame, VLAN_TCI)? as u16,
+            part_bytes: if found & flags::GSO != 0 { u16_at(virtio, VNET_GSO_SIZE)? } else { 0 },
             next: u32_at(frame, NEXT)? as usize,
             cooked,
         })

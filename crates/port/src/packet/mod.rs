@@ -9,8 +9,8 @@
 //! Interfaces without Ethernet headers give raw IP packets (tunnels, TUN) or, where the hardware has
 //! a header that no parser knows, cooked ones (LINKTYPE_LINUX_SLL; those tell merged TCP frames alone).
 //!
-//! What this host sends is received as well, flagged OUTGOING, unless `?incoming` says otherwise;
-//! not on loopback, where everything sent comes in again.
+//! What this host sends is received as well, flagged OUTGOING, unless `?incoming` says otherwise, or packets are sent by
+//! the port: those would come in again. Not on loopback, where everything sent comes in anyway.
 //!
 //! The kernel hands over whole blocks, at the latest [`RETIRE_MS`] milliseconds after their first
 //! packet. When all blocks are full, packets are lost and counted as `kernel-ring-full`.
@@ -22,6 +22,7 @@ mod frame;
 mod port;
 mod ring;
 mod sink;
+mod transmitter;
 
 use std::sync::{Arc, Mutex};
 
@@ -31,6 +32,7 @@ use crate::interface::Interface;
 use crate::{Opener, Port, PortError, PortInfo, PortSpec};
 
 pub use sink::PacketSink;
+pub(crate) use transmitter::PacketTransmitter;
 
 /// Milliseconds after which the kernel hands over a block that is not full.
 const RETIRE_MS: u32 = 4;
@@ -91,6 +93,8 @@ struct Shared {
 struct PacketOpener {
     shared: Arc<Shared>,
     info: PortInfo,
+    /// A way out was asked for: then what is sent must not come in again.
+    transmit: bool,
 }
 
 impl Opener for PacketOpener {
@@ -98,8 +102,13 @@ impl Opener for PacketOpener {
         &self.info
     }
 
+    fn ask_transmission(&mut self) -> Result<(), PortError> {
+        self.transmit = true;
+        Ok(())
+    }
+
     fn open(self: Box<Self>, region: &Region, _stock: &mut Stock) -> Result<Box<dyn Port>, PortError> {
-        Ok(Box::new(port::PacketPort::open(self.shared, self.info, region)?))
+        Ok(Box::new(port::PacketPort::open(self.shared, self.info, self.transmit, region)?))
     }
 }
 
@@ -120,7 +129,8 @@ pub(crate) fn prepare(spec: &PortSpec, parts: usize) -> Result<Vec<Box<dyn Opene
     };
     let group = Mutex::new(options.fanout);
     let shared = Arc::new(Shared { name, interface, options, parts, group });
-    let opener = |_| Box::new(PacketOpener { shared: shared.clone(), info: info.clone() }) as Box<dyn Opener>;
+    let opener =
+        |_| Box::new(PacketOpener { shared: shared.clone(), info: info.clone(), transmit: false }) as Box<dyn Opener>;
     Ok((0..parts).map(opener).collect())
 }
 

@@ -9,11 +9,12 @@ use rustix::net::SocketType;
 
 use super::frame::{self, COOKED_BYTES, Frame};
 use super::ring::BlockRing;
-use super::{LONGEST, RETIRE_MS, Shared, remedy};
+use super::{LONGEST, PacketTransmitter, RETIRE_MS, Shared, remedy};
 use crate::interface::Links;
 use crate::link::{COOKED, link_type};
 use crate::sys;
-use crate::{Arrival, Port, PortCounters, PortError, PortInfo, Progress, Received};
+use crate::transmit::watch::Watch;
+use crate::{Arrival, Port, PortCounters, PortError, PortInfo, Progress, Received, Transmitter};
 
 /// Time between looks at the interface when it is quiet.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
@@ -46,7 +47,12 @@ pub(super) struct PacketPort {
 }
 
 impl PacketPort {
-    pub(super) fn open(shared: Arc<Shared>, mut info: PortInfo, region: &Region) -> Result<PacketPort, PortError> {
+    pub(super) fn open(
+        shared: Arc<Shared>,
+        mut info: PortInfo,
+        transmit: bool,
+        region: &Region,
+    ) -> Result<PacketPort, PortError> {
         let options = &shared.options;
         let failed = |action: String| {
             let name = &shared.name;
@@ -69,7 +75,9 @@ impl PacketPort {
             set(libc::PACKET_VNET_HDR, 1, "ask for offload headers")?;
         }
         let loopback = shared.interface.hardware == libc::ARPHRD_LOOPBACK;
-        let incoming = options.incoming || loopback;
+        // The kernel shows a socket nothing of what it sends itself, but for the parts of merged frames that the
+        // stack takes apart: those have forgotten their socket (skb_segment, net/core/skbuff.c).
+        let incoming = options.incoming || transmit || loopback;
         if incoming {
             set(libc::PACKET_IGNORE_OUTGOING, 1, "ignore outgoing packets")?;
         }
@@ -253,7 +261,7 @@ impl Port for PacketPort {
                 wire_len: front.len() as u32 + found.wire_len,
                 queue: 0,
                 stripped_vlan: found.stripped_vlan,
-                card_hash: 0,
+                card_hash: found.part_bytes.into(),
                 link: self.link,
                 number: self.number + 1,
             };
@@ -284,6 +292,16 @@ impl Port for PacketPort {
 
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
         vec![self.fd.as_fd()]
+    }
+
+    fn transmitter(&mut self) -> Result<Option<Box<dyn Transmitter>>, PortError> {
+        if self.link == COOKED {
+            return Ok(None); // its packets begin with a header that is none of theirs
+        }
+        let name = &self.shared.name;
+        let fd = self.fd.try_clone().map_err(|e| PortError::action(name, "use its socket for sending", e, ""))?;
+        let watch = Watch::new(name, &self.shared.interface)?;
+        Ok(Some(Box::new(PacketTransmitter::over(name, fd, watch, &self.region)?)))
     }
 
     fn counters(&mut self) -> PortCounters {

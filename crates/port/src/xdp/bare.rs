@@ -27,7 +27,8 @@ impl Bare {
     /// What the kernel said.
     pub fn open(index: u32, queue: u32, region: &Region, stock: &mut Stock) -> io::Result<Bare> {
         let sizes = Sizes { lanes: 1, receive: ENTRIES, fill: ENTRIES };
-        let binding = Binding { copy: Some(true), several_buffers: false, patience: Duration::from_secs(1) };
+        let binding =
+            Binding { copy: Some(true), several_buffers: false, transmit: false, patience: Duration::from_secs(1) };
         let sockets = QueueSockets::open(index, queue, sizes, region, binding, None).map_err(|failed| failed.source)?;
         let mut lent = region.lent();
         let mut fill = sockets.fill();

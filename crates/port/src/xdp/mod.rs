@@ -23,6 +23,11 @@
 //! The kernel holds more buffers a queue than all receive rings of the queue can take (`?ring=N` entries
 //! each), so that a ring that is full loses its own packets and no others.
 //!
+//! # The way out
+//! Where it is asked for ([`Opener::ask_transmission`](crate::Opener)), the first queue of each part sends as well, from
+//! buffers of the region: see `transmitter`. Where a dispatcher has no queue of the interface, it sends by a packet
+//! socket.
+//!
 //! # The host's stack
 //! What the program gives to a socket never reaches the host's own stack. With [`ToHost`] some of it does: what a
 //! filter matches is picked out first (`to-host` in the notes), what no socket takes goes there too
@@ -63,6 +68,7 @@ mod program;
 mod release;
 mod ring;
 mod socket;
+mod transmitter;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -172,6 +178,8 @@ struct XdpOpener {
     shared: Arc<Shared>,
     part: u32,
     info: PortInfo,
+    /// A way out was asked for.
+    transmit: bool,
 }
 
 impl Opener for XdpOpener {
@@ -179,8 +187,21 @@ impl Opener for XdpOpener {
         &self.info
     }
 
+    fn ask_transmission(&mut self) -> Result<(), PortError> {
+        if self.shared.direct {
+            return Err(PortError::action(
+                &self.shared.name,
+                "have packets sent out of it",
+                "the kernel steers, and readers take packets from the kernel themselves: nothing comes back to the yard",
+                "have dispatchers pass packets on (--relay), or steer in user space (leave out --steer kernel)",
+            ));
+        }
+        self.transmit = true;
+        Ok(())
+    }
+
     fn open(self: Box<Self>, region: &Region, stock: &mut Stock) -> Result<Box<dyn Port>, PortError> {
-        Ok(Box::new(port::XdpPort::open(self.shared, self.part, self.info, region, stock)?))
+        Ok(Box::new(port::XdpPort::open(self.shared, self.part, self.info, self.transmit, region, stock)?))
     }
 }
 
@@ -266,7 +287,7 @@ pub(crate) fn prepare(
             buffers_held: mine * held as usize,
             buffer_bytes,
         };
-        Box::new(XdpOpener { shared: shared.clone(), part, info }) as Box<dyn Opener>
+        Box::new(XdpOpener { shared: shared.clone(), part, info, transmit: false }) as Box<dyn Opener>
     };
     Ok((0..parts).map(opener).collect())
 }

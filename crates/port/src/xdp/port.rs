@@ -24,9 +24,10 @@ use super::direct::{DirectReader, DirectRing};
 use super::program::{Attachment, Demand};
 use super::ring::ProgramCounts;
 use super::socket::{BUSY_PATIENCE, Binding, Failed, Lane, QueueSockets};
+use super::transmitter::XdpTransmitter;
 use super::{LAYER2_BYTES, LONGEST_MERGED, Shared, locked, queue_count, receive_queues, release, remedy};
 use crate::interface::{Interface, Links, XdpPlace};
-use crate::{Port, PortCounters, PortError, PortInfo, Progress, Received};
+use crate::{Port, PortCounters, PortError, PortInfo, Progress, Received, Transmitter};
 
 /// Packets of one queue before the next has its turn.
 const QUANTUM: usize = 64;
@@ -93,6 +94,7 @@ impl XdpPort {
         shared: Arc<Shared>,
         part: u32,
         mut info: PortInfo,
+        transmit: bool,
         region: &Region,
         stock: &mut Stock,
     ) -> Result<XdpPort, PortError> {
@@ -141,7 +143,7 @@ impl XdpPort {
             region: region.clone(),
             lent: region.lent(),
             links,
-            binding: Binding { copy, several_buffers, patience: BUSY_PATIENCE },
+            binding: Binding { copy, several_buffers, transmit, patience: BUSY_PATIENCE },
             next: (0, 0),
             calls: 0,
             number: 0,
@@ -215,7 +217,9 @@ impl XdpPort {
             let action = format!("let the kernel steer on queue {queue}");
             return Err(Failed { action, source: io::Error::other(enough) });
         }
-        let mut sockets = QueueSockets::open(index, queue, sizes, &self.region, self.binding, first)?;
+        // One way out is enough, and keeps packets in order.
+        let binding = Binding { transmit: self.binding.transmit && self.queues.is_empty(), ..self.binding };
+        let mut sockets = QueueSockets::open(index, queue, sizes, &self.region, binding, first)?;
         refill(&mut sockets, held.min(buffers as u32), &mut self.lent, stock, self.region.geometry().buffer_bytes);
         if sockets.fill().needs_wakeup() {
             sockets.wake();
@@ -504,6 +508,13 @@ impl Port for XdpPort {
             return Vec::new(); // of each ring there is one
         }
         self.direct.iter().map(|ring| DirectReader::new(ring.clone(), &self.region, number)).collect()
+    }
+
+    fn transmitter(&mut self) -> Result<Option<Box<dyn Transmitter>>, PortError> {
+        let rings = self.queues.iter_mut().find_map(|q| q.sockets.take_transmit());
+        let Some(rings) = rings else { return Ok(None) };
+        let Shared { name, interface, .. } = &*self.shared;
+        Ok(Some(Box::new(XdpTransmitter::new(name, interface, rings, &self.region)?)))
     }
 
     fn halt(&mut self) {

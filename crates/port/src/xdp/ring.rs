@@ -13,6 +13,8 @@
 //! ```text
 //! fill ring      producer: we        consumer: kernel    entry: address (u64)
 //! receive ring   producer: kernel    consumer: we        entry: address u64, length u32, options u32
+//! transmit ring  producer: we        consumer: kernel    entry: address u64, length u32, options u32
+//! completion ring  producer: kernel  consumer: we        entry: address (u64)
 //! counters       a cache line a queue, written by the XDP program: redirected, passed, too long, to the host
 //! tally          a cache line a queue, written by us: received, lost, passed, settled
 //! ```
@@ -24,7 +26,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags};
-use rustix::net::xdp::{XDP_PGOFF_RX_RING, XDP_UMEM_PGOFF_FILL_RING, XdpRingOffset};
+use rustix::net::xdp::{
+    XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING, XDP_UMEM_PGOFF_FILL_RING, XdpRingOffset,
+};
 
 /// Memory shared with the kernel, unmapped on drop.
 #[derive(Debug)]
@@ -220,6 +224,113 @@ impl ReceiveRing {
         // SAFETY: the index is masked to the ring's size (invariant 2), 16 bytes an entry, aligned (`map`); a
         // Descriptor is valid for any bytes.
         unsafe { entry.add((ring.ours.wrapping_add(ahead) & ring.mask) as usize).read() }
+    }
+
+    /// Gives the kernel the first `count` entries to use again.
+    pub(super) fn release(&mut self, count: u32) {
+        self.0.ours = self.0.ours.wrapping_add(count);
+        // Release: pairs with the kernel's acquire of the consumer index (xskq_prod_nb_free).
+        self.0.store_release(self.0.consumer, self.0.ours);
+    }
+}
+
+/// The ring on which the kernel is given packets to send. One owner.
+#[derive(Debug)]
+pub(super) struct TransmitRing {
+    ring: Ring,
+    /// By entry: whether it is the last of its packet. Private.
+    ends: Vec<bool>,
+}
+
+impl TransmitRing {
+    /// Maps the transmit ring of `fd`, made before with `size` entries.
+    pub(super) fn map(fd: impl AsFd, at: &XdpRingOffset, size: u32) -> io::Result<TransmitRing> {
+        let ring = Ring::map::<Descriptor>(fd, XDP_PGOFF_TX_RING, at, size)?;
+        Ok(TransmitRing { ring, ends: vec![false; size as usize] })
+    }
+
+    /// Room for how many entries, at least `wanted` if there is.
+    pub(super) fn free(&mut self, wanted: u32) -> u32 {
+        let size = self.ring.mask + 1;
+        if size.wrapping_sub(self.ring.ours.wrapping_sub(self.ring.theirs)) < wanted {
+            self.look();
+        }
+        size.wrapping_sub(self.ring.ours.wrapping_sub(self.ring.theirs)).min(size)
+    }
+
+    /// Reads how far the kernel is.
+    fn look(&mut self) {
+        // Acquire: pairs with the kernel's release of its consumer index (__xskq_cons_release): it has read the
+        // entries that we are about to overwrite.
+        self.ring.theirs = self.ring.load(self.ring.consumer, Ordering::Acquire);
+    }
+
+    /// Writes the next entry. The caller has seen with [`TransmitRing::free`] that there is room; without, the entry
+    /// overwrites one that the kernel has not read yet.
+    pub(super) fn push(&mut self, packet: Descriptor, ends: bool) {
+        let at = (self.ring.ours & self.ring.mask) as usize;
+        let entry = self.ring.entries.cast::<Descriptor>();
+        // SAFETY: the index is masked to the ring's size (invariant 2), 16 bytes an entry, aligned (`map`).
+        unsafe { entry.add(at).write(packet) };
+        self.ends[at] = ends;
+        self.ring.ours = self.ring.ours.wrapping_add(1);
+    }
+
+    /// Shows the kernel what was pushed.
+    pub(super) fn commit(&mut self) {
+        // Release: pairs with the kernel's acquire of the producer index (xskq_cons_get_entries).
+        self.ring.store_release(self.ring.producer, self.ring.ours);
+    }
+
+    /// Entries that the kernel has not read yet.
+    pub(super) fn unread(&mut self) -> u32 {
+        self.look();
+        self.ring.ours.wrapping_sub(self.ring.theirs).min(self.ring.mask + 1)
+    }
+
+    /// Packets of which the kernel has not read the last entry yet.
+    pub(super) fn unread_packets(&mut self) -> u64 {
+        let unread = self.unread();
+        let at = |n: u32| (self.ring.ours.wrapping_sub(1 + n) & self.ring.mask) as usize;
+        (0..unread).filter(|n| self.ends[at(*n)]).count() as u64
+    }
+
+    /// Whether the entry that the kernel has read last was the last of its packet.
+    pub(super) fn read_an_end(&self) -> bool {
+        self.ends[(self.ring.theirs.wrapping_sub(1) & self.ring.mask) as usize]
+    }
+
+    /// Whether the kernel wants a system call to look at this ring.
+    pub(super) fn needs_wakeup(&self) -> bool {
+        // Relaxed: a hint, looked at again on each flush; nothing is read because of it.
+        self.ring.flags.is_some_and(|flags| self.ring.load(flags, Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0)
+    }
+}
+
+/// The ring on which the kernel gives buffers back that it has sent. One owner.
+#[derive(Debug)]
+pub(super) struct CompletionRing(Ring);
+
+impl CompletionRing {
+    /// Maps the completion ring of `fd`, made before with `size` entries.
+    pub(super) fn map(fd: impl AsFd, at: &XdpRingOffset, size: u32) -> io::Result<CompletionRing> {
+        Ring::map::<u64>(fd, XDP_UMEM_PGOFF_COMPLETION_RING, at, size).map(CompletionRing)
+    }
+
+    /// Entries ready.
+    pub(super) fn ready(&mut self) -> u32 {
+        let ring = &mut self.0;
+        // Acquire: pairs with the kernel's release of the producer index (xskq_prod_submit_n): entries are visible.
+        ring.theirs = ring.load(ring.producer, Ordering::Acquire);
+        ring.theirs.wrapping_sub(ring.ours).min(ring.mask + 1)
+    }
+
+    /// The address `ahead` places from the first that was not released.
+    pub(super) fn peek(&self, ahead: u32) -> u64 {
+        let entry = self.0.entries.cast::<u64>();
+        // SAFETY: the index is masked to the ring's size (invariant 2), 8 bytes an entry, aligned (`map`); a number is
+        // valid for any bytes.
+        unsafe { entry.add((self.0.ours.wrapping_add(ahead) & self.0.mask) as usize).read() }
     }
 
     /// Gives the kernel the first `count` entries to use again.

@@ -26,7 +26,8 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 
 use super::direct::DirectLane;
 use super::locked;
-use super::ring::{FillRing, ReceiveRing, Tally, Told};
+use super::ring::{CompletionRing, FillRing, ReceiveRing, Tally, Told, TransmitRing};
+use super::transmitter::TransmitRings;
 
 /// How long a queue that another socket has just left may answer EBUSY (measured: 16 ms).
 pub(super) const BUSY_PATIENCE: Duration = Duration::from_secs(1);
@@ -39,6 +40,8 @@ pub(super) struct Binding {
     pub copy: Option<bool>,
     /// Packets of several buffers.
     pub several_buffers: bool,
+    /// The first socket of a queue sends as well.
+    pub transmit: bool,
     /// How long to wait for a queue that is busy.
     pub patience: Duration,
 }
@@ -93,6 +96,8 @@ pub(super) struct QueueSockets {
     leader: Arc<OwnedFd>,
     /// Those that the port receives from itself.
     pub lanes: Vec<Lane>,
+    /// Where packets go out, until a transmitter has taken it.
+    pub transmit: Option<TransmitRings>,
     /// Buffers in the kernel's hands through these sockets, or in those of readers that give them back to it.
     pub held: u32,
 }
@@ -125,10 +130,23 @@ impl QueueSockets {
         }
         let size = |what| leader.failed(format!("make its {what} ring of {} entries", sizes.fill));
         sockopt::set_xdp_umem_fill_ring_size(&leader.fd, sizes.fill).map_err(size("fill"))?;
+        // A buffer is on one of the two, so that the second always has room for what is on the first.
         sockopt::set_xdp_umem_completion_ring_size(&leader.fd, sizes.fill).map_err(size("completion"))?;
+        let out = binding.transmit.then_some(sizes.receive.min(sizes.fill));
+        if let Some(entries) = out {
+            let failed = leader.failed(format!("make its transmit ring of {entries} entries"));
+            sockopt::set_xdp_tx_ring_size(&leader.fd, entries).map_err(failed)?;
+        }
         let at = leader.offsets()?;
-        let map = |source| Failed { action: format!("map its fill ring for queue {queue}"), source };
-        let fill = FillRing::map(&leader.fd, &at.fr, sizes.fill).map_err(map)?;
+        let map = |what| move |source| Failed { action: format!("map its {what} ring for queue {queue}"), source };
+        let fill = FillRing::map(&leader.fd, &at.fr, sizes.fill).map_err(map("fill"))?;
+        let out = match out {
+            None => None,
+            Some(entries) => {
+                let transmit = TransmitRing::map(&leader.fd, &at.tx, entries).map_err(map("transmit"))?;
+                Some((transmit, CompletionRing::map(&leader.fd, &at.cr, sizes.fill).map_err(map("completion"))?))
+            }
+        };
         let flags = if first.is_some() { SocketAddrXdpFlags::XDP_SHARED_UMEM } else { binding.flags() };
         let mut lanes = vec![leader.bind(flags, first, binding.patience)?];
         while lanes.len() < sizes.lanes {
@@ -137,7 +155,15 @@ impl QueueSockets {
             lanes.push(follower.bind(SocketAddrXdpFlags::XDP_SHARED_UMEM, leader, binding.patience)?);
         }
         let leader = lanes[0].fd.clone();
-        Ok(QueueSockets { queue, fill: Arc::new(Mutex::new(fill)), leader, lanes, held: 0 })
+        let transmit = out.map(|(transmit, completion)| TransmitRings {
+            transmit,
+            completion,
+            socket: leader.clone(),
+            queue,
+            zero_copy: false, // known once all is bound
+            several_buffers: binding.several_buffers,
+        });
+        Ok(QueueSockets { queue, fill: Arc::new(Mutex::new(fill)), leader, lanes, transmit, held: 0 })
     }
 
     /// The fill ring, to write to.
@@ -150,6 +176,12 @@ impl QueueSockets {
         let (queue, fill, leader) = (self.queue, self.fill.clone(), self.leader.clone());
         let lanes: Vec<Lane> = self.lanes.drain(..count.min(self.lanes.len())).collect();
         lanes.into_iter().map(move |lane| DirectLane { lane, queue, fill: fill.clone(), leader: leader.clone() })
+    }
+
+    /// Takes the way out, once.
+    pub(super) fn take_transmit(&mut self) -> Option<TransmitRings> {
+        let zero_copy = self.zero_copy();
+        self.transmit.take().map(|rings| TransmitRings { zero_copy, ..rings })
     }
 
     /// The socket that owns the fill ring.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use flowyard_mem::handover::{self, Message};
-use flowyard_mem::{Consumer, Grant, MemError};
+use flowyard_mem::{Consumer, Grant, Handover, MemError};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::{About, Answer, AttachError, Hello, Place};
@@ -75,30 +75,22 @@ impl Attach {
     /// # Errors
     /// As [`attach`].
     pub fn now(&self) -> Result<Attached, AttachError> {
-        let connection = connect(&self.socket, PATIENCE).map_err(|e| reach(&self.socket, e.into()))?;
         let program = self.program.clone().or_else(own_name).unwrap_or_default();
-        let hello = Hello { ring: self.ring.clone(), write: self.write, program, list: false };
-        let nonsense = |what: String| AttachError::Nonsense { path: self.socket.clone(), what };
-        let hello = serde_json::to_vec(&hello).map_err(|e| nonsense(e.to_string()))?;
-        // A yard that goes while it is asked is one that cannot be reached.
-        let gone = |error| match error {
-            MemError::System { source, .. } => reach(&self.socket, source),
-            other => other.into(),
-        };
-        handover::send(&connection, &hello, None).map_err(gone)?;
-        let Message { said, parts, .. } = handover::receive(&connection).map_err(gone)?.of_our_version()?;
-        let about = match serde_json::from_slice(&said).map_err(|e| nonsense(e.to_string()))? {
+        let hello = Hello::Attach { ring: self.ring.clone(), write: self.write, program };
+        let nonsense = |what: &str| AttachError::Nonsense { path: self.socket.clone(), what: what.into() };
+        let (connection, answer, parts) = ask(&self.socket, &hello, PATIENCE)?;
+        let about = match answer {
             Answer::Welcome(about) => about,
-            Answer::Rings(_) => return Err(nonsense("a list that was not asked for".into())),
             Answer::Refused(why) => {
                 return Err(AttachError::Refused { path: self.socket.clone(), ring: self.ring.clone(), why });
             }
+            Answer::Rings(_) => return Err(nonsense("a list of rings")),
         };
-        let parts = parts.ok_or_else(|| nonsense("a welcome without descriptors".into()))?;
+        let parts = parts.ok_or_else(|| nonsense("a welcome without descriptors"))?;
         let grant = if about.write { Grant::Write } else { Grant::Read };
         let consumers = Consumer::attach_all(parts, grant)?;
         if consumers.is_empty() {
-            return Err(nonsense("a welcome without pipes".into()));
+            return Err(nonsense("a welcome without pipes"));
         }
         Ok(Attached { reader: RingReader::new(about.ring, consumers, Vec::new()), about, connection })
     }
@@ -123,7 +115,25 @@ impl Attach {
     }
 }
 
-pub(super) fn connect(path: &Path, patience: Duration) -> rustix::io::Result<OwnedFd> {
+/// One question, one answer.
+pub(super) fn ask(
+    socket: &Path,
+    hello: &Hello,
+    patience: Duration,
+) -> Result<(OwnedFd, Answer, Option<Handover>), AttachError> {
+    let nonsense = |e: serde_json::Error| AttachError::Nonsense { path: socket.into(), what: e.to_string() };
+    // A yard that goes while it is asked is one that cannot be reached.
+    let gone = |error| match error {
+        MemError::System { source, .. } => reach(socket, source),
+        other => other.into(),
+    };
+    let connection = connect(socket, patience).map_err(|e| reach(socket, e.into()))?;
+    handover::send(&connection, &serde_json::to_vec(hello).map_err(nonsense)?, None).map_err(gone)?;
+    let Message { said, parts, .. } = handover::receive(&connection).map_err(gone)?.of_our_version()?;
+    Ok((connection, serde_json::from_slice(&said).map_err(nonsense)?, parts))
+}
+
+fn connect(path: &Path, patience: Duration) -> rustix::io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     for way in [rustix::net::sockopt::Timeout::Recv, rustix::net::sockopt::Timeout::Send] {
         rustix::net::sockopt::set_socket_timeout(&socket, way, Some(patience))?;

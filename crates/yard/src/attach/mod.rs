@@ -27,26 +27,28 @@ use serde::{Deserialize, Serialize};
 pub use access::{Allow, AllowError};
 pub use client::{Attach, Attached, End, attach};
 pub use error::AttachError;
-pub use list::{rings, yards};
+pub use list::rings;
 pub use place::{Place, folder, folders};
-pub(crate) use server::Rings;
+pub(crate) use server::Offer;
 pub use server::{Seated, Server, Serving};
 
 /// Name of the socket in a yard's folder.
 pub const SOCKET: &str = "attach.sock";
 
-/// What a consumer asks for.
+/// What is asked for.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Hello {
-    /// `2`, or `ids/2` where the yard has groups with names.
-    ring: String,
-    /// Write access to the region.
-    write: bool,
-    /// Who it is, for people.
-    program: String,
-    /// No ring: it wants to know which there are.
-    #[serde(default)]
-    list: bool,
+pub(crate) enum Hello {
+    /// A ring.
+    Attach {
+        /// `2`, or `ids/2` where the yard has groups with names.
+        ring: String,
+        /// Write access to the region.
+        write: bool,
+        /// Who asks, for people.
+        program: String,
+    },
+    /// Which rings there are.
+    Rings,
 }
 
 /// What a yard answers.
@@ -54,19 +56,21 @@ pub(crate) struct Hello {
 pub(crate) enum Answer {
     /// The ring is yours.
     Welcome(About),
+    /// These rings there are.
+    Rings(Vec<RingState>),
     /// It is not, and why.
     Refused(String),
-    /// The rings that there are, if that was asked.
-    Rings(Vec<Listed>),
 }
 
-/// A ring of a yard, as [`rings`] lists them: those that this user may read.
+/// A ring, as who asks may have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listed {
-    /// The ring, as the yard names it: `2`, or `ids/2`.
-    pub ring: String,
-    /// Who reads it, if a process of its own does.
-    pub reader: Option<String>,
+pub struct RingState {
+    /// Its full name: `NAME/RING` or `NAME/GROUP/RING`.
+    pub name: String,
+    /// The program and process that reads it, of other processes than the yard's.
+    pub reader: Option<(String, u32)>,
+    /// Whether who asks may read it.
+    pub allowed: bool,
 }
 
 /// What a consumer is told of its ring.

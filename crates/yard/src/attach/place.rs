@@ -37,26 +37,24 @@ impl Place {
     }
 }
 
-/// Folders that hold yards' folders, the most particular first: `FLOWYARD_RUNTIME_DIR` where that is set, and then
-/// no other; the user's (`XDG_RUNTIME_DIR`), and the system's.
+/// Folders that hold yards' folders: `FLOWYARD_RUNTIME_DIR` where that is set, and then no other; else the user's
+/// (in `XDG_RUNTIME_DIR`), and the system's.
 pub fn folders() -> Vec<PathBuf> {
-    if let Some(folder) = std::env::var_os("FLOWYARD_RUNTIME_DIR") {
+    if let Some(folder) = std::env::var_os("FLOWYARD_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
         return vec![folder.into()];
     }
-    let users = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
-    users
-        .map(|folder| PathBuf::from(folder).join("flowyard"))
-        .into_iter()
-        .chain([PathBuf::from("/run/flowyard")])
-        .collect()
+    let uid = rustix::process::geteuid();
+    let users = match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
+        Some(folder) => PathBuf::from(folder).join("flowyard"),
+        None => std::env::temp_dir().join(format!("flowyard-{}", uid.as_raw())),
+    };
+    let users = Some(users).filter(|_| !uid.is_root());
+    users.into_iter().chain([PathBuf::from("/run/flowyard")]).collect()
 }
 
-/// The folder of a yard that this process runs: the system's for root, else the user's.
+/// The folder of a yard that this process runs: root's is the system's, anybody else's the user's.
 pub fn folder(yard: &str) -> PathBuf {
-    let folders = folders();
-    let root = rustix::process::geteuid().is_root();
-    let folder = if root { folders.last() } else { folders.first() };
-    folder.cloned().unwrap_or_default().join(yard)
+    folders().swap_remove(0).join(yard)
 }
 
 #[cfg(test)]

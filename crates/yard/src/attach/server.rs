@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use flowyard_mem::handover;
-use flowyard_mem::{Grant, Handover, Region, pipe};
+use flowyard_mem::handover::{self, Message};
+use flowyard_mem::{Grant, Handover, MemError, Region, pipe};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::access::Peer;
-use super::{About, Allow, Answer, AttachError, Hello, Listed};
+use super::{About, Allow, Answer, AttachError, Hello, RingState};
 use crate::function::{Letter, Mailbox};
 
 /// Connections that may wait to be accepted.
@@ -27,6 +27,8 @@ const WAITING: i32 = 64;
 const MOST_STRANGERS: usize = 64;
 /// How long a connection may take to say it.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Rings that are listed: what fits a message.
+const MOST_LISTED: usize = 128;
 /// How long a dispatcher may take to read a letter.
 const DISPATCHERS_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -39,6 +41,22 @@ pub struct Serving {
     pub groups: Vec<String>,
     /// Who may have which ring: see [`Allow`].
     pub allow: Vec<Allow>,
+}
+
+impl Serving {
+    /// Says what others may do with the region, and keeps what it takes to let them. By [`Running::serve`](crate::Running::serve)
+    /// if not before: a process that gives up its privileges does it while it has them.
+    ///
+    /// Once others may write, steering works on copies; where nobody may, writing is sealed off for good.
+    ///
+    /// # Errors
+    /// A rule lets somebody write where writing was sealed off before, or a system call failed.
+    pub fn prepare(&self, region: &Region) -> Result<(), MemError> {
+        if self.allow.iter().any(Allow::writes) {
+            region.grant(Grant::Write)?;
+        }
+        region.grant(Grant::Read).map(drop)
+    }
 }
 
 /// A consumer of another process.
@@ -60,7 +78,7 @@ pub struct Seated {
 
 /// What the server knows of the yard.
 #[derive(Debug, Clone)]
-pub(crate) struct Rings {
+pub(crate) struct Offer {
     pub(crate) region: Region,
     pub(crate) slots: u32,
     /// Rings of each group.
@@ -82,15 +100,12 @@ pub struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(path: &Path, rings: Rings, serving: Serving) -> Result<Server, AttachError> {
+    pub(crate) fn start(path: &Path, offer: Offer, serving: Serving) -> Result<Server, AttachError> {
         let fail = |action, remedy| {
             let path = path.to_owned();
             move |error: std::io::Error| AttachError::Serve { path, action, error, remedy }
         };
-        // Said before the first packet is looked at: once others may write, steering works on copies; where nobody
-        // may, writing is sealed off for good.
-        let writers = serving.allow.iter().any(Allow::writes);
-        drop(rings.region.grant(if writers { Grant::Write } else { Grant::Read })?);
+        serving.prepare(&offer.region)?;
         let listener = bind(path, serving.allow.iter().any(Allow::is_for_others))
             .map_err(fail("make the socket", "give another path (--attach PATH) or name (--name)"))?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -99,7 +114,7 @@ impl Server {
         let mut worker = Worker {
             listener,
             stop: stop.clone(),
-            rings,
+            offer,
             serving,
             consumers: consumers.clone(),
             connections: Vec::new(),
@@ -173,7 +188,7 @@ struct Connection {
 struct Worker {
     listener: OwnedFd,
     stop: Arc<OwnedFd>,
-    rings: Rings,
+    offer: Offer,
     serving: Serving,
     consumers: Consumers,
     connections: Vec<Connection>,
@@ -181,8 +196,8 @@ struct Worker {
     next: u64,
 }
 
-/// What a peer is told, and what it is given.
-type Greeted = (About, Handover, u64);
+/// What a peer is told, what it is given, and the number of the consumer that it is now.
+type Said = (Answer, Option<Handover>, Option<u64>);
 
 impl Worker {
     fn run(&mut self) {
@@ -229,70 +244,69 @@ impl Worker {
             return false; // nothing is to be said any more: it has gone, or does not know how to behave
         }
         let Ok(message) = handover::receive(&self.connections[at].socket) else { return false };
-        let hello = message.of_our_version().map_err(|e| e.to_string()).and_then(|message| {
-            serde_json::from_slice::<Hello>(&message.said).map_err(|e| format!("it asks for nothing: {e}"))
-        });
-        if let Ok(Hello { list: true, .. }) = hello {
-            let said = serde_json::to_vec(&Answer::Rings(self.list(at))).unwrap_or_default();
-            let _ = handover::send(&self.connections[at].socket, &said, None); // it has gone meanwhile
-            return false;
-        }
-        let (answer, parts, tenant) = match hello.and_then(|hello| self.greet(at, hello)) {
-            Ok((about, parts, tenant)) => (Answer::Welcome(about), Some(parts), Some(tenant)),
-            Err(why) => (Answer::Refused(why), None, None),
-        };
+        let (answer, parts, tenant) = self.answer(at, message).unwrap_or_else(|why| (Answer::Refused(why), None, None));
         let said = serde_json::to_vec(&answer).unwrap_or_default();
         let sent = handover::send(&self.connections[at].socket, &said, parts);
         self.connections[at].tenant = tenant;
         sent.is_ok() && tenant.is_some()
     }
 
-    /// The rings that the peer may read.
-    fn list(&self, at: usize) -> Vec<Listed> {
-        let Ok(peer) = Peer::of(&self.connections[at].socket) else { return Vec::new() };
-        let named = (0..self.rings.groups.len())
-            .flat_map(|group| (0..self.rings.groups[group]).map(move |ring| (group, ring)))
-            .map(|(group, ring)| self.name(group, ring))
-            .enumerate();
-        named
-            .filter(|(_, ring)| peer.may(&self.serving.allow, ring, false).is_ok())
-            .map(|(outlet, ring)| Listed { ring, reader: self.reader(outlet).map(|seated| seated.program) })
-            .collect()
+    fn answer(&mut self, at: usize, message: Message) -> Result<Said, String> {
+        let message = message.of_our_version().map_err(|e| e.to_string())?;
+        let hello = serde_json::from_slice(&message.said).map_err(|e| format!("it asks for nothing: {e}"))?;
+        let peer = Peer::of(&self.connections[at].socket).map_err(|e| format!("it cannot be told who asks: {e}"))?;
+        match hello {
+            Hello::Rings => Ok((Answer::Rings(self.list(&peer)), None, None)),
+            Hello::Attach { ring, write, program } => self.greet(&peer, &ring, write, &program),
+        }
     }
 
-    fn greet(&mut self, at: usize, hello: Hello) -> Result<Greeted, String> {
-        let peer = Peer::of(&self.connections[at].socket).map_err(|e| format!("it cannot be told who asks: {e}"))?;
-        let (group, ring) = self.find(&hello.ring)?;
+    /// As many rings as a message holds.
+    fn list(&self, peer: &Peer) -> Vec<RingState> {
+        let state = |(outlet, (group, ring)): (usize, (usize, u16))| {
+            let name = self.name(group, ring);
+            let reader = self.reader(outlet).map(|seated| (seated.program, seated.pid));
+            let allowed = peer.may(&self.serving.allow, &name, false).is_ok();
+            RingState { name: format!("{}/{name}", self.serving.name), reader, allowed }
+        };
+        self.outlets().enumerate().map(state).take(MOST_LISTED).collect()
+    }
+
+    /// Group and ring of every outlet, in order.
+    fn outlets(&self) -> impl Iterator<Item = (usize, u16)> + Clone {
+        (0..self.offer.groups.len()).flat_map(|group| (0..self.offer.groups[group]).map(move |ring| (group, ring)))
+    }
+
+    fn greet(&mut self, peer: &Peer, ring: &str, write: bool, program: &str) -> Result<Said, String> {
+        let (group, ring) = self.find(ring)?;
         let name = self.name(group, ring);
-        peer.may(&self.serving.allow, &name, hello.write)?;
+        peer.may(&self.serving.allow, &name, write)?;
         let outlet =
-            self.rings.groups[..group].iter().map(|rings| usize::from(*rings)).sum::<usize>() + usize::from(ring);
+            self.offer.groups[..group].iter().map(|rings| usize::from(*rings)).sum::<usize>() + usize::from(ring);
         if let Some(by) = self.reader(outlet) {
             return Err(format!("{} (process {}) reads it: take another, or end that one", by.program, by.pid));
         }
         let tenant = self.next;
         self.next += 1;
-        let parts = self.seat(outlet, tenant, hello.write)?;
+        let parts = self.seat(outlet, tenant, write)?;
         let about = About {
             yard: self.serving.name.clone(),
             group: self.serving.groups.get(group).cloned().unwrap_or_default(),
             ring,
-            rings: self.rings.groups[group],
-            write: hello.write,
-            ports: self.rings.ports.clone(),
+            rings: self.offer.groups[group],
+            write,
+            ports: self.offer.ports.clone(),
         };
-        let program: String = hello.program.chars().filter(|c| !c.is_control()).take(64).collect();
-        let seated =
-            Seated { ring: name, program, pid: peer.pid, uid: peer.uid, write: hello.write, since: Instant::now() };
+        let program: String = program.chars().filter(|c| !c.is_control()).take(64).collect();
+        let seated = Seated { ring: name, program, pid: peer.pid, uid: peer.uid, write, since: Instant::now() };
         self.consumers.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant, (outlet, seated));
-        Ok((about, parts, tenant))
+        Ok((Answer::Welcome(about), Some(parts), Some(tenant)))
     }
 
     /// The group and ring of that name.
     fn find(&self, ring: &str) -> Result<(usize, u16), String> {
-        let all = (0..self.rings.groups.len()).flat_map(|group| (0..self.rings.groups[group]).map(move |r| (group, r)));
-        all.clone().find(|(group, number)| self.name(*group, *number) == ring).ok_or_else(|| {
-            let groups = self.rings.groups.iter().enumerate();
+        self.outlets().find(|(group, number)| self.name(*group, *number) == ring).ok_or_else(|| {
+            let groups = self.offer.groups.iter().enumerate();
             let each = groups.map(|(group, rings)| format!("{} to {}", self.name(group, 0), rings - 1));
             format!("there is none: it has {}", each.collect::<Vec<_>>().join(", "))
         })
@@ -315,8 +329,8 @@ impl Worker {
     fn seat(&self, outlet: usize, tenant: u64, write: bool) -> Result<Handover, String> {
         let mut ends = Vec::new();
         let mut answers = Vec::new();
-        for mailbox in &self.rings.mailboxes {
-            let (pipe, end) = pipe(&self.rings.region, self.rings.slots).map_err(|e| e.to_string())?;
+        for mailbox in &self.offer.mailboxes {
+            let (pipe, end) = pipe(&self.offer.region, self.offer.slots).map_err(|e| e.to_string())?;
             let (seated, answer) = channel();
             mailbox.post(Letter::Seat { outlet, tenant, pipe, seated });
             ends.push(end);
@@ -338,14 +352,14 @@ impl Worker {
             return Err(why.into());
         }
         let grant = if write { Grant::Write } else { Grant::Read };
-        Handover::new(&self.rings.region, ends, grant).map_err(|e| {
+        Handover::new(&self.offer.region, ends, grant).map_err(|e| {
             self.tell_to_unseat(tenant);
             e.to_string()
         })
     }
 
     fn tell_to_unseat(&self, tenant: u64) {
-        self.rings.mailboxes.iter().for_each(|mailbox| mailbox.post(Letter::Unseat { tenant }));
+        self.offer.mailboxes.iter().for_each(|mailbox| mailbox.post(Letter::Unseat { tenant }));
     }
 
     fn unseat(&self, tenant: u64) {

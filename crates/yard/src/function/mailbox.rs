@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flowyard_steer::Table;
 
 use flowyard_mem::PipeProducer;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{FunctionCounts, Limits, Steer};
+use crate::rings::RingStatus;
 
 /// Why a function cannot be had, or did not take over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +41,10 @@ pub(crate) enum Letter {
     Seat { outlet: usize, tenant: u64, pipe: PipeProducer, seated: Sender<bool> },
     /// A consumer of another process has ended its connection: take its ring from it.
     Unseat { tenant: u64 },
+    /// Balance a group by this table from the next batch on.
+    Reweigh { group: usize, table: Arc<Table>, done: Sender<()> },
+    /// Say how the rings are.
+    Rings { reply: Sender<Vec<RingStatus>> },
     /// Say what was counted.
     Counts { seat: usize, reply: Sender<(FunctionCounts, Vec<(String, u64)>)> },
 }

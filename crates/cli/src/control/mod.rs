@@ -9,10 +9,17 @@
 //! PUT  /tables/NAME?key=K     set one entry: the value in the body
 //! POST /tables/NAME           set entries: CSV in the body
 //! DELETE /tables/NAME?key=K   remove one entry; all of them without a key
+//! GET  /consumers             who has attached to which ring
+//! GET  /counters              packets, bytes and losses, in all and by ring
+//! GET  /rings                 each ring now: weight, slots, what is on it, what waits, its consumer
+//! GET  /weights               the shares of the rings; PUT 2,1,1 changes them (?group=NAME)
+//! GET  /log-level             how much is said on standard error; PUT changes it
 //! /bpf, /bpf/SLOT, /bpf/maps   the user's programs in the kernel, and their maps
 //! ```
 //!
 //! Who may connect is a matter of the socket's permissions: it is made for its owner alone.
+
+mod rings;
 
 use std::io::{Cursor, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -46,7 +53,13 @@ pub type Maker = dyn Fn() -> Result<Option<Function>> + Send + Sync;
 
 /// What the control socket speaks for.
 pub struct Yard {
+    /// Where other processes attach, if they may.
+    pub server: Option<Arc<flowyard::attach::Server>>,
+    pub name: String,
     pub functions: Arc<Functions>,
+    pub rings: Arc<flowyard::Rings>,
+    /// Weights were changed: conversations have moved.
+    pub reweighed: std::sync::atomic::AtomicBool,
     pub live: Vec<Arc<Live>>,
     pub ports: Vec<String>,
     pub groups: Vec<(String, u16)>,
@@ -71,6 +84,18 @@ impl Yard {
         Ok(function.name().to_owned())
     }
 
+    /// Who has attached.
+    fn consumers(&self) -> Value {
+        let all = self.server.iter().flat_map(|server| server.consumers());
+        let one = |c: flowyard::attach::Seated| {
+            json!({
+                "ring": c.ring, "program": c.program, "pid": c.pid, "uid": c.uid, "write": c.write,
+                "seconds": c.since.elapsed().as_secs(),
+            })
+        };
+        all.map(one).collect()
+    }
+
     fn status(&self) -> Value {
         let sum = |f: fn(&Live) -> &std::sync::atomic::AtomicU64| -> u64 {
             self.live.iter().map(|l| f(l).load(Ordering::Relaxed)).sum()
@@ -81,7 +106,7 @@ impl Yard {
         let groups: Vec<Value> =
             self.groups.iter().map(|(name, rings)| json!({"group": name, "rings": rings})).collect();
         json!({
-            "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "ports": self.ports, "groups": groups,
+            "name": self.name, "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "ports": self.ports, "groups": groups,
             "received": sum(|l| &l.received), "bytes": sum(|l| &l.bytes), "delivered": sum(|l| &l.delivered),
             "dropped": sum(|l| &l.dropped), "aside": sum(|l| &l.aside), "functions": functions,
             "tables": crate::table::list(&self.tables),
@@ -102,36 +127,43 @@ pub fn function(status: &FunctionStatus, group: &str) -> Value {
     })
 }
 
-/// Where the control socket is unless said otherwise: in /run for root, else in the user's runtime folder.
-pub fn default_path() -> PathBuf {
-    let root = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|_| !is_root());
-    match root {
-        Some(folder) => folder.join("flowyard.sock"),
-        None if is_root() => "/run/flowyard.sock".into(),
-        None => std::env::temp_dir().join(format!("flowyard-{}.sock", user())),
-    }
-}
-
-fn user() -> u32 {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").map_or(0, |m| m.uid())
-}
-
-fn is_root() -> bool {
-    user() == 0
-}
-
 /// The control socket, served by a thread until dropped; then the socket is removed.
 pub struct Control {
     server: Arc<Server>,
-    path: PathBuf,
     thread: Option<JoinHandle<()>>,
+    /// Removed last.
+    _socket: Socket,
+}
+
+/// A control socket that nobody serves yet: who connects waits. Removed when dropped.
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Makes it.
+    pub fn bind(path: &Path) -> Result<Socket> {
+        Ok(Socket { listener: listen(path)?, path: path.into() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path); // somebody else may have done so
+    }
 }
 
 impl Control {
-    /// Makes the socket and starts to serve it.
-    pub fn start(path: &Path, yard: Arc<Yard>) -> Result<Control> {
-        let listener = listen(path)?;
+    /// Serves the socket.
+    pub fn start(socket: Socket, yard: Arc<Yard>) -> Result<Control> {
+        let path = &socket.path;
+        let listener = socket.listener.try_clone().map_err(|e| miette!("cannot serve {}: {e}", path.display()))?;
         let server =
             Server::from_listener(listener, None).map_err(|e| miette!("cannot serve {}: {e}", path.display()))?;
         let server = Arc::new(server);
@@ -143,7 +175,7 @@ impl Control {
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(body);
         let thread = thread.map_err(|e| miette!("cannot start a thread for the control socket: {e}"))?;
-        Ok(Control { server, path: path.into(), thread: Some(thread) })
+        Ok(Control { server, thread: Some(thread), _socket: socket })
     }
 }
 
@@ -159,7 +191,6 @@ impl Drop for Control {
         if thread.is_finished() {
             let _ = thread.join(); // a panic there was printed
         }
-        let _ = std::fs::remove_file(&self.path); // somebody else may have done so
     }
 }
 
@@ -249,6 +280,22 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
             let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
             crate::bpf::respond(&yard.kernel, &method, &parts, &asked, &object)
         }
+        (Method::Get, ["consumers"]) => json(yard.consumers()),
+        (Method::Get, ["counters"]) => json(yard.counters()),
+        (Method::Get, ["rings"]) => json(yard.rings()),
+        (Method::Get, ["weights"]) => json(yard.weights()),
+        (Method::Put, ["weights"]) => {
+            let group = query.strip_prefix("group=").map(percent_decoded);
+            if group.is_none() && !query.is_empty() {
+                return Err((
+                    400,
+                    format!("the query {query:?} means nothing: write ?group=NAME, or nothing for the first"),
+                ));
+            }
+            json(yard.reweigh(group.as_deref(), &body(request, yard.longest_bytes)?)?)
+        }
+        (Method::Get, ["log-level"]) => json(rings::log_level(None)?),
+        (Method::Put, ["log-level"]) => json(rings::log_level(Some(&body(request, yard.longest_bytes)?))?),
         (Method::Get, ["tables"]) => json(crate::table::list(&yard.tables)),
         (_, ["tables", name]) => {
             let key = query.strip_prefix("key=").map(percent_decoded);
@@ -265,8 +312,20 @@ fn respond(request: &mut Request, yard: &Yard) -> Answer {
             };
             crate::table::respond(&yard.tables, &method, name, key.as_deref(), &body)
         }
-        (_, ["status" | "reload" | "function" | "tables"]) => Err((405, format!("{path} does not take {method}"))),
-        _ => Err((404, format!("there is no {path}: /status, /reload, /function, /tables, /bpf"))),
+        (
+            _,
+            [
+                "status" | "reload" | "function" | "tables" | "consumers" | "counters" | "rings" | "weights"
+                | "log-level",
+            ],
+        ) => Err((405, format!("{path} does not take {method}"))),
+        _ => Err((
+            404,
+            format!(
+                "there is no {path}: /status, /counters, /rings, /consumers, /weights, /log-level, /reload, /function, \
+                 /tables, /bpf"
+            ),
+        )),
     }
 }
 
@@ -365,8 +424,12 @@ mod tests {
         let (yard, readers) = flowyard::Yard::open(&config, &[port]).expect("it opens");
         let running = yard.start().expect("a thread");
         let yard = Yard {
+            name: "yard".into(),
             functions: running.functions().clone(),
+            rings: running.rings().clone(),
+            reweighed: false.into(),
             live: running.live().to_vec(),
+            server: None,
             ports: Vec::new(),
             groups: vec![(String::new(), 1)],
             kernel: None,
@@ -377,7 +440,8 @@ mod tests {
         };
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("control.sock");
-        let control = Control::start(&path, Arc::new(yard)).expect("it serves");
+        let socket = Socket::bind(&path).expect("it is made");
+        let control = Control::start(socket, Arc::new(yard)).expect("it serves");
         work(&path);
         drop((control, readers));
         running.stop();
