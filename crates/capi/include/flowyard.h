@@ -137,7 +137,7 @@ struct flowyard_tag {
     uint32_t len;           /* 48 bytes captured, over all segments */
     uint16_t port;          /* 52 number of the port, in the order in which the yard opened them */
     uint16_t queue;         /* 54 hardware queue, or interface number in a capture */
-    uint32_t card_hash;     /* 56 where FLOWYARD_CARD_HASH is set */
+    uint32_t card_hash;     /* 56 where FLOWYARD_CARD_HASH is set; with FLOWYARD_GSO payload bytes of each part */
     uint16_t stripped_vlan; /* 60 where FLOWYARD_VLAN_STRIPPED is set */
     uint16_t link;          /* 62 pcap link type of the first byte (Ethernet 1, raw IP 101 …) */
 };

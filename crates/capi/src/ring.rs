@@ -40,7 +40,6 @@ static NUMBERS: AtomicU64 = AtomicU64::new(1);
 /// A ring, and what was taken from it.
 #[derive(Debug)]
 pub struct Ring {
-    // First, so that it is dropped after nothing else of this process looks at it.
     attached: Attached,
     readable: OwnedFd,
     number: u64,

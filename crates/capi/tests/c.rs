@@ -4,6 +4,7 @@
 mod served;
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -53,6 +54,13 @@ fn program(prefix: &Path, name: &str) -> PathBuf {
     cc.arg(format!("-Wl,-rpath,{}", prefix.join("lib").display()));
     run(&mut cc);
     to
+}
+
+/// Builds the examples as their Makefile does.
+fn make_examples(prefix: &Path, to: &Path) {
+    let mut make = Command::new("make");
+    make.args(["-C", &format!("{HERE}/../../examples/c"), "CFLAGS=-O1 -Wall -Wextra -Werror"]);
+    run(make.arg(format!("TO={}", to.display())).env("PKG_CONFIG_PATH", pkg_config(prefix)));
 }
 
 #[test]
@@ -155,12 +163,11 @@ fn the_library_has_the_functions_of_the_header_and_no_others() {
 #[test]
 fn the_examples_are_built_by_their_makefile_and_count_what_there_is() {
     let Some(prefix) = installed() else { return };
-    let mut make = Command::new("make");
-    make.args(["-C", &format!("{HERE}/../../examples/c"), "CFLAGS=-O1 -Wall -Wextra -Werror"]);
-    run(make.arg(format!("TO={}", prefix.display())).env("PKG_CONFIG_PATH", pkg_config(prefix)));
+    let built = tempfile::tempdir().expect("a folder");
+    make_examples(prefix, built.path());
     let yard = Served::start(3, "gen:mix?packets=30000");
     let example = |name: &str, arguments: &[&str]| {
-        let mut command = Command::new(prefix.join(name));
+        let mut command = Command::new(built.path().join(name));
         command.args(arguments).env("FLOWYARD_RUNTIME_DIR", yard.folder());
         let out = output(&mut command);
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -207,4 +214,70 @@ fn a_program_with_leave_writes_annotations_and_packets() {
     assert_eq!(String::from_utf8_lossy(&out.stdout), "edge  0/1 64 1 gen:mix\n20000 1\n");
     let report = yard.report();
     assert!(report.sums_agree() && report.violations == 0 && report.buffers_missing == 0, "{report:?}");
+}
+
+#[test]
+fn packets_of_several_buffers_come_in_parts() {
+    let Some(prefix) = installed() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let capture = folder.path().join("from.pcap");
+    let mut bytes = Vec::new();
+    for number in [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 262_144, 1] {
+        bytes.extend_from_slice(&u32::to_le_bytes(number));
+    }
+    for len in [60, 9000, 2000, 65_000, 1500] {
+        [1, 7, len, len].iter().for_each(|number| bytes.extend_from_slice(&u32::to_le_bytes(*number)));
+        bytes.extend(flowyard_testkit::net::numbered_frame(3, len.into(), len as usize));
+    }
+    std::fs::write(&capture, bytes).expect("written");
+    let yard = Served::start(1, &format!("pcap:{}", capture.display()));
+    let out = output(Command::new(program(prefix, "parts")).env("FLOWYARD_RUNTIME_DIR", yard.folder()));
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let report = yard.report();
+    assert!(report.sums_agree() && report.violations == 0 && report.buffers_missing == 0, "{report:?}");
+    let (packets, several) = said.trim().split_once(" packets, ").unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(packets, "5");
+    assert!(several == "2 in several parts" || several == "3 in several parts", "{said}");
+}
+
+/// Where the other process has its yard.
+const TASK: &str = "FLOWYARD_TEST_YARD";
+
+/// The other process: a yard to be killed. This same test binary, run with a folder in its environment.
+#[test]
+fn child() {
+    let Some(folder) = std::env::var_os(TASK) else { return };
+    let config = YardConfig { rings: 1, absent: Absent::Hold, ..YardConfig::default() };
+    let yard = Served::at(&config, "gen:mix?rate=5000", Path::new(&folder));
+    println!("serving");
+    yard.until_read();
+    println!("attached");
+    std::thread::sleep(served::PATIENCE);
+}
+
+#[test]
+fn a_yard_that_is_killed_is_told_from_one_that_ends() {
+    let Some(prefix) = installed() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut yard = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "child", "--quiet", "--nocapture"])
+        .env(TASK, folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(yard.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
+    make_examples(prefix, folder.path());
+    assert!(lines.any(|line| line == "serving"));
+    let mut count = Command::new("timeout") // instead of hanging
+        .arg(served::PATIENCE.as_secs().to_string())
+        .arg(folder.path().join("count"))
+        .arg("edge/0")
+        .env("FLOWYARD_RUNTIME_DIR", folder.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it runs");
+    assert!(lines.any(|line| line == "attached"));
+    yard.kill().expect("a child");
+    yard.wait().expect("a child");
+    assert_eq!(count.wait().expect("a child").code(), Some(2), "what count answers for a yard that was killed");
 }

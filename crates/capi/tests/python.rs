@@ -17,7 +17,7 @@ fn the_module_does_what_its_tests_ask() {
     let python = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../python"));
     let built = std::env::var_os("FLOWYARD_PYTHON").map_or(python.clone(), PathBuf::from);
     if !built.join("flowyard.abi3.so").exists() {
-        println!("SKIPPED: Python's module was not built: python/build.sh");
+        flowyard_testkit::net::skipped(module_path!(), line!(), "Python's module was not built: python/build.sh");
         return;
     }
     if !has("python3", "Python's module") {

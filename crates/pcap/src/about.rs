@@ -129,7 +129,8 @@ fn unsafe_str<'a>(text: *const c_char) -> &'a CStr {
 
 /// Why nothing is sent.
 fn no_sending(handle: &Handle) -> c_int {
-    handle.fail(&format!("ring {} cannot be sent on: packets go from the yard to its consumers alone", handle.ring()))
+    let why = "cannot be sent on: a consumer has no buffers for packets of its own";
+    handle.fail(&format!("ring {} {why}", handle.ring()))
 }
 
 entry! {

@@ -8,7 +8,7 @@
 //!                                                        └─ filters, files: a pcap_open_dead handle of libpcap's
 //! ```
 //!
-//! `pcap_t` is opaque to programs, so ours need not be like the real library's: [`registry`] knows which are ours.
+//! `pcap_t` is opaque to programs, so ours need not be like the real library's: a table of addresses (registry.rs) knows which are ours.
 //! What the functions do is said in the manual, pcap(3PCAP); the comments here say only what differs.
 #![deny(unsafe_code)]
 

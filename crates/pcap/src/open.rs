@@ -20,6 +20,9 @@ use crate::{entry, real, registry};
 /// What the names of our devices begin with.
 pub const PREFIX: &str = "flowyard:";
 
+/// Said of devices that are not ours, where there is nobody to ask.
+const NO_LIBPCAP: &str = "cannot find libpcap.so.0.8: install libpcap0.8";
+
 /// The ring that a device name names; `None` for another's device.
 ///
 /// # Safety
@@ -57,7 +60,7 @@ unsafe extern "C" fn pcap_create(device: *const c_char, errbuf: *mut c_char) -> 
         Some(real) => unsafe { real(device, errbuf) },
         None => {
             // SAFETY: an error buffer, as the manual has it.
-            unsafe { write_text(errbuf, "cannot find libpcap.so.0.8: install libpcap0.8") };
+            unsafe { write_text(errbuf, NO_LIBPCAP) };
             null_mut()
         }
     }
@@ -74,9 +77,14 @@ unsafe extern "C" fn pcap_open_live(
 ) -> *mut PcapT {
     // SAFETY: a string, as the manual has it.
     let Some(ring) = (unsafe { ring_of(device) }) else {
-        let real = real!(pcap_open_live: fn(*const c_char, c_int, c_int, c_int, *mut c_char) -> *mut PcapT);
+        let Some(real) = real!(pcap_open_live: fn(*const c_char, c_int, c_int, c_int, *mut c_char) -> *mut PcapT)
+        else {
+            // SAFETY: an error buffer, as the manual has it.
+            unsafe { write_text(errbuf, NO_LIBPCAP) };
+            return null_mut();
+        };
         // SAFETY: the real library's function, with what the program gave for it.
-        return real.map_or(null_mut(), |real| unsafe { real(device, snaplen, promisc, to_ms, errbuf) });
+        return unsafe { real(device, snaplen, promisc, to_ms, errbuf) };
     };
     let opened = guarded(Err("libflowyard-pcap failed inside".to_owned()), || {
         let handle = Handle::new(ring)?;

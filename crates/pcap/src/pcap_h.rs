@@ -92,7 +92,7 @@ pub fn dlt_of(link: u16) -> c_int {
         101 => 12, // raw IP
         102 => 15, // SLIP, BSD/OS
         103 => 16, // PPP, BSD/OS
-        107 => 107,
+        106 => 19, // classical IP over ATM
         other => c_int::from(other),
     }
 }

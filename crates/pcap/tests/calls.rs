@@ -16,7 +16,7 @@ fn program(folder: &Path, flags: &[&str]) -> Option<PathBuf> {
         return None;
     }
     if !Path::new("/usr/include/pcap/pcap.h").exists() {
-        println!("SKIPPED: a program in C with libpcap: no pcap/pcap.h (libpcap-dev)");
+        flowyard_testkit::net::skipped(module_path!(), line!(), "no pcap/pcap.h (libpcap-dev)");
         return None;
     }
     let to = folder.join("calls");

@@ -100,11 +100,16 @@ fn a_signal_ends_tcpdump_while_it_waits() {
         return;
     }
     let yard = Served::start(1, "gen:mix?rate=1");
-    let mut command = preloaded("timeout", &yard);
-    // Nothing of that kind comes: it sleeps when the signal does.
-    command.args(["--signal=INT", "2", "tcpdump", "-i", "flowyard:edge/0", "-n", "arp"]);
-    let out = output(&mut command);
-    assert!(text(&out.stderr).contains("0 packets captured"), "{}", text(&out.stderr));
+    // Nothing of that kind comes: it sleeps when the signal does, or is about to.
+    let mut command = preloaded("tcpdump", &yard);
+    let child = command.args(["-Z", "root", "-n", "-i", "flowyard:edge/0", "arp"]);
+    let mut child = child.stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map(|line| line.expect("text"));
+    assert!(lines.any(|line| line.contains("listening on flowyard:edge/0")));
+    let number = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(number, rustix::process::Signal::INT).expect("it is a child");
+    assert!(lines.any(|line| line.contains("0 packets captured")));
+    assert!(child.wait().expect("it is a child").success());
     assert_whole(yard);
 }
 
@@ -163,9 +168,9 @@ fn ngrep_finds_what_it_looks_for() {
 }
 
 /// A capture of libpcap's own format.
-fn written(frames: &[Vec<u8>]) -> Vec<u8> {
+fn written(link: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for number in [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 262_144, 1] {
+    for number in [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 262_144, link] {
         bytes.extend_from_slice(&u32::to_le_bytes(number));
     }
     for (at, frame) in frames.iter().enumerate() {
@@ -185,10 +190,28 @@ fn packets_of_several_buffers_are_whole() {
     let (from, to) = (folder.path().join("from.pcap"), folder.path().join("to.pcap"));
     let lengths = [60, 9000, 2000, 65_000, 4096, 1500];
     let frames: Vec<Vec<u8>> = lengths.iter().map(|len| numbered_frame(3, *len as u64, *len)).collect();
-    std::fs::write(&from, written(&frames)).expect("written");
+    std::fs::write(&from, written(1, &frames)).expect("written");
     let yard = Served::start(1, &format!("pcap:{}", from.display()));
     let out = tcpdump(&yard, &["-i", "flowyard:edge/0", "-w", to.to_str().expect("text"), "udp"]);
     assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(std::fs::read(&from).expect("a capture"), std::fs::read(&to).expect("a capture"));
+    assert_whole(yard);
+}
+
+#[test]
+fn the_link_type_is_that_of_the_packets() {
+    if !has("tcpdump", "link types for tcpdump") {
+        return;
+    }
+    const RAW: u32 = 101;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (from, to) = (folder.path().join("from.pcap"), folder.path().join("to.pcap"));
+    let packets: Vec<Vec<u8>> = (0..50).map(|number| numbered_frame(3, number, 200)[14..].to_vec()).collect();
+    std::fs::write(&from, written(RAW, &packets)).expect("written");
+    let yard = Served::start(1, &format!("pcap:{}", from.display()));
+    let out = tcpdump(&yard, &["-i", "flowyard:edge/0", "-w", to.to_str().expect("text"), "udp dst port 4000"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("link-type RAW"), "{}", text(&out.stderr));
     assert_eq!(std::fs::read(&from).expect("a capture"), std::fs::read(&to).expect("a capture"));
     assert_whole(yard);
 }

@@ -106,7 +106,10 @@ impl RingReader {
 
     /// The pipe that the packet last taken came by, and its number among [`RingReader::consumers`]: for keeping
     /// packets longer ([`Consumer::keep`]). Not for readers that take packets from the kernel
-    /// ([`RingReader::is_direct`]): one that came from there has no pipe.
+    /// ([`RingReader::is_direct`]).
+    ///
+    /// # Panics
+    /// The packet last taken came from the kernel, so it has no pipe.
     pub fn current(&mut self) -> (usize, &mut Consumer) {
         (self.at, &mut self.consumers[self.at])
     }
