@@ -37,6 +37,8 @@ fn judge(flags: &[&str], preload: bool) {
     let yard = Served::of(&config, "gen:mix?rate=20000");
     let mut command = Command::new("timeout"); // instead of hanging
     command.arg(PATIENCE.as_secs().to_string()).arg(program).arg(folder.path().join("out.pcap"));
+    // Cargo puts folders there that may have the library of an earlier build.
+    command.env_remove("LD_LIBRARY_PATH");
     command.env("FLOWYARD_RUNTIME_DIR", yard.folder()).env("MALLOC_PERTURB_", "165");
     if preload {
         command.env("LD_PRELOAD", library("libflowyard_pcap.so"));
