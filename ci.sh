@@ -3,8 +3,8 @@
 # Debian's packages), builds, lints and tests everything. Without root the live tests report
 # themselves skipped. With FLOWYARD_CORPUS set to a folder of captures, those are judged as well.
 #
-#   ./ci.sh            everything but the WebAssembly sandbox, whose engine takes five minutes to build and test
-#   ./ci.sh full       that as well
+#   ./ci.sh            everything but the WebAssembly sandbox and Python's module, which take minutes to build
+#   ./ci.sh full       these as well
 #   ./ci.sh quick      without the model checker, the licence check and the release build
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -59,15 +59,15 @@ if [ "${1:-}" = full ]; then
 	# Linted by the compiler that builds the tests: `cargo clippy` would check the engine once more, for minutes.
 	RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS="-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__" \
 		cargo test -p flowyard-wasm -p flowyard-cli --features flowyard-cli/wasm --quiet --no-fail-fast
-fi
 
-step "Python's module"
-if command -v python3 >/dev/null; then
-	cargo fmt --manifest-path python/Cargo.toml -- --check
-	sh python/build.sh
-	cargo test -p flowyard-capi --test python --quiet
-else
-	echo "SKIPPED: no python3"
+	step "Python's module"
+	if command -v python3 >/dev/null; then
+		cargo fmt --manifest-path python/Cargo.toml -- --check
+		sh python/build.sh
+		cargo test -p flowyard-capi --test python --quiet
+	else
+		echo "SKIPPED: no python3"
+	fi
 fi
 
 step "the ring under the model checker"

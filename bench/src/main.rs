@@ -14,6 +14,7 @@ mod packets;
 mod peers;
 mod pipeline;
 mod probe;
+mod processes;
 mod random;
 mod ring;
 mod rounds;
@@ -48,6 +49,16 @@ enum What {
     Slots,
     /// From sorting to looking and back, beside etherparse and rtrb.
     Pipeline,
+    /// Rings read by another process, beside threads.
+    Processes,
+    /// The other process.
+    #[command(hide = true)]
+    Attached {
+        /// The yard's socket.
+        path: std::path::PathBuf,
+        /// Where to run.
+        core: usize,
+    },
     /// What a function of the user's costs, by kind.
     Function,
     /// Receiving over veth by every way in, as root: packets a second and core.
@@ -72,6 +83,9 @@ fn main() {
     if let Some(What::Step { part, passes }) = &options.what {
         return steps::run_part(part, *passes);
     }
+    if let Some(What::Attached { path, core }) = options.what {
+        return processes::child(path, core);
+    }
     let cores = machine::cores();
     let setting = Setting {
         rounds: if options.quick { options.rounds.div_ceil(10) } else { options.rounds },
@@ -91,6 +105,9 @@ fn main() {
     }
     if wanted(|w| matches!(w, What::Pipeline)) {
         pipeline::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Processes)) {
+        processes::run(&setting);
     }
     if wanted(|w| matches!(w, What::Function)) {
         function::run(&setting);

@@ -8,7 +8,7 @@
 pub mod alone;
 pub mod bare;
 mod boxed;
-mod port;
+pub mod port;
 pub mod shipped;
 
 use std::sync::Arc;
