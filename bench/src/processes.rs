@@ -15,14 +15,15 @@ use std::time::{Duration, Instant};
 use flowyard::attach::{Attach, Serving};
 use flowyard::mem::{Region, Stock, Wait};
 use flowyard::port::{Opener, Port, PortCounters, PortError, PortInfo, Progress, Received};
-use flowyard::{RingReader, Yard, YardConfig};
+use flowyard::{RingReader, Yard};
 
 use crate::figures::{self, ratio};
-use crate::flow::{self, BATCH, BUFFERS, SLOTS};
+use crate::flow::{self, BATCH, BUFFERS};
 use crate::laps::Meter;
 use crate::machine;
 use crate::packets::{COUNT, Packets, is_ordinary};
 use crate::pipeline::port::{Figure, Laid, info};
+use crate::pipeline::shipped;
 use crate::rounds::{self, Contender, Setting};
 use crate::steer::RINGS;
 
@@ -62,18 +63,9 @@ type Gone = Box<dyn FnOnce()>;
 /// Runs all packets through a yard whose rings `consumer` has somebody drain.
 fn measure(packets: &Shared, consumer: impl FnOnce(Vec<RingReader>, &Path) -> Gone) -> Option<f64> {
     let (figure, go) = (Figure::default(), Arc::new(AtomicBool::new(false)));
-    let config = YardConfig {
-        name: "bench".into(),
-        rings: RINGS,
-        ring_slots: SLOTS,
-        annotation_bytes: 64,
-        buffers: Some(BUFFERS),
-        pin: false, // the caller is pinned, and the dispatcher's thread is where the caller is
-        ..YardConfig::default()
-    };
     let (info, meter) = (info("bench:free"), Meter::new());
     let free = Free { info, packets: packets.clone(), meter: Some(meter), figure: figure.clone(), go: go.clone() };
-    let (yard, readers) = Yard::open_over(&config, Box::new(free)).expect("memory for a yard");
+    let (yard, readers) = Yard::open_over(&shipped::config(), Box::new(free)).expect("memory for a yard");
     let path = std::env::temp_dir().join(format!("flowyard-bench-{}.sock", std::process::id()));
     // Sealed against writers before the first packet, in each case alike.
     let serving = Serving { name: "bench".into(), ..Serving::default() };

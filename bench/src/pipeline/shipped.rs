@@ -11,11 +11,9 @@ use crate::laps::meet;
 use crate::packets::Packets;
 use crate::steer::RINGS;
 
-/// Runs all packets through a yard whose rings one thread on core `other` drains.
-pub fn measure(packets: &Arc<Packets>, other: usize) -> Option<f64> {
-    let (leader, follower) = meet();
-    let figure = Figure::default();
-    let config = YardConfig {
+/// A yard of four rings and as many buffers as a lap has packets.
+pub fn config() -> YardConfig {
+    YardConfig {
         name: "bench".into(),
         rings: RINGS,
         ring_slots: SLOTS,
@@ -23,9 +21,15 @@ pub fn measure(packets: &Arc<Packets>, other: usize) -> Option<f64> {
         buffers: Some(BUFFERS),
         pin: false, // the caller is pinned, and the dispatcher's thread is where the caller is
         ..YardConfig::default()
-    };
+    }
+}
+
+/// Runs all packets through a yard whose rings one thread on core `other` drains.
+pub fn measure(packets: &Arc<Packets>, other: usize) -> Option<f64> {
+    let (leader, follower) = meet();
+    let figure = Figure::default();
     let port = Prefilled::new(packets.clone(), leader, figure.clone());
-    let (yard, readers) = Yard::open_over(&config, Box::new(port)).expect("memory for a yard");
+    let (yard, readers) = Yard::open_over(&config(), Box::new(port)).expect("memory for a yard");
     std::thread::scope(|scope| {
         scope.spawn(move || flow::follow(other, follower, Readers { readers, sum: 0 }));
         let report = yard.start().expect("a thread").join();

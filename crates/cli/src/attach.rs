@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use flowyard::attach::{Attached, End, RingState};
+use flowyard::attach::{AttachError, Attached, End, RingState};
 use flowyard::mem::{Packet, Wait, flags};
 use flowyard::port::{Outgoing, PacketSink, Sink};
 use flowyard::steer::{Frame, LinkType, dissect};
@@ -113,8 +113,13 @@ impl Attach {
             // In small steps, so that a signal is noticed.
             let mut ring = match wanted.within(Some(if self.wait { LONGEST_SLEEP } else { Duration::ZERO })) {
                 Ok(ring) => ring,
-                Err(_) if self.wait && !self.over(&stop, started) => continue,
-                Err(_) if self.wait && self.over(&stop, started) => break Outcome::Good,
+                // What waiting mends: within() has waited.
+                Err(AttachError::Reach { .. } | AttachError::Refused { .. }) if self.wait => {
+                    if self.over(&stop, started) {
+                        break Outcome::Good;
+                    }
+                    continue;
+                }
                 Err(error) => return Err(error).into_diagnostic(),
             };
             if !self.quiet {

@@ -215,6 +215,9 @@ impl Ledger {
     pub(crate) fn reclaim(&mut self, account: Account, mut free: impl FnMut(Buffer)) {
         let pipe = self.own(account);
         for index in 0..self.sole.len() as u32 {
+            if self.pipes[pipe].count == 0 {
+                return;
+            }
             if self.sole[index as usize] == pipe as u32 + 1
                 && let Returned::Free(buffer) = self.returned(account, index)
             {

@@ -20,6 +20,8 @@ mod ledger;
 #[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]
+mod passing;
+#[cfg(not(loom))]
 mod pipe;
 #[cfg(not(loom))]
 mod region;
@@ -45,6 +47,8 @@ pub use hand::{Hand, Packet, PacketError};
 pub use ledger::{Ledger, Returned, Shared};
 #[cfg(not(loom))]
 pub use map::Pages;
+#[cfg(not(loom))]
+pub use passing::refuse_descriptors;
 #[cfg(not(loom))]
 pub use pipe::{Handover, PipeEnd, PipeProducer, RING_SLOTS, notify, notify_when, pipe};
 #[cfg(not(loom))]

@@ -248,6 +248,8 @@ pub struct PipeProducer {
     leaving: Flag,
     /// Buffers that are out: sent and not yet returned, as slots.
     outstanding: u32,
+    /// Most that may be: at most the places of the ring back.
+    most_out: u32,
     /// Whose buffers it carries; none for a pipe between two consumers.
     account: Option<Account>,
 }
@@ -308,6 +310,7 @@ fn create(region: &Region, slots: u32, account: Option<Account>) -> Result<(Pipe
     let rings = Rings::of(&map, slots);
     let (ours, theirs) = Wakeup::pair()?;
     let producer = PipeProducer {
+        most_out: rings.back.capacity,
         out: ring::Producer::new(rings.out),
         back: ring::Consumer::new(rings.back),
         wakeup: ours,
@@ -368,7 +371,7 @@ impl PipeProducer {
     /// may still be out before the ring back could overflow.
     #[inline]
     pub fn reserve(&mut self, want: u32) -> u32 {
-        let budget = self.back.place().capacity() - self.outstanding;
+        let budget = self.most_out.saturating_sub(self.outstanding);
         self.out.reserve(want).min(budget)
     }
 
@@ -423,7 +426,7 @@ impl PipeProducer {
     /// consumer is gone.
     #[inline]
     pub unsafe fn forward(&mut self, slot: Slot) -> bool {
-        let fits = self.outstanding < self.back.place().capacity() && self.out.fill(slot.to_words());
+        let fits = self.outstanding < self.most_out && self.out.fill(slot.to_words());
         self.outstanding += u32::from(fits);
         fits
     }
@@ -480,7 +483,8 @@ impl PipeProducer {
     pub fn reclaim(&mut self, ledger: &mut Ledger, free: impl FnMut(Buffer)) -> bool {
         let gone = self.consumer_gone();
         if gone && !self.leaving.is_set() {
-            self.take_back(ledger, free);
+            ledger.reclaim(self.account(), free);
+            self.outstanding = 0;
         }
         gone
     }
@@ -491,9 +495,13 @@ impl PipeProducer {
     ///
     /// The pipe is not to be used any more, but to be [succeeded](PipeProducer::succeed) by another.
     ///
+    /// # Safety
+    /// No consumer of this process is attached to the pipe: it would still see the buffers whose tokens `free` gets. (One
+    /// of another process may be: it sees what it sees.)
+    ///
     /// # Panics
     /// If the ledger is not this pipe's: our own mistake.
-    pub fn take_back(&mut self, ledger: &mut Ledger, free: impl FnMut(Buffer)) {
+    pub unsafe fn take_back(&mut self, ledger: &mut Ledger, free: impl FnMut(Buffer)) {
         ledger.reclaim(self.account(), free);
         self.outstanding = 0;
     }
@@ -503,15 +511,17 @@ impl PipeProducer {
         self.leaving.is_set()
     }
 
-    /// Puts `new`, a pipe of [`pipe`] to another consumer, in this one's place, and answers this one. It has the same
-    /// account in the ledger, if this one holds nothing any more; else one of its own.
+    /// Puts `new`, a pipe of [`pipe`] to a consumer of another process, in this one's place, and closes this one. The new
+    /// one has the same account in the ledger, if this one holds nothing any more; else one of its own. It lets no more
+    /// buffers be out than its ring out has places: what such a consumer keeps is the ring's, and no other's.
     ///
     /// # Panics
     /// If the ledger is not this pipe's, or `new` has one already: our own mistake.
-    pub fn succeed(&mut self, ledger: &mut Ledger, mut new: PipeProducer) -> PipeProducer {
+    pub fn succeed(&mut self, ledger: &mut Ledger, mut new: PipeProducer) {
         assert!(new.account.is_none(), "a pipe is adopted once");
         new.account = Some(ledger.succeed(self.account()));
-        std::mem::replace(self, new)
+        new.most_out = new.capacity();
+        *self = new;
     }
 
     /// Buffers that the consumer holds, by `ledger`.

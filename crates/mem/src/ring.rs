@@ -218,10 +218,6 @@ impl<P: Place, const W: usize> Consumer<P, W> {
     pub(crate) fn violations(&self) -> u64 {
         self.violations
     }
-
-    pub(crate) fn place(&self) -> &P {
-        &self.place
-    }
 }
 
 /// The fence between a commit and asking whether the peer sleeps. One serves any number of rings.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use crate::MemError;
+use crate::{MemError, refuse_descriptors};
 
 /// One end.
 #[derive(Debug)]
@@ -23,11 +23,14 @@ pub(crate) struct Wakeup {
 const DRAIN_BYTES: usize = 64;
 
 impl Wakeup {
-    /// Both ends.
+    /// Both ends: the yard's, and the consumer's.
     pub(crate) fn pair() -> Result<(Wakeup, Wakeup), MemError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .map(|(a, b)| (Wakeup { socket: a }, Wakeup { socket: b }))
+            .inspect(|(ours, _)| {
+                refuse_descriptors(ours); // where the kernel cannot, the peer is trusted not to
+            })
+            .map(|(ours, theirs)| (Wakeup { socket: ours }, Wakeup { socket: theirs }))
             .map_err(|e| {
                 MemError::system("pipe", "make a socket pair for wakeups", "", "raise the limit of open files", e)
             })

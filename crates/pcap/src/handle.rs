@@ -170,8 +170,9 @@ impl Handle {
 
     /// Reading ends as soon as it can. From any thread, or a signal handler: takes no lock and allocates nothing.
     pub fn break_loop(&self) {
-        self.stop.store(true, Ordering::Relaxed); // a flag on its own; the bell is a system call after it
+        // The bell first: who hears it before the flag is set looks again at once, and who sees the flag empties the bell.
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        self.stop.store(true, Ordering::Release);
     }
 
     /// Whether it was to be ended; that is forgotten.

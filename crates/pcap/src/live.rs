@@ -174,7 +174,8 @@ impl Live {
     pub fn be_selectable(&mut self) {
         if !self.is_selectable {
             self.is_selectable = true;
-            self.rearm();
+            // Packets may be in the program's hands: readable, until the next read has looked.
+            let _ = rustix::io::write(&self.more, &1u64.to_ne_bytes());
         }
     }
 

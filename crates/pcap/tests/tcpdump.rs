@@ -2,10 +2,12 @@
 
 mod served;
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use flowyard::port::traffic::{Mix, MixOptions};
 use flowyard::{Absent, Group, YardConfig};
 use flowyard_testkit::net::{Injector, Namespace, Veth, number_of, numbered_frame};
 use flowyard_testkit::require_root;
@@ -325,4 +327,76 @@ fn interfaces_are_the_real_librarys() {
     assert_eq!(frames.len(), 20);
     assert!(frames.iter().all(|frame| number_of(frame).is_some()));
     assert_whole(yard);
+}
+
+/// What the guide of docs/attach.md comes to: several workers as they are, of an ordinary user, on a live interface. Which
+/// conversation a frame is of the generator knows, and nobody else is asked.
+#[test]
+fn workers_of_an_ordinary_user_have_whole_conversations() {
+    require_root!();
+    if !has("tcpdump", "workers") {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const WORKERS: u16 = 4;
+    const NOBODY: u32 = 65534;
+    let mut mix = Mix::new(&MixOptions { flows: 200, seed: 11, ..MixOptions::default() });
+    let mut frame = [0; Mix::FRAME_BYTES];
+    let mut conversations: HashMap<Vec<u8>, u32> = HashMap::new();
+    let mut frames = Vec::new();
+    while frames.len() < 4000 {
+        let packet = mix.next(&mut frame);
+        let bytes = frame[..packet.len].to_vec();
+        if packet.len <= 1514 && conversations.insert(bytes.clone(), packet.conversation).is_none() {
+            frames.push(bytes); // no frame twice: what a worker has is told by its bytes
+        }
+    }
+    let wire = Namespace::new().expect("as root");
+    wire.veth(&Veth { queues: 2, ..Veth::default() }).expect("as root");
+    wire.run(|| {
+        let config = YardConfig { rings: WORKERS, absent: Absent::Hold, dispatchers: 2, ..YardConfig::default() };
+        let ours = tempfile::tempdir().expect("a folder"); // outlives the yard
+        let yard = Served::at(&config, "xdp:fy0", ours.path());
+        let folder = ours.path().to_owned();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).expect("ours");
+        let preload = folder.join("preload.so");
+        std::fs::copy(library("libflowyard_pcap.so"), &preload).expect("room");
+        let file = |ring: u16| folder.join(format!("{ring}.pcap"));
+        let mut workers: Vec<_> = (0..WORKERS)
+            .map(|ring| {
+                let mut command = Command::new("tcpdump");
+                command.args(["-n", "-q", "-i", &format!("flowyard:edge/{ring}"), "-w"]).arg(file(ring));
+                command.env("LD_PRELOAD", &preload).env("FLOWYARD_RUNTIME_DIR", &folder).uid(NOBODY).gid(NOBODY);
+                command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs")
+            })
+            .collect();
+        yard.until_read_by(WORKERS.into());
+        let injector = Injector::open("fy1").expect("as root");
+        let mut sent = 0;
+        for chunk in frames.chunks(200) {
+            injector.send(chunk).expect("the wire takes it");
+            sent += chunk.len() as u64;
+            yard.until_received(sent);
+        }
+        let report = yard.report();
+        assert!(report.sums_agree() && (report.violations, report.buffers_missing) == (0, 0), "{report:?}");
+        assert_eq!((report.received(), report.delivered(), report.lost_before()), (sent, sent, 0), "{report:?}");
+        let mut of_worker: HashMap<u32, u16> = HashMap::new();
+        for ring in 0..WORKERS {
+            assert!(workers[usize::from(ring)].wait().expect("a child").success(), "it ends with the yard");
+            let (_, _, got) = capture(&file(ring));
+            assert_eq!(got.len() as u64, report.rings[usize::from(ring)].packets, "ring {ring}");
+            assert!(got.len() > frames.len() / 12, "each has a share: {}", got.len());
+            for bytes in got {
+                let conversation = conversations.remove(&bytes).expect("sent, and not seen before");
+                assert_eq!(
+                    *of_worker.entry(conversation).or_insert(ring),
+                    ring,
+                    "conversation {conversation} is whole"
+                );
+            }
+        }
+        assert!(conversations.is_empty() && of_worker.len() > 100, "every frame is with one of them");
+    });
 }

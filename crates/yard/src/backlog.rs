@@ -90,9 +90,10 @@ impl Backlogs {
         Ok(())
     }
 
-    /// The slot at the head of `pipe`'s list.
-    pub(crate) fn first(&self, pipe: usize) -> Option<&Slot> {
-        self.nodes.get(self.lists[pipe].head as usize).map(|node| &node.slot) // NONE is no node
+    /// The slot at the head of `pipe`'s list, if nobody else has its buffer.
+    pub(crate) fn first_alone(&self, pipe: usize) -> Option<&Slot> {
+        let node = self.nodes.get(self.lists[pipe].head as usize)?; // NONE is no node
+        matches!(node.waiting, Some(Waiting::Own(_))).then_some(&node.slot)
     }
 
     /// Number of slots of the packet at the head of `pipe`'s list, 0 if it is empty.

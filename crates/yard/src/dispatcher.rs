@@ -90,6 +90,15 @@ pub(crate) struct Dispatcher {
     pub(crate) mailbox: Arc<Mailbox>,
 }
 
+/// Whose letters nobody reads any more, whatever ended it: a panic as well.
+struct ClosedAtTheEnd(Arc<Mailbox>);
+
+impl std::ops::Drop for ClosedAtTheEnd {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// What one turn found to do.
 struct Turn {
     busy: bool,
@@ -162,10 +171,12 @@ impl Dispatcher {
             Letter::Control { seat, request, reply } => {
                 drop(reply.send(self.gate.control(seat, &request)));
             }
+            // Unanswered where all is over here: the others go on.
+            Letter::Seat { .. } if self.outlets.has_ended() => {}
             Letter::Seat { outlet, tenant, pipe, seated } => {
                 let done = self.outlets.seat(outlet, tenant, pipe, &mut self.stock);
                 if seated.send(done).is_err() && done {
-                    self.outlets.unseat(tenant, &mut self.stock);
+                    self.outlets.unseat(tenant.number, &mut self.stock);
                 }
             }
             Letter::Unseat { tenant } => self.outlets.unseat(tenant, &mut self.stock),
@@ -217,6 +228,7 @@ impl Dispatcher {
     /// Runs until every source has ended or the yard is told to stop; then delivers what waits, says
     /// to consumers that this was all, takes the buffers home and closes the ports.
     pub(crate) fn run(mut self) -> Report {
+        let _closed = ClosedAtTheEnd(self.mailbox.clone());
         self.outlets.check_consumers(&mut self.stock); // rings that are for others have nobody yet
         let mut idle_turns = 0;
         let mut slept = false;

@@ -64,15 +64,32 @@ struct Outlet {
     gone: bool,
     /// Who reads it, of other processes: the number that was given them.
     tenant: u64,
+    /// Whether what they return may be sent.
+    may_send: bool,
     /// Slots were filled since the last commit.
     dirty: bool,
     /// Slots were committed since it was last seen to that the consumer is awake.
     unwoken: bool,
     counters: RingCounters,
     violations: u64,
+    /// Of those the ones of the consumer that is there, if it is another process.
+    strikes: u32,
 }
 
 impl Outlet {
+    /// Takes back what the consumer held, who is gone. A stage of this process is believed that a later one still reads
+    /// what it passed on. Another process is not: it could have the yard run out of buffers.
+    #[allow(unsafe_code)]
+    fn take_back(&mut self, ledger: &mut Ledger, stock: &mut Stock) {
+        if self.tenant != 0 {
+            // SAFETY: a tenant's pipe went to a consumer by its connection alone (attach/server.rs), and one in this very
+            // process is dropped before the connection (attach/client.rs): what is attached is of another process.
+            unsafe { self.pipe.take_back(ledger, |buffer| stock.put(buffer)) };
+        } else {
+            self.pipe.reclaim(ledger, |buffer| stock.put(buffer));
+        }
+    }
+
     /// Why a packet is lost for which there is no room.
     fn full(&self) -> Drop {
         if self.gone { Drop::ConsumerGone } else { Drop::RingFull }
@@ -124,6 +141,18 @@ pub(crate) struct Outlets {
     turns: u32,
 }
 
+/// A consumer of another process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tenant {
+    /// Its own, never given again; not 0.
+    pub(crate) number: u64,
+    /// Whether it may have packets sent.
+    pub(crate) may_send: bool,
+}
+
+/// Things that cannot be, after which a consumer of another process has its ring taken from it.
+const MOST_STRIKES: u32 = 1024;
+
 /// Most groups of a yard.
 pub(crate) const MOST_GROUPS: usize = 8;
 
@@ -153,10 +182,12 @@ impl Outlets {
             pipe,
             gone: false,
             tenant: 0,
+            may_send: true,
             dirty: false,
             unwoken: false,
             counters: RingCounters::default(),
             violations: 0,
+            strikes: 0,
         };
         Outlets {
             ledger,
@@ -445,14 +476,16 @@ impl Outlets {
     /// Takes home what consumers returned. Answers how many returns there were, whether or not others still hold
     /// the buffers.
     pub(crate) fn reclaim(&mut self, stock: &mut Stock) -> usize {
-        let mut home = 0;
+        let (mut home, mut struck) = (0, None);
         for (number, outlet) in self.outlets.iter_mut().enumerate().filter(|(_, outlet)| !outlet.gone) {
             for _ in 0..RETURNS_AT_ONCE {
                 let Some((returned, slot)) = outlet.pipe.take_returned(&mut self.ledger) else { break };
                 if slot.verdict != Verdict::Free as u8 {
                     home += usize::from(returned != Returned::Violation);
-                    let sound = send(self.ways.as_deref_mut(), number, returned, slot, stock);
+                    let ways = self.ways.as_deref_mut().filter(|_| outlet.may_send);
+                    let sound = send(ways, number, returned, slot, stock);
                     outlet.violations += u64::from(!sound);
+                    outlet.strikes += u32::from(!sound);
                     continue;
                 }
                 match returned {
@@ -461,10 +494,19 @@ impl Outlets {
                         home += 1;
                     }
                     Returned::Held => home += 1,
-                    Returned::Violation => outlet.violations += 1,
+                    Returned::Violation => {
+                        outlet.violations += 1;
+                        outlet.strikes += 1;
+                    }
                 }
             }
             outlet.pipe.release_returned();
+            if outlet.strikes > MOST_STRIKES && outlet.tenant != 0 {
+                struck = Some(number);
+            }
+        }
+        if let Some(ring) = struck {
+            self.take_from(ring, stock);
         }
         if let Some(ways) = &mut self.ways {
             ways.flush(stock);
@@ -579,14 +621,17 @@ impl Outlets {
     /// others.
     fn lose(&mut self, ring: usize, stock: &mut Stock) {
         while self.reclaim(stock) > 0 {} // all that it returned properly before
+        if !self.outlets[ring].gone {
+            self.take_from(ring, stock);
+        }
+    }
+
+    /// Takes a ring from its consumer, and back what that held.
+    fn take_from(&mut self, ring: usize, stock: &mut Stock) {
         let outlet = &mut self.outlets[ring];
         outlet.gone = true;
         outlet.counters.abandoned += u64::from(outlet.pipe.held(&self.ledger));
-        // A stage of this process is believed that a later one still reads what it passed on. Another process is not:
-        // it could have the yard run out of buffers.
-        if outlet.tenant != 0 || !outlet.pipe.is_leaving() {
-            outlet.pipe.take_back(&mut self.ledger, |buffer| stock.put(buffer));
-        }
+        outlet.take_back(&mut self.ledger, stock);
         if let Some(ways) = &mut self.ways {
             ways.abandon(ring, stock);
         }
@@ -595,7 +640,8 @@ impl Outlets {
             return;
         }
         while self.backlogs.len(ring) > 0 {
-            match self.backlogs.first(ring).and_then(|slot| self.absent.stand_in(ring, slot.hash)) {
+            // What others have as well may be on the other ring already, and cannot be there twice.
+            match self.backlogs.first_alone(ring).and_then(|slot| self.absent.stand_in(ring, slot.hash)) {
                 Some(other) => self.pass_on(ring, other),
                 None => self.give_up_one(ring, Drop::ConsumerGone, stock),
             }
@@ -605,23 +651,34 @@ impl Outlets {
     /// Moves the packet that has waited longest for `ring` behind those that wait for `other`.
     fn pass_on(&mut self, ring: usize, other: usize) {
         for _ in 0..self.backlogs.first_packet_slots(ring) {
-            let Some((waiting, slot)) = self.backlogs.pop(ring) else { return };
+            let Some((mut waiting, slot)) = self.backlogs.pop(ring) else { return };
+            if let Waiting::Own(buffer) = &mut waiting {
+                let tag = Tag { ring: self.absent.number(other), ..self.region.tag(buffer) };
+                self.region.set_tag(buffer, &tag);
+            }
             let waits = self.backlogs.push(other, waiting, slot);
             debug_assert!(waits.is_ok(), "its place has just become free");
         }
     }
 
+    /// Whether no more will come: nobody is seated any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Gives a ring that nobody reads to a consumer of another process, by a pipe that has no account yet. Answers
-    /// false, and closes the pipe, if somebody reads it, or all is over.
-    pub(crate) fn seat(&mut self, ring: usize, tenant: u64, pipe: PipeProducer, stock: &mut Stock) -> bool {
+    /// false, and closes the pipe, if somebody reads it.
+    pub(crate) fn seat(&mut self, ring: usize, tenant: Tenant, pipe: PipeProducer, stock: &mut Stock) -> bool {
         self.check_consumer(ring, stock);
         let outlet = &mut self.outlets[ring];
-        if !outlet.gone || self.ended {
+        if !outlet.gone {
             return false;
         }
-        let old = outlet.pipe.succeed(&mut self.ledger, pipe);
-        outlet.violations += old.violations();
-        (outlet.gone, outlet.tenant, outlet.dirty) = (false, tenant, false);
+        outlet.violations += outlet.pipe.violations();
+        outlet.pipe.succeed(&mut self.ledger, pipe);
+        outlet.strikes = 0;
+        (outlet.gone, outlet.dirty) = (false, false);
+        (outlet.tenant, outlet.may_send) = (tenant.number, tenant.may_send);
         self.absent.note(self.outlets.iter().map(|outlet| outlet.gone));
         true
     }

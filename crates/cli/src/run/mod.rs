@@ -90,7 +90,8 @@ impl Run {
         self.watch(&running, started, &control)?;
         let own_program = crate::bpf::has_own(&control.kernel);
         let report = running.join();
-        drop((socket, server));
+        let reweighed = control.reweighed.load(Ordering::Relaxed);
+        drop((socket, server, control)); // nobody is served any more
         let time = started.elapsed();
         let (mut witnesses, errors) = join(consumers);
         witnesses.resize_with(names.iter().map(|(_, rings)| usize::from(*rings)).sum(), || Witness::new(1));
@@ -107,7 +108,7 @@ impl Run {
             groups: names,
             function: config.function.as_ref().map(|f| f.name().to_owned()),
             own_program,
-            reweighed: control.reweighed.load(Ordering::Relaxed),
+            reweighed,
             time,
             verify,
             attached,

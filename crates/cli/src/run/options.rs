@@ -74,7 +74,7 @@ pub(super) struct Service {
     /// attach.sock in the runtime folder]
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
     pub(super) attach: Option<Option<PathBuf>>,
-    /// Who may attach besides root and this user: WHO, WHO=RING,…, either with +write behind it; WHO is a user, @group or *
+    /// Who may attach besides root and this user: WHO, WHO=RING,…, each with +write or +send behind it; WHO is a user, @group or *
     #[arg(long, value_name = "RULE")]
     pub(super) allow: Vec<Allow>,
     /// What becomes of the packets of a ring while nobody is attached to it: drop, hold (they wait in spare buffers), or

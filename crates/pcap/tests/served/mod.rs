@@ -51,10 +51,26 @@ impl Served {
 
     /// Waits until somebody has a ring. Panics instead of hanging.
     pub fn until_read(&self) {
+        self.until_read_by(1);
+    }
+
+    /// Waits until so many have rings. Panics instead of hanging.
+    pub fn until_read_by(&self, count: usize) {
         let deadline = Instant::now() + PATIENCE;
-        while self.server.consumers().is_empty() {
-            assert!(Instant::now() < deadline, "nobody attaches");
+        while self.server.consumers().len() < count {
+            assert!(Instant::now() < deadline, "{:?} are there", self.server.consumers());
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until so many packets have been received. Panics instead of hanging.
+    pub fn until_received(&self, packets: u64) {
+        let live = self.running.as_ref().expect("it runs").live();
+        let received = || live.iter().map(|l| l.received.load(std::sync::atomic::Ordering::Relaxed)).sum::<u64>();
+        let deadline = Instant::now() + PATIENCE;
+        while received() < packets {
+            assert!(Instant::now() < deadline, "{} of {packets} were received", received());
+            std::thread::yield_now();
         }
     }
 

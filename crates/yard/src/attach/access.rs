@@ -1,14 +1,16 @@
 //! Who may have which ring: rules, of which the first that fits decides.
 //!
 //! ```text
-//! WHO[=RING,…][+write]        WHO: a user, @group, or * for anybody
+//! WHO[=RING,…][+write][+send] WHO: a user, @group, or * for anybody
 //!
 //! ids=ids/0,ids/1             the user ids, these two rings, for reading
 //! @analysts                   members of the group, any ring
+//! bridge=2+send               may have packets sent, where the yard transmits
 //! filter=2+write              may write packets: trust over the whole region
 //! ```
 //!
-//! Without a rule the yard's own user and root may read any ring.
+//! Without a rule the yard's own user and root may read any ring, and send. A ring is a share of the work and no secret:
+//! who may read one is given the region, with the packets of all.
 
 use std::str::FromStr;
 
@@ -21,6 +23,7 @@ pub struct Allow {
     /// Rings by name; all, if there is none.
     rings: Vec<String>,
     write: bool,
+    send: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +35,7 @@ enum Who {
 
 /// A rule that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{rule:?}: {why}; write WHO[=RING,…][+write], where WHO is a user, @group or *")]
+#[error("{rule:?}: {why}; write WHO[=RING,…][+write][+send], where WHO is a user, @group or *")]
 pub struct AllowError {
     rule: String,
     why: String,
@@ -44,11 +47,16 @@ impl FromStr for Allow {
     /// Looks users and groups up in the system's databases; numbers are taken as they are.
     fn from_str(rule: &str) -> Result<Allow, AllowError> {
         let wrong = |why: String| AllowError { rule: rule.into(), why };
-        let (rest, write) = match rule.split_once('+') {
-            None => (rule, false),
-            Some((rest, "write")) => (rest, true),
-            Some((_, what)) => return Err(wrong(format!("+{what} is no right"))),
-        };
+        let (mut write, mut send) = (false, false);
+        let mut parts = rule.split('+');
+        let rest = parts.next().unwrap_or_default();
+        for right in parts {
+            match right {
+                "write" => write = true,
+                "send" => send = true,
+                what => return Err(wrong(format!("+{what} is no right"))),
+            }
+        }
         let (who, rings) = rest.split_once('=').map_or((rest, None), |(who, rings)| (who, Some(rings)));
         let rings: Vec<String> = rings.map(|r| r.split(',').map(str::to_owned).collect()).unwrap_or_default();
         if let Some(ring) = rings.iter().find(|r| r.rsplit('/').next().is_none_or(|n| n.parse::<u16>().is_err())) {
@@ -65,7 +73,7 @@ impl FromStr for Allow {
                     .ok_or_else(|| wrong(format!("there is no user {who:?}")))?,
             ),
         };
-        Ok(Allow { who, rings, write })
+        Ok(Allow { who, rings, write, send })
     }
 }
 
@@ -116,15 +124,15 @@ impl Peer {
         getgrouplist(&name, user.gid).is_ok_and(|groups| groups.contains(&Gid::from_raw(gid)))
     }
 
-    /// Whether it may have `ring`, for writing if `write`.
-    pub(super) fn may(&self, rules: &[Allow], ring: &str, write: bool) -> Result<(), String> {
+    /// Whether it may have `ring`, for writing if `write`. Answers whether it may send.
+    pub(super) fn may(&self, rules: &[Allow], ring: &str, write: bool) -> Result<bool, String> {
         let mut fitting = rules.iter().filter(|rule| self.is(rule.who));
         let listed = |rule: &&Allow| rule.rings.is_empty() || rule.rings.iter().any(|r| r == ring);
         let uid = self.uid;
         let own = uid == 0 || uid == rustix::process::geteuid().as_raw();
         match fitting.find(listed) {
-            Some(rule) if rule.write || !write => Ok(()),
-            None if own && !write => Ok(()),
+            Some(rule) if rule.write || !write => Ok(rule.send || own),
+            None if own && !write => Ok(true),
             _ if write => {
                 Err(format!("user {uid} may not write: the yard must be run with --allow {}={ring}+write", name(uid)))
             }
@@ -155,6 +163,8 @@ mod tests {
         assert!(!may(user, "1", false) && !may(user, "ids/0", true) && !may(user, "ids/2", false));
         assert!(may(member, "7", false) && !may(member, "1", true), "the first decides");
         assert!(!may(other, "0", false));
+        let sends = |rule: &str| user.may(&[rule.parse().expect("a rule")], "0", false);
+        assert_eq!((sends("4000=0"), sends("4000=0+send"), sends("*+write")), (Ok(false), Ok(true), Ok(false)));
         assert!(may(peer(0, 0), "0", false) && !may(peer(0, 0), "0", true), "root reads");
     }
 
@@ -164,7 +174,7 @@ mod tests {
         assert_eq!("@root".parse::<Allow>().expect("a group").who, Who::Group(0));
         assert_eq!(
             "*+write".parse::<Allow>().expect("anybody"),
-            Allow { who: Who::Anybody, rings: vec![], write: true }
+            Allow { who: Who::Anybody, rings: vec![], write: true, send: false }
         );
         for (rule, why) in [
             ("nobody-of-that-name", "no user"),

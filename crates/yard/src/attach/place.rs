@@ -46,10 +46,18 @@ pub fn folders() -> Vec<PathBuf> {
     let uid = rustix::process::geteuid();
     let users = match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
         Some(folder) => PathBuf::from(folder).join("flowyard"),
-        None => std::env::temp_dir().join(format!("flowyard-{}", uid.as_raw())),
+        None => std::env::temp_dir().join(format!("flowyard-{}", uid.as_raw())), // see `is_ours`
     };
     let users = Some(users).filter(|_| !uid.is_root());
-    users.into_iter().chain([PathBuf::from("/run/flowyard")]).collect()
+    users.into_iter().filter(|folder| is_ours(folder)).chain([PathBuf::from("/run/flowyard")]).collect()
+}
+
+/// Whether nobody but this user and root can have put anything there: in a folder that all may write, somebody else may
+/// have been first.
+fn is_ours(folder: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let own = rustix::process::geteuid().as_raw();
+    std::fs::symlink_metadata(folder).map_or(true, |about| about.is_dir() && [0, own].contains(&about.uid()))
 }
 
 /// The folder of a yard that this process runs: root's is the system's, anybody else's the user's.

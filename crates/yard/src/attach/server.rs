@@ -13,22 +13,25 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use flowyard_mem::handover::{self, Message};
-use flowyard_mem::{Grant, Handover, MemError, Region, pipe};
+use flowyard_mem::{Grant, Handover, MemError, Region, pipe, refuse_descriptors};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::access::Peer;
 use super::{About, Allow, Answer, AttachError, Hello, RingState};
 use crate::function::{Letter, Mailbox};
+use crate::outlets::Tenant;
 
 /// Connections that may wait to be accepted.
 const WAITING: i32 = 64;
 /// Connections that have not said what they want. More are closed: the longest there first.
 const MOST_STRANGERS: usize = 64;
+/// Pause where no connection can be accepted.
+const SHORT_OF_DESCRIPTORS: Duration = Duration::from_millis(10);
 /// How long a connection may take to say it.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Rings that are listed: what fits a message.
-const MOST_LISTED: usize = 128;
+const MOST_LISTED: usize = 64;
 /// How long a dispatcher may take to read a letter.
 const DISPATCHERS_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -139,11 +142,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path); // while it is still ours
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join(); // a panic there was printed
         }
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -214,7 +217,7 @@ impl Worker {
             // Those who go make room for those who come.
             for at in (0..self.connections.len()).rev() {
                 if !happened[at + 2].is_empty() && !self.hear(at) {
-                    let gone = self.connections.swap_remove(at);
+                    let gone = self.connections.remove(at);
                     gone.tenant.into_iter().for_each(|tenant| self.unseat(tenant));
                 }
             }
@@ -227,12 +230,18 @@ impl Worker {
 
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Ok(socket) = rustix::net::accept_with(&self.listener, flags) {
+        for _ in 0..WAITING {
+            let socket = match rustix::net::accept_with(&self.listener, flags) {
+                Ok(socket) => socket,
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(_) => return std::thread::sleep(SHORT_OF_DESCRIPTORS), // it would be told of them again at once
+            };
+            refuse_descriptors(&socket); // where the kernel cannot, one may have itself waited for
             let strangers = self.connections.iter().filter(|c| c.tenant.is_none()).count();
             if strangers >= MOST_STRANGERS
                 && let Some(longest) = self.connections.iter().position(|c| c.tenant.is_none())
             {
-                self.connections.swap_remove(longest);
+                self.connections.remove(longest);
             }
             self.connections.push(Connection { socket, since: Instant::now(), tenant: None });
         }
@@ -280,7 +289,7 @@ impl Worker {
     fn greet(&mut self, peer: &Peer, ring: &str, write: bool, program: &str) -> Result<Said, String> {
         let (group, ring) = self.find(ring)?;
         let name = self.name(group, ring);
-        peer.may(&self.serving.allow, &name, write)?;
+        let may_send = peer.may(&self.serving.allow, &name, write)?;
         let outlet =
             self.offer.groups[..group].iter().map(|rings| usize::from(*rings)).sum::<usize>() + usize::from(ring);
         if let Some(by) = self.reader(outlet) {
@@ -288,16 +297,16 @@ impl Worker {
         }
         let tenant = self.next;
         self.next += 1;
-        let parts = self.seat(outlet, tenant, write)?;
+        let parts = self.seat(outlet, Tenant { number: tenant, may_send }, write)?;
         let about = About {
             yard: self.serving.name.clone(),
             group: self.serving.groups.get(group).cloned().unwrap_or_default(),
             ring,
             rings: self.offer.groups[group],
             write,
-            ports: self.offer.ports.clone(),
+            ports: self.offer.ports.iter().take(MOST_LISTED).cloned().collect(),
         };
-        let program: String = program.chars().filter(|c| !c.is_control()).take(64).collect();
+        let program = program.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).take(64).collect();
         let seated = Seated { ring: name, program, pid: peer.pid, uid: peer.uid, write, since: Instant::now() };
         self.consumers.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant, (outlet, seated));
         Ok((Answer::Welcome(about), Some(parts), Some(tenant)))
@@ -326,34 +335,32 @@ impl Worker {
     }
 
     /// Gives every dispatcher a pipe to the consumer.
-    fn seat(&self, outlet: usize, tenant: u64, write: bool) -> Result<Handover, String> {
+    fn seat(&self, outlet: usize, tenant: Tenant, write: bool) -> Result<Handover, String> {
         let mut ends = Vec::new();
         let mut answers = Vec::new();
         for mailbox in &self.offer.mailboxes {
             let (pipe, end) = pipe(&self.offer.region, self.offer.slots).map_err(|e| e.to_string())?;
             let (seated, answer) = channel();
             mailbox.post(Letter::Seat { outlet, tenant, pipe, seated });
-            ends.push(end);
-            answers.push(answer);
+            answers.push((answer, end));
         }
         let deadline = Instant::now() + DISPATCHERS_PATIENCE;
-        let mut taken = 0;
         let mut why = None;
-        for answer in answers {
+        for (answer, end) in answers {
             match answer.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(true) => taken += 1,
-                Ok(false) => why = Some("somebody in the yard's own process reads it, or the yard is ending"),
+                Ok(true) => ends.push(end),
+                Ok(false) => why = Some("somebody in the yard's own process reads it"),
                 Err(RecvTimeoutError::Timeout) => why = Some("the yard is too busy to answer: try again"),
                 Err(RecvTimeoutError::Disconnected) => {} // that dispatcher's sources have ended, and others go on
             }
         }
-        if let Some(why) = why.or((taken == 0).then_some("the yard has ended")) {
-            self.tell_to_unseat(tenant);
+        if let Some(why) = why.or(ends.is_empty().then_some("the yard has ended")) {
+            self.tell_to_unseat(tenant.number);
             return Err(why.into());
         }
         let grant = if write { Grant::Write } else { Grant::Read };
         Handover::new(&self.offer.region, ends, grant).map_err(|e| {
-            self.tell_to_unseat(tenant);
+            self.tell_to_unseat(tenant.number);
             e.to_string()
         })
     }

@@ -12,6 +12,7 @@ use flowyard_mem::PipeProducer;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{FunctionCounts, Limits, Steer};
+use crate::outlets::Tenant;
 use crate::rings::RingStatus;
 
 /// Why a function cannot be had, or did not take over.
@@ -38,7 +39,7 @@ pub(crate) enum Letter {
     /// Answer a request.
     Control { seat: usize, request: Vec<u8>, reply: Sender<Result<Vec<u8>, String>> },
     /// Give a ring that nobody reads to a consumer of another process.
-    Seat { outlet: usize, tenant: u64, pipe: PipeProducer, seated: Sender<bool> },
+    Seat { outlet: usize, tenant: Tenant, pipe: PipeProducer, seated: Sender<bool> },
     /// A consumer of another process has ended its connection: take its ring from it.
     Unseat { tenant: u64 },
     /// Balance a group by this table from the next batch on.
