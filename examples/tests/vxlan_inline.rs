@@ -150,8 +150,9 @@ fn through_xdp_in_the_driver() {
     require_root!();
     for offloads in [false, true] {
         let text = talk("xdp", "?native", offloads);
-        // AF_XDP tells nobody that a checksum is unfinished; it is found all the same.
-        assert_eq!(number(&text, "checksums ") > 0, offloads, "{text}");
+        // AF_XDP tells nobody that a checksum is unfinished; it is found all the same. Of those that are finished one in
+        // 65,536 looks as if it were not, and comes out as it was.
+        assert_eq!(number(&text, "checksums ") > 1000, offloads, "{text}");
         assert!(!text.contains("too-long") && !text.contains("refused checksum"), "{text}");
     }
 }

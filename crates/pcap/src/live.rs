@@ -43,6 +43,8 @@ pub struct Live {
     watch: OwnedFd,
     more: OwnedFd,
     is_selectable: bool,
+    /// The program may have a packet in its hands, where the yard received it.
+    lent: bool,
     /// The real library's handle, for its compiler and for writing files.
     dead: Dead,
     link: c_int,
@@ -147,7 +149,8 @@ impl Live {
         let link = first.map_or(DLT_EN10MB, |meta| meta.link);
         let dead = Dead::new(link, settings)?;
         let (is_selectable, filter, direction) = (false, None, DIRECTION_BOTH);
-        Ok(Live { ring, readable, watch, more, is_selectable, dead, link, filter, direction, bytes, first })
+        let lent = false;
+        Ok(Live { ring, readable, watch, more, is_selectable, lent, dead, link, filter, direction, bytes, first })
     }
 
     /// The link type, as a DLT.
@@ -174,8 +177,12 @@ impl Live {
     pub fn be_selectable(&mut self) {
         if !self.is_selectable {
             self.is_selectable = true;
-            // Packets may be in the program's hands: readable, until the next read has looked.
-            let _ = rustix::io::write(&self.more, &1u64.to_ne_bytes());
+            if self.lent {
+                // The program has a packet in its hands: readable, until the next read has looked.
+                let _ = rustix::io::write(&self.more, &1u64.to_ne_bytes());
+            } else {
+                self.rearm();
+            }
         }
     }
 
@@ -185,6 +192,7 @@ impl Live {
         if !self.is_selectable {
             return;
         }
+        self.lent = false; // what is in its hands is a copy (Handle::to_stay)
         let idle = self.first.is_none()
             && self.ring.wait(Some(Duration::ZERO)) == Wait::TimedOut // takes old wakeups out
             && self.ring.prepare_to_wait();
@@ -202,6 +210,12 @@ impl Live {
 
     /// The next packet that is wanted, if there is one now.
     pub fn next(&mut self, settings: &Settings, counts: &Counts, stop: &AtomicBool) -> Option<Taken> {
+        let taken = self.take(settings, counts, stop);
+        self.lent = taken.is_some();
+        taken
+    }
+
+    fn take(&mut self, settings: &Settings, counts: &Counts, stop: &AtomicBool) -> Option<Taken> {
         if let Some(meta) = self.first.take()
             && let Some(taken) = self.judge(&meta, self.bytes.as_ptr(), self.bytes.len(), settings, counts)
         {
