@@ -158,6 +158,7 @@ struct Free {
 struct Open {
     free: Free,
     laid: Laid,
+    lap: usize,
     started: Option<(Instant, u64)>,
 }
 
@@ -167,7 +168,7 @@ impl Opener for Free {
     }
 
     fn open(self: Box<Self>, region: &Region, _: &mut Stock) -> Result<Box<dyn Port>, PortError> {
-        Ok(Box::new(Open { free: *self, laid: Laid::new(region), started: None }))
+        Ok(Box::new(Open { free: *self, laid: Laid::new(region), lap: 0, started: None }))
     }
 }
 
@@ -190,12 +191,14 @@ impl Port for Open {
                 let clean = machine::involuntary_switches() == switches;
                 meter.lap(BUFFERS, started.elapsed().as_nanos() as u64, clean);
             }
-            if self.laid.laps() == TURNS * flow::laps(&self.free.packets) {
+            let laps = flow::laps(&self.free.packets);
+            if self.lap == TURNS * laps {
                 let figure = self.free.meter.take().and_then(Meter::sample);
                 *self.free.figure.lock().unwrap_or_else(PoisonError::into_inner) = figure;
                 return Ok(Progress::Ended);
             }
-            self.laid.load(&self.free.packets);
+            self.laid.load_lap(&self.free.packets, self.lap % laps);
+            self.lap += 1;
             self.started = Some((Instant::now(), machine::involuntary_switches()));
         }
         Ok(if self.laid.has_some() { self.laid.give(batch, limit) } else { wait })
