@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::hand::{Hand, Packet};
@@ -59,6 +60,8 @@ pub struct Consumer {
     yard_gone: bool,
     /// `prepare_to_wait` announced sleep.
     announced: bool,
+    /// Kept open while packets may be looked at; last, so that it is closed when they are not any more.
+    lifeline: Option<Arc<OwnedFd>>,
 }
 
 impl std::fmt::Debug for ConsumerRings {
@@ -94,8 +97,22 @@ impl Consumer {
     /// As [`Consumer::attach`].
     pub fn attach_all(parts: Handover, grant: Grant) -> Result<Vec<Consumer>, MemError> {
         let region = Region::attach(parts.region, grant)?;
-        let over = |(pipe, wakeup)| Consumer::over(region.clone(), &pipe, Wakeup::from_fd(wakeup));
+        let lifeline = parts.lifeline.map(Arc::new);
+        let over = |(pipe, wakeup)| {
+            let mut consumer = Consumer::over(region.clone(), &pipe, Wakeup::from_fd(wakeup))?;
+            consumer.lifeline = lifeline.clone();
+            Ok(consumer)
+        };
         parts.pipes.into_iter().map(over).collect()
+    }
+
+    /// A copy of what is kept open while packets may be looked at, for a later consumer of them.
+    ///
+    /// # Errors
+    /// The descriptor cannot be duplicated.
+    pub fn lifeline(&self) -> Result<Option<OwnedFd>, MemError> {
+        let copy = |fd: &Arc<OwnedFd>| crate::map::duplicate(fd, "lifeline");
+        self.lifeline.as_ref().map(copy).transpose()
     }
 
     /// Attaches in the yard's own process, sharing its mapping of the region.
@@ -110,7 +127,16 @@ impl Consumer {
         let rings = pipe::attach(&region, pipe)?;
         let mut hand = Hand::new(&region);
         hand.goes_back = true;
-        Ok(Consumer { hand, rings, wakeup, unreleased: 0, malformed: 0, yard_gone: false, announced: false })
+        Ok(Consumer {
+            hand,
+            rings,
+            wakeup,
+            unreleased: 0,
+            malformed: 0,
+            yard_gone: false,
+            announced: false,
+            lifeline: None,
+        })
     }
 
     /// The next packet, or `None` when there is none now. Never blocks. The packet before it goes

@@ -2,7 +2,7 @@
 //!
 //! A message is one line of the ABI's first bytes (magic, version), so that two versions refuse each
 //! other before anything is mapped, and then what the two sides have to say to each other. With it
-//! SCM_RIGHTS (unix(7)) may carry a region, and pipe and wakeup of each dispatcher, in this order.
+//! SCM_RIGHTS (unix(7)) may carry a region, pipe and wakeup of each dispatcher, and a lifeline, in this order.
 //! Checking the peer's credentials is the caller's business, before sending.
 //!
 //! On a socket of messages (SOCK_SEQPACKET) each call is one message. On a stream the two sides take
@@ -22,9 +22,9 @@ use crate::{Handover, MemError};
 /// Most bytes that either side says in one message.
 pub const MESSAGE_BYTES: usize = 16 * 1024;
 /// Most pipes in one message: the kernel passes at most 253 descriptors at once (SCM_MAX_FD, include/net/scm.h).
-pub const MOST_PIPES: usize = 126;
+pub const MOST_PIPES: usize = 125;
 
-const MOST_DESCRIPTORS: usize = 1 + 2 * MOST_PIPES;
+const MOST_DESCRIPTORS: usize = 2 + 2 * MOST_PIPES;
 const GREETING_BYTES: usize = 12;
 
 fn greeting() -> [u8; GREETING_BYTES] {
@@ -111,9 +111,7 @@ pub fn receive(socket: impl AsFd) -> Result<Message, MemError> {
         return wrong("greeting", got.bytes, GREETING_BYTES, "this socket is not a yard's");
     }
     let version = u32::from_ne_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-    if got.flags.contains(rustix::net::ReturnFlags::CTRUNC)
-        || (version == ABI_VERSION && fds.len() % 2 != usize::from(!fds.is_empty()))
-    {
+    if got.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
         return wrong("number of descriptors", fds.len(), fds.len() | 1, "raise the limit of open files");
     }
     bytes.truncate(got.bytes);

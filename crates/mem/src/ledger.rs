@@ -38,6 +38,8 @@ pub struct Ledger {
     pipes: Vec<Held>,
     /// Pipes and claims that hold each buffer that several may hold.
     holders: Vec<u16>,
+    /// Accounts that no pipe has any more.
+    idle: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -133,7 +135,14 @@ impl Ledger {
     pub fn new(region: &Region) -> Ledger {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed); // Relaxed: only uniqueness matters.
         let buffers = region.geometry().buffers as usize;
-        Ledger { id, region: region.clone(), sole: vec![0; buffers], pipes: Vec::new(), holders: vec![0; buffers] }
+        Ledger {
+            id,
+            region: region.clone(),
+            sole: vec![0; buffers],
+            pipes: Vec::new(),
+            holders: vec![0; buffers],
+            idle: Vec::new(),
+        }
     }
 
     /// Makes a pipe whose buffers this ledger keeps: the yard's end and the consumer's. `slots` is the
@@ -153,8 +162,18 @@ impl Ledger {
         if self.pipes[pipe].count == 0 {
             return account;
         }
+        if let Some(pipe) = self.idle.pop() {
+            return Account { ledger: self.id, pipe };
+        }
         self.pipes.push(Held { bits: vec![0; self.holders.len().div_ceil(64)], count: 0 });
         Account { ledger: self.id, pipe: self.pipes.len() - 1 }
+    }
+
+    /// Gives up the account of a pipe that is closed and holds nothing.
+    pub(crate) fn retire(&mut self, account: Account) {
+        let pipe = self.own(account);
+        debug_assert_eq!(self.pipes[pipe].count, 0);
+        self.idle.push(pipe);
     }
 
     /// The pipe of `account` among this ledger's.

@@ -200,6 +200,8 @@ pub struct Handover {
     pub(crate) region: OwnedFd,
     /// Pipe and wakeup.
     pub(crate) pipes: Vec<(OwnedFd, OwnedFd)>,
+    /// Of consumers that may pass packets on: see [`Handover::with_lifeline`].
+    pub(crate) lifeline: Option<OwnedFd>,
 }
 
 impl Handover {
@@ -209,7 +211,13 @@ impl Handover {
     /// A descriptor that cannot be duplicated, or a grant that the region refuses.
     pub fn new(region: &Region, ends: Vec<PipeEnd>, grant: crate::Grant) -> Result<Handover, MemError> {
         let pipes = ends.into_iter().map(|end| (end.pipe, end.wakeup.into_fd())).collect();
-        Ok(Handover { region: region.grant(grant)?, pipes })
+        Ok(Handover { region: region.grant(grant)?, pipes, lifeline: None })
+    }
+
+    /// With a descriptor that consumers keep open as long as they may look at packets, and pass on with them: when all
+    /// copies are closed, nobody looks any more.
+    pub fn with_lifeline(self, lifeline: Option<OwnedFd>) -> Handover {
+        Handover { lifeline, ..self }
     }
 
     /// From descriptors that came some other way: of the region, and pipe and wakeup of each dispatcher.
@@ -217,24 +225,28 @@ impl Handover {
     /// # Safety
     /// They are of one handover, and no other consumer in this process is or will be attached to the same pipes.
     pub unsafe fn from_descriptors(region: OwnedFd, pipes: Vec<(OwnedFd, OwnedFd)>) -> Handover {
-        Handover { region, pipes }
+        Handover { region, pipes, lifeline: None }
     }
 
-    /// The descriptors: region, then pipe and wakeup of each dispatcher.
+    /// The descriptors: region, then pipe and wakeup of each dispatcher, then the lifeline if there is one.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let pipes = self.pipes.iter().flat_map(|(pipe, wakeup)| [pipe.as_fd(), wakeup.as_fd()]);
-        std::iter::once(self.region.as_fd()).chain(pipes).collect()
+        let lifeline = self.lifeline.iter().map(AsFd::as_fd);
+        std::iter::once(self.region.as_fd()).chain(pipes).chain(lifeline).collect()
     }
 
     /// From descriptors in the order of [`Handover::descriptors`], if there are any.
     pub(crate) fn of(fds: Vec<OwnedFd>) -> Option<Handover> {
         let mut fds = fds.into_iter();
         let region = fds.next()?;
-        let mut pipes = Vec::new();
-        while let (Some(pipe), Some(wakeup)) = (fds.next(), fds.next()) {
-            pipes.push((pipe, wakeup));
+        let (mut pipes, mut lifeline) = (Vec::new(), None);
+        while let Some(pipe) = fds.next() {
+            match fds.next() {
+                Some(wakeup) => pipes.push((pipe, wakeup)),
+                None => lifeline = Some(pipe), // one is left over
+            }
         }
-        Some(Handover { region, pipes })
+        Some(Handover { region, pipes, lifeline })
     }
 }
 
@@ -512,16 +524,32 @@ impl PipeProducer {
     }
 
     /// Puts `new`, a pipe of [`pipe`] to a consumer of another process, in this one's place, and closes this one. The new
-    /// one has the same account in the ledger, if this one holds nothing any more; else one of its own. It lets no more
+    /// one has the same account in the ledger, if this one holds nothing any more; else one of its own, and this one is
+    /// answered. It lets no more
     /// buffers be out than its ring out has places: what such a consumer keeps is the ring's, and no other's.
     ///
     /// # Panics
     /// If the ledger is not this pipe's, or `new` has one already: our own mistake.
-    pub fn succeed(&mut self, ledger: &mut Ledger, mut new: PipeProducer) {
+    pub fn succeed(&mut self, ledger: &mut Ledger, mut new: PipeProducer) -> Option<PipeProducer> {
         assert!(new.account.is_none(), "a pipe is adopted once");
         new.account = Some(ledger.succeed(self.account()));
         new.most_out = new.capacity();
-        *self = new;
+        let old = std::mem::replace(self, new);
+        (old.account != self.account).then_some(old)
+    }
+
+    /// Takes back all that the consumer held, as [`PipeProducer::take_back`], and closes the pipe; its account is free for
+    /// another.
+    ///
+    /// # Safety
+    /// As [`PipeProducer::take_back`].
+    ///
+    /// # Panics
+    /// If the ledger is not this pipe's: our own mistake.
+    pub unsafe fn dismiss(mut self, ledger: &mut Ledger, free: impl FnMut(Buffer)) {
+        // SAFETY: the caller's word.
+        unsafe { self.take_back(ledger, free) };
+        ledger.retire(self.account());
     }
 
     /// Buffers that the consumer holds, by `ledger`.

@@ -124,6 +124,8 @@ struct Inner {
     fd: OwnedFd,
     name: u64,
     pages: Pages,
+    /// Another process made it.
+    attached: bool,
     /// Set once a foreign process may write.
     foreign_writers: AtomicBool,
     sealing: Mutex<Sealing>,
@@ -179,7 +181,7 @@ impl Region {
         // SAFETY: the mapping is at least `file_bytes` > 64 long and writable, and nobody else has
         // the file yet.
         unsafe { std::ptr::copy_nonoverlapping(header.as_bytes().as_ptr(), map.base().as_ptr(), size_of::<Header>()) };
-        let region = Region::over(map, fd, geometry, region_name, pages);
+        let region = Region::over(map, fd, geometry, region_name, pages, false);
         let stock = Stock::whole(region.id, geometry.buffers);
         Ok((region, stock))
     }
@@ -204,10 +206,10 @@ impl Region {
                 remedy: "the header contradicts itself; use a descriptor handed out by a yard",
             });
         }
-        Ok(Region::over(map, fd, geometry, header.region, Pages::Base))
+        Ok(Region::over(map, fd, geometry, header.region, Pages::Base, true))
     }
 
-    fn over(map: Mapping, fd: OwnedFd, geometry: Geometry, name: u64, pages: Pages) -> Region {
+    fn over(map: Mapping, fd: OwnedFd, geometry: Geometry, name: u64, pages: Pages, attached: bool) -> Region {
         // SAFETY: HEADER_BYTES is within the mapping: both callers made or checked `file_bytes`.
         let buffers = unsafe { map.base().add(HEADER_BYTES) };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed); // Relaxed: only uniqueness matters.
@@ -217,6 +219,7 @@ impl Region {
             fd,
             name,
             pages,
+            attached,
             foreign_writers: AtomicBool::new(false),
             sealing: Mutex::new(Sealing::Open),
             readable: OnceLock::new(),
@@ -252,6 +255,9 @@ impl Region {
     /// # Errors
     /// The system call that failed; or a writer asked for after the region was sealed.
     pub fn grant(&self, grant: Grant) -> Result<OwnedFd, MemError> {
+        if self.inner.attached {
+            return self.pass_on(grant);
+        }
         let mut sealing = self.inner.sealing.lock().unwrap_or_else(PoisonError::into_inner);
         match (grant, *sealing) {
             (Grant::Write, Sealing::ReadOnly) => {
@@ -287,6 +293,19 @@ impl Region {
                 map::duplicate(readable, "region")
             }
         }
+    }
+
+    /// What this process was granted, for a later consumer: no more, and no less, for the file is another user's.
+    fn pass_on(&self, grant: Grant) -> Result<OwnedFd, MemError> {
+        if grant == Grant::Write && !self.writable {
+            return Err(MemError::Geometry {
+                object: "region",
+                what: "write grant by one who may only read",
+                value: 1,
+                allowed: "a grant for reading",
+            });
+        }
+        map::duplicate(&self.inner.fd, "region")
     }
 
     /// Whether a foreign process may write to this region.

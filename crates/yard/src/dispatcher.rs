@@ -180,6 +180,7 @@ impl Dispatcher {
                 }
             }
             Letter::Unseat { tenant } => self.outlets.unseat(tenant, &mut self.stock),
+            Letter::Release { tenant } => self.outlets.release(tenant, &mut self.stock),
             Letter::Reweigh { group, table, done } => {
                 self.reweigh(group, table);
                 let _ = done.send(());

@@ -66,6 +66,8 @@ struct Outlet {
     tenant: u64,
     /// Whether what they return may be sent.
     may_send: bool,
+    /// What they had stays out of use until it is released.
+    stage: bool,
     /// Slots were filled since the last commit.
     dirty: bool,
     /// Slots were committed since it was last seen to that the consumer is awake.
@@ -81,7 +83,9 @@ impl Outlet {
     /// what it passed on. Another process is not: it could have the yard run out of buffers.
     #[allow(unsafe_code)]
     fn take_back(&mut self, ledger: &mut Ledger, stock: &mut Stock) {
-        if self.tenant != 0 {
+        if self.stage {
+            // Until it is released.
+        } else if self.tenant != 0 {
             // SAFETY: a tenant's pipe went to a consumer by its connection alone (attach/server.rs), and one in this very
             // process is dropped before the connection (attach/client.rs): what is attached is of another process.
             unsafe { self.pipe.take_back(ledger, |buffer| stock.put(buffer)) };
@@ -134,6 +138,8 @@ pub(crate) struct Outlets {
     absent: Absentees,
     /// No more will come: nobody can be seated any more.
     ended: bool,
+    /// Pipes of stages that are gone, with their rings and numbers, whose buffers later consumers may still look at.
+    quarantined: Vec<(usize, u64, PipeProducer)>,
     hash_version: u8,
     /// Emptied segment lists, to be used again.
     spare_lists: Vec<Vec<Segment>>,
@@ -148,6 +154,8 @@ pub(crate) struct Tenant {
     pub(crate) number: u64,
     /// Whether it may have packets sent.
     pub(crate) may_send: bool,
+    /// Whether it may pass packets on: what it had is released by a word of its own, and not by its end.
+    pub(crate) stage: bool,
 }
 
 /// Things that cannot be, after which a consumer of another process has its ring taken from it.
@@ -183,6 +191,7 @@ impl Outlets {
             gone: false,
             tenant: 0,
             may_send: true,
+            stage: false,
             dirty: false,
             unwoken: false,
             counters: RingCounters::default(),
@@ -194,6 +203,7 @@ impl Outlets {
             backlogs: Backlogs::new(pipes.len(), region.geometry().buffers as usize * groups.len().max(1)),
             absent: Absentees::new(absent, &groups),
             ended: false,
+            quarantined: Vec::new(),
             groups,
             host,
             ways: None,
@@ -675,12 +685,37 @@ impl Outlets {
             return false;
         }
         outlet.violations += outlet.pipe.violations();
-        outlet.pipe.succeed(&mut self.ledger, pipe);
         outlet.strikes = 0;
+        if let Some(old) = outlet.pipe.succeed(&mut self.ledger, pipe) {
+            let of_tenant = outlet.tenant;
+            self.quarantine(ring, of_tenant, old, stock);
+        }
+        let outlet = &mut self.outlets[ring];
         (outlet.gone, outlet.dirty) = (false, false);
-        (outlet.tenant, outlet.may_send) = (tenant.number, tenant.may_send);
+        (outlet.tenant, outlet.may_send, outlet.stage) = (tenant.number, tenant.may_send, tenant.stage);
         self.absent.note(self.outlets.iter().map(|outlet| outlet.gone));
         true
+    }
+
+    /// Keeps what a stage had out of use, as long as somebody may look at it: of each ring's last stage, so that none can
+    /// have the yard run out of buffers.
+    fn quarantine(&mut self, ring: usize, tenant: u64, pipe: PipeProducer, stock: &mut Stock) {
+        if let Some(at) = self.quarantined.iter().position(|(of, ..)| *of == ring) {
+            let (_, _, older) = self.quarantined.swap_remove(at);
+            dismiss(older, &mut self.ledger, stock);
+        }
+        self.quarantined.push((ring, tenant, pipe));
+    }
+
+    /// Takes back what a stage had, now that nobody looks at it.
+    pub(crate) fn release(&mut self, tenant: u64, stock: &mut Stock) {
+        if let Some(at) = self.quarantined.iter().position(|(_, of, _)| *of == tenant) {
+            let (_, _, pipe) = self.quarantined.swap_remove(at);
+            dismiss(pipe, &mut self.ledger, stock);
+        } else if let Some(outlet) = self.outlets.iter_mut().find(|o| o.tenant == tenant && o.gone) {
+            outlet.stage = false;
+            outlet.take_back(&mut self.ledger, stock);
+        }
     }
 
     /// Takes a consumer's ring from it, whose process is known to have ended its connection.
@@ -788,6 +823,13 @@ fn send(ways: Option<&mut WaysOut>, outlet: usize, returned: Returned, slot: Slo
         }
         (Returned::Held, None) => false,
     }
+}
+
+/// Takes back what a consumer of another process had, whose pipe is done with.
+#[allow(unsafe_code)]
+fn dismiss(pipe: PipeProducer, ledger: &mut Ledger, stock: &mut Stock) {
+    // SAFETY: as in `Outlet::take_back`: only tenants' pipes are quarantined.
+    unsafe { pipe.dismiss(ledger, |buffer| stock.put(buffer)) };
 }
 
 #[inline]

@@ -43,6 +43,8 @@ pub struct RingReader {
     turn: u32,
     /// Made when it is first asked for.
     readiness: Option<Readiness>,
+    /// To a yard of another process, which has the ring back when it is closed; last: what was read is returned before.
+    pub(crate) connection: Option<OwnedFd>,
 }
 
 /// Times that a reader looks again before it sleeps: about a microsecond, as long as a batch may take
@@ -57,7 +59,13 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 impl RingReader {
     /// Of pipes, and of what is taken from the kernel.
     pub(crate) fn new(ring: u16, consumers: Vec<Consumer>, direct: Vec<DirectReader>) -> RingReader {
-        RingReader { ring, consumers, direct, at: 0, turn: TURN, readiness: None }
+        RingReader { ring, consumers, direct, at: 0, turn: TURN, readiness: None, connection: None }
+    }
+
+    /// Of pipes that came from a stage of another process ([`Stage::hand_over`](crate::Stage::hand_over)): for a stage
+    /// after it.
+    pub fn of(ring: u16, consumers: Vec<Consumer>) -> RingReader {
+        RingReader::new(ring, consumers, Vec::new())
     }
 
     /// Number of the ring.
@@ -291,8 +299,10 @@ impl RingReader {
     }
 
     /// Takes the pipes out, for applications that poll them themselves. Of what comes from the kernel itself nothing
-    /// is seen by that ([`RingReader::is_direct`]): have the yard relay it.
-    pub fn into_consumers(self) -> Vec<Consumer> {
+    /// is seen by that ([`RingReader::is_direct`]): have the yard relay it. A ring of a yard of another process stays this
+    /// one's until it ends.
+    pub fn into_consumers(mut self) -> Vec<Consumer> {
+        self.connection.take().map(std::os::fd::IntoRawFd::into_raw_fd); // left open
         self.consumers
     }
 }

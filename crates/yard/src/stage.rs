@@ -22,7 +22,7 @@
 
 use std::time::{Duration, Instant};
 
-use flowyard_mem::{Consumer, MemError, Packet, PipeEnd, PipeProducer, Slot, Wait, notify, pipe};
+use flowyard_mem::{Consumer, Grant, Handover, MemError, Packet, PipeEnd, PipeProducer, Slot, Wait, notify, pipe};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::RingReader;
@@ -138,6 +138,19 @@ impl Stage {
             counters: StageCounters::default(),
         };
         Ok((stage, end))
+    }
+
+    /// What the next consumer needs, if it is another process: to be sent by
+    /// [`handover::send`](flowyard_mem::handover::send) and attached to with [`Consumer::attach`].
+    ///
+    /// Where this stage has attached to a yard of another process as one ([`Attach::stage`](crate::attach::Attach::stage)),
+    /// what the next one looks at is kept when this one dies, until it is done.
+    ///
+    /// # Errors
+    /// A descriptor that cannot be duplicated, or a grant beyond this stage's own.
+    pub fn hand_over(&mut self, end: PipeEnd, grant: Grant) -> Result<Handover, MemError> {
+        let lifeline = self.consumers()[0].lifeline()?;
+        Ok(end.handover(grant)?.with_lifeline(lifeline))
     }
 
     fn reader(&mut self) -> &mut RingReader {

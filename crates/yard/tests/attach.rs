@@ -7,12 +7,13 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, dropped, join, specs, take_all};
 use flowyard::attach::{Allow, Attach, AttachError, Attached, End, Server, Serving};
-use flowyard::mem::Wait;
-use flowyard::{Absent, Drop as Lost, Group, RingReader, Running, Yard, YardConfig};
+use flowyard::mem::{Consumer, Grant, Wait, handover};
+use flowyard::{Absent, Drop as Lost, Group, RingReader, Running, Stage, Yard, YardConfig};
 use flowyard_testkit::require_root;
 
 /// What a child does, where it connects, and to which ring.
@@ -64,6 +65,8 @@ fn child() {
             let ring = wanted.now().expect("attached");
             println!("{}", reopened(ring));
         }
+        "stage" => stage(wanted.write(true).stage(true).now().expect("attached")),
+        "later" => later(),
         "come-and-go" => come_and_go(&socket),
         "be-the-yard" => {
             let folder = tempfile::tempdir().expect("a folder");
@@ -94,6 +97,90 @@ fn count(ring: &mut RingReader) -> (u64, u64) {
 
 fn ring_of(packet: &flowyard::mem::Packet<'_>) -> u16 {
     packet.tag().ring
+}
+
+/// Numbers packets, and passes them on to a process of its own.
+fn stage(ring: Attached) {
+    let (mut stage, end) = Stage::new(ring.into_reader(), 64).expect("room");
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+    let mut command = Command::new(std::env::current_exe().expect("this test"));
+    command.args(["--exact", "child", "--nocapture", "--quiet"]).env(TASK, "later").stdin(OwnedFd::from(theirs));
+    let mut child = command.spawn().expect("the child runs");
+    let parts = stage.hand_over(end, Grant::Read).expect("descriptors");
+    handover::send(&ours, b"", Some(parts)).expect("it listens");
+    let mut number = 0u64;
+    while stage.wait(None) != Wait::Ended {
+        while let Some(mut packet) = stage.next() {
+            let index = u64::from(packet.buffer_index());
+            packet.set_annotation(&[number, index]).expect("it may");
+            number += 1;
+            let _ = stage.pass_waiting(None);
+        }
+    }
+    stage.finish(None);
+    assert!(child.wait().expect("a child").success());
+}
+
+/// Reads what a stage passes on; holds one packet for long, and looks whether it stays as it is.
+fn later() {
+    use std::os::fd::AsFd;
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().expect("the socket");
+    let message = handover::receive(&socket).and_then(handover::Message::of_our_version).expect("a message");
+    let mut consumer = Consumer::attach(message.parts.expect("descriptors"), Grant::Read).expect("attached");
+    println!("attached");
+    let mut expected = 0u64;
+    while consumer.wait(None) != Wait::Ended {
+        while let Some(packet) = consumer.next() {
+            let told = packet.annotation::<[u64; 2]>().expect("it fits");
+            assert_eq!(told, [expected, u64::from(packet.buffer_index())], "the stage's word of this packet");
+            expected += 1;
+            if expected == 500 {
+                println!("holding");
+                let (bytes, tag) = (packet.data().to_vec(), packet.tag());
+                for _ in 0..800 {
+                    std::thread::sleep(Duration::from_millis(1));
+                    let now = packet.annotation::<[u64; 2]>().expect("it fits");
+                    assert_eq!((packet.data(), packet.tag(), now), (&bytes[..], tag, told), "it has changed");
+                }
+                println!("unchanged");
+            }
+        }
+    }
+    assert!(expected >= 500, "{expected}");
+    println!("done");
+}
+
+#[test]
+fn what_a_killed_stage_passed_on_stays_until_the_next_one_is_done() {
+    // So few buffers that each is used again within milliseconds.
+    let config = YardConfig { rings: 1, ring_slots: 64, buffers: Some(600), ..YardConfig::default() };
+    let served = serve(config, "gen:mix?rate=200000", &["*+write"], |_| true);
+    let mut stage = Process::start("stage", served.server.path(), "0");
+    stage.expect("attached");
+    stage.expect("holding");
+    stage.child.kill().expect("it can be killed");
+    stage.child.wait().expect("a child");
+    // The ring goes on with another consumer, and all buffers that may be are used again and again.
+    let mut next = Attach::at(served.server.path(), "0").within(Some(PATIENCE)).expect("vacant again");
+    let (mut packets, mut buffers) = (0, std::collections::HashSet::new());
+    until("packets come", || {
+        while let Some(packet) = next.next() {
+            packets += 1;
+            buffers.insert(packet.buffer_index());
+        }
+        packets > 20_000
+    });
+    assert!(buffers.len() > 30, "{} buffers were used", buffers.len());
+    let next = std::thread::spawn(move || count(&mut next));
+    stage.expect("unchanged");
+    stage.expect("done");
+    std::io::Read::read_to_end(&mut stage.lines, &mut Vec::new()).expect("a pipe"); // until it has ended
+    std::thread::sleep(Duration::from_millis(200)); // the yard has heard of it
+    served.running.stop();
+    let report = join(served.running);
+    next.join().expect("no panic");
+    assert!(report.sums_agree() && report.violations == 0, "{report:?}");
+    assert_eq!(report.buffers_missing, 0, "all came home, once nobody looked at them any more");
 }
 
 /// Every descriptor of this process that is a memory file, with its length.
@@ -195,6 +282,10 @@ fn reopened(ring: Attached) -> String {
     format!("{region}: {found:?}")
 }
 
+/// Held while a process is started, and while a yard finds out who has left its rings: a process that is being started has
+/// copies of all our descriptors until its program runs, and by these a consumer would seem to be there.
+static FORKING: Mutex<()> = Mutex::new(());
+
 /// A yard of `rings` rings of which nobody in this process reads those that `vacant` says.
 struct Served {
     running: Running,
@@ -217,10 +308,15 @@ fn serve_at(
     path: &Path,
     folder: tempfile::TempDir,
 ) -> Served {
+    let forking = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
     let (yard, readers) = Yard::open(&config, &specs(&[port])).expect("it opens");
     let kept = readers.into_iter().enumerate().filter(|(at, _)| !vacant(*at)).map(|(_, reader)| reader);
     let readers = kept.map(|reader| std::thread::spawn(move || take_all(reader))).collect();
     let running = yard.start().expect("threads start");
+    until("dispatchers have seen who is not there", || {
+        running.live().iter().all(|live| live.turns.load(std::sync::atomic::Ordering::Relaxed) > 0)
+    });
+    drop(forking);
     let groups = std::iter::once(String::new()).chain(config.groups.iter().map(|g| g.name.clone())).collect();
     let allow: Vec<Allow> = allow.iter().map(|rule| rule.parse().expect("a rule")).collect();
     let server = running.serve(path, Serving { name: "test".into(), groups, allow }).expect("a socket");
@@ -239,6 +335,7 @@ impl Process {
     }
 
     fn start_as(mut command: Command, task: &str, socket: &Path, ring: &str) -> Process {
+        let _forking = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = command
             .args(["--exact", "child", "--nocapture", "--quiet"])
             .envs([(TASK, task), (RING, ring)])

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flowyard::attach::{Server, Serving};
@@ -34,9 +35,16 @@ impl Served {
 
     /// Under a runtime folder that is there.
     pub fn at(config: &YardConfig, port: &str, folder: &Path) -> Served {
+        let forking = forking();
         let (yard, readers) = Yard::open(config, &[port.parse().expect("a port")]).expect("it opens");
         drop(readers);
         let running = yard.start().expect("threads start");
+        let deadline = Instant::now() + PATIENCE;
+        while running.live().iter().any(|live| live.turns.load(std::sync::atomic::Ordering::Relaxed) == 0) {
+            assert!(Instant::now() < deadline, "dispatchers have seen who is not there");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(forking);
         let groups = std::iter::once(String::new()).chain(config.groups.iter().map(|g| g.name.clone())).collect();
         let path = folder.join("edge/attach.sock");
         let allow = vec!["*+write".parse().expect("a rule")];
@@ -94,10 +102,20 @@ pub fn library(name: &str) -> PathBuf {
     library
 }
 
+/// Held while a process is started, and while a yard finds out who has left its rings: a process that is being started has
+/// copies of all our descriptors until its program runs, and by these a consumer would seem to be there.
+pub fn forking() -> MutexGuard<'static, ()> {
+    static FORKING: Mutex<()> = Mutex::new(());
+    FORKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a program printed, and how it ended. Panics instead of hanging.
 pub fn output(command: &mut Command) -> Output {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = {
+        let _forking = forking();
+        command.spawn().expect("it runs")
+    };
     let take = |from: Box<dyn std::io::Read + Send>| {
         std::thread::spawn(move || {
             let (mut from, mut bytes) = (from, Vec::new());

@@ -42,6 +42,7 @@ pub struct Attach {
     socket: PathBuf,
     ring: String,
     write: bool,
+    stage: bool,
     program: Option<String>,
 }
 
@@ -57,12 +58,18 @@ impl Attach {
 
     /// Of a yard by the path of its socket. The ring is `2`, or `ids/2` where groups have names.
     pub fn at(socket: impl Into<PathBuf>, ring: &str) -> Attach {
-        Attach { socket: socket.into(), ring: ring.into(), write: false, program: None }
+        Attach { socket: socket.into(), ring: ring.into(), write: false, stage: false, program: None }
     }
 
     /// Asks for leave to write packets and annotations.
     pub fn write(self, write: bool) -> Attach {
         Attach { write, ..self }
+    }
+
+    /// Asks for leave to pass packets on to later consumers, in processes of their own: what they look at stays when this
+    /// one dies, until they are done.
+    pub fn stage(self, stage: bool) -> Attach {
+        Attach { stage, ..self }
     }
 
     /// How the yard lists this consumer; by default by the program's name.
@@ -76,7 +83,7 @@ impl Attach {
     /// As [`attach`].
     pub fn now(&self) -> Result<Attached, AttachError> {
         let program = self.program.clone().or_else(own_name).unwrap_or_default();
-        let hello = Hello::Attach { ring: self.ring.clone(), write: self.write, program };
+        let hello = Hello::Attach { ring: self.ring.clone(), write: self.write, stage: self.stage, program };
         let nonsense = |what: &str| AttachError::Nonsense { path: self.socket.clone(), what: what.into() };
         let (connection, answer, parts) = ask(&self.socket, &hello, PATIENCE)?;
         let about = match answer {
@@ -92,7 +99,9 @@ impl Attach {
         if consumers.is_empty() {
             return Err(nonsense("a welcome without pipes"));
         }
-        Ok(Attached { reader: RingReader::new(about.ring, consumers, Vec::new()), about, connection })
+        let mut reader = RingReader::new(about.ring, consumers, Vec::new());
+        reader.connection = Some(connection);
+        Ok(Attached { reader, about })
     }
 
     /// Attaches; while no yard is there, or its ring is taken, tries again until `patience` is over. For consumers
@@ -167,16 +176,19 @@ pub enum End {
 /// ring back.
 #[derive(Debug)]
 pub struct Attached {
-    // Before the connection: what was read is returned before the yard hears of the end.
     reader: RingReader,
     about: About,
-    connection: OwnedFd,
 }
 
 impl Attached {
     /// What the yard says of the ring.
     pub fn about(&self) -> &About {
         &self.about
+    }
+
+    /// The reader alone, for a [`Stage`](crate::Stage) say. The ring is its until it is dropped.
+    pub fn into_reader(self) -> RingReader {
+        self.reader
     }
 
     /// How it ended, once [`RingReader::wait`] has said that it has.
@@ -187,7 +199,8 @@ impl Attached {
 
     /// Whether the yard's process is still there. A system call.
     pub fn yard_is_there(&self) -> bool {
-        let mut fds = [rustix::event::PollFd::new(&self.connection, rustix::event::PollFlags::RDHUP)];
+        let Some(connection) = &self.reader.connection else { return false };
+        let mut fds = [rustix::event::PollFd::new(connection, rustix::event::PollFlags::RDHUP)];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().is_empty()
     }

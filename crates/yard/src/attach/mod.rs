@@ -44,6 +44,9 @@ pub(crate) enum Hello {
         ring: String,
         /// Write access to the region.
         write: bool,
+        /// It will pass packets on.
+        #[serde(default)]
+        stage: bool,
         /// Who asks, for people.
         program: String,
     },

@@ -121,6 +121,7 @@ impl Server {
             serving,
             consumers: consumers.clone(),
             connections: Vec::new(),
+            lifelines: Vec::new(),
             next: 1,
         };
         let thread = std::thread::Builder::new().name("attach".into()).spawn(move || worker.run());
@@ -186,6 +187,8 @@ struct Connection {
     since: Instant,
     /// Set once it has a ring.
     tenant: Option<u64>,
+    /// Of a stage: closed at the other end when nobody looks at its packets any more.
+    lifeline: Option<OwnedFd>,
 }
 
 struct Worker {
@@ -195,6 +198,8 @@ struct Worker {
     serving: Serving,
     consumers: Consumers,
     connections: Vec<Connection>,
+    /// Of stages that are gone, while others look at what they passed on.
+    lifelines: Vec<(u64, OwnedFd)>,
     /// Number of the next consumer.
     next: u64,
 }
@@ -209,16 +214,30 @@ impl Worker {
             let timeout = strangers.then_some(Timespec { tv_sec: 0, tv_nsec: 100_000_000 });
             let mut fds = vec![PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
             fds.extend(self.connections.iter().map(|c| PollFd::new(&c.socket, PollFlags::IN | PollFlags::RDHUP)));
+            fds.extend(self.lifelines.iter().map(|(_, line)| PollFd::new(line, PollFlags::RDHUP)));
             let _ = rustix::event::poll(&mut fds, timeout.as_ref()); // interrupted: look again
             let happened: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
             if !happened[0].is_empty() {
                 return;
             }
+            let mut closed = happened[2 + self.connections.len()..].iter().map(|flags| !flags.is_empty());
+            let (offer, mut released) = (&self.offer, Vec::new());
+            self.lifelines.retain(|(tenant, _)| {
+                let closed = closed.next().unwrap_or(false);
+                released.extend(closed.then_some(*tenant));
+                !closed
+            });
+            for tenant in released {
+                offer.mailboxes.iter().for_each(|mailbox| mailbox.post(Letter::Release { tenant }));
+            }
             // Those who go make room for those who come.
             for at in (0..self.connections.len()).rev() {
                 if !happened[at + 2].is_empty() && !self.hear(at) {
                     let gone = self.connections.remove(at);
-                    gone.tenant.into_iter().for_each(|tenant| self.unseat(tenant));
+                    if let Some(tenant) = gone.tenant {
+                        self.unseat(tenant);
+                        self.lifelines.extend(gone.lifeline.map(|line| (tenant, line)));
+                    }
                 }
             }
             self.connections.retain(|c| c.tenant.is_some() || c.since.elapsed() < PATIENCE);
@@ -243,7 +262,7 @@ impl Worker {
             {
                 self.connections.remove(longest);
             }
-            self.connections.push(Connection { socket, since: Instant::now(), tenant: None });
+            self.connections.push(Connection { socket, since: Instant::now(), tenant: None, lifeline: None });
         }
     }
 
@@ -266,7 +285,22 @@ impl Worker {
         let peer = Peer::of(&self.connections[at].socket).map_err(|e| format!("it cannot be told who asks: {e}"))?;
         match hello {
             Hello::Rings => Ok((Answer::Rings(self.list(&peer)), None, None)),
-            Hello::Attach { ring, write, program } => self.greet(&peer, &ring, write, &program),
+            Hello::Attach { ring, write, stage, program } => {
+                let said = self.greet(&peer, &ring, (write, stage), &program)?;
+                if !stage {
+                    return Ok(said);
+                }
+                let (answer, parts, tenant) = said;
+                let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+                let (ours, theirs) = pair.map_err(|e| {
+                    tenant.into_iter().for_each(|tenant| self.unseat(tenant));
+                    format!("the yard has no descriptors left: {e}")
+                })?;
+                refuse_descriptors(&ours);
+                self.connections[at].lifeline = Some(ours);
+                Ok((answer, parts.map(|parts| parts.with_lifeline(Some(theirs))), tenant))
+            }
         }
     }
 
@@ -286,7 +320,8 @@ impl Worker {
         (0..self.offer.groups.len()).flat_map(|group| (0..self.offer.groups[group]).map(move |ring| (group, ring)))
     }
 
-    fn greet(&mut self, peer: &Peer, ring: &str, write: bool, program: &str) -> Result<Said, String> {
+    fn greet(&mut self, peer: &Peer, ring: &str, asked: (bool, bool), program: &str) -> Result<Said, String> {
+        let (write, stage) = asked;
         let (group, ring) = self.find(ring)?;
         let name = self.name(group, ring);
         let may_send = peer.may(&self.serving.allow, &name, write)?;
@@ -297,7 +332,7 @@ impl Worker {
         }
         let tenant = self.next;
         self.next += 1;
-        let parts = self.seat(outlet, Tenant { number: tenant, may_send }, write)?;
+        let parts = self.seat(outlet, Tenant { number: tenant, may_send, stage }, write)?;
         let about = About {
             yard: self.serving.name.clone(),
             group: self.serving.groups.get(group).cloned().unwrap_or_default(),

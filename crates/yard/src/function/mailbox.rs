@@ -42,6 +42,8 @@ pub(crate) enum Letter {
     Seat { outlet: usize, tenant: Tenant, pipe: PipeProducer, seated: Sender<bool> },
     /// A consumer of another process has ended its connection: take its ring from it.
     Unseat { tenant: u64 },
+    /// Nobody looks any more at packets that a consumer of another process had, and passed on.
+    Release { tenant: u64 },
     /// Balance a group by this table from the next batch on.
     Reweigh { group: usize, table: Arc<Table>, done: Sender<()> },
     /// Say how the rings are.
