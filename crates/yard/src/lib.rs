@@ -71,3 +71,8 @@ pub use {flowyard_kernel as kernel, flowyard_mem as mem, flowyard_port as port, 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The example of the guide to rings for other processes compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/attach.md")]
+struct Guide;
