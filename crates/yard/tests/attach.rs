@@ -63,6 +63,12 @@ fn child() {
         "scribble" => scribble(wanted.now().expect("attached")),
         "reopen" => {
             let ring = wanted.now().expect("attached");
+            // The region, and one pipe for the one dispatcher: nobody else's.
+            assert_eq!(
+                (memory_files().len(), writable_mappings().len()),
+                (1, 1),
+                "the region by its file, its own pipe"
+            );
             println!("{}", reopened(ring));
         }
         "stage" => stage(wanted.write(true).stage(true).now().expect("attached")),
@@ -747,7 +753,9 @@ fn come_and_go(path: &Path) {
     let config = YardConfig { rings: RINGS, ring_slots: 64, absent: Absent::Redistribute, ..YardConfig::default() };
     let served = serve_at(config, "gen:mix?rate=100000", &[], |_| true, path, folder);
     let mut before = (0, 0);
-    for round in 0..12 {
+    // For minutes where time is not short.
+    let rounds: u32 = std::env::var("FLOWYARD_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    for round in 0..rounds {
         let all: Vec<Attached> = (0..RINGS)
             .map(|ring| Attach::at(path, &ring.to_string()).within(Some(PATIENCE)).expect("vacant"))
             .collect();
