@@ -80,7 +80,6 @@ fi
 cargo deny --all-features check bans licenses sources
 
 step "the program on its embedded default"
-# Without link-time optimisation, which takes a minute more here.
-CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo run --release --quiet --bin flowyard -- run
+cargo run --release --quiet --bin flowyard -- run
 
 step "all good"
