@@ -248,10 +248,10 @@ fn versions_change_under_load_and_every_packet_is_marked_by_exactly_one() {
     let report = join(running);
     let seen: Vec<_> = consumers.into_iter().map(|c| c.join().expect("no assertion failed")).collect();
     assert!(report.sums_agree() && report.buffers_missing == 0, "{report:?}");
-    assert_eq!(report.delivered(), seen.iter().map(|s| s.0).sum());
+    assert_eq!(report.delivered(), seen.iter().map(|s| s.0).sum::<u64>());
     let counts = report.function.expect("counted");
     assert_eq!(counts.reloads, 60);
-    assert_eq!(counts.failed(Failure::Trapped), seen.iter().map(|s| s.1).sum());
+    assert_eq!(counts.failed(Failure::Trapped), seen.iter().map(|s| s.1).sum::<u64>());
     assert!(seen.iter().any(|s| s.2.iter().all(|newest| *newest > 25)), "the versions did change");
     let witnesses: Vec<_> = seen.into_iter().map(|s| s.3).collect();
     assert_eq!(Witness::compare(&witnesses).split, 0);
