@@ -3,15 +3,21 @@
 //! Owned by one dispatcher. Every parcel given to [`Outlets::deliver`] ends in exactly one counter of
 //! its ring: delivered, or a named drop, or it waits in a backlog (counted when it leaves).
 
+mod label;
+mod seats;
+
 use std::sync::Arc;
 
 use flowyard_mem::{
-    Buffer, Ledger, NO_OFFSET, PipeProducer, Region, Returned, Shared, Slot, Stock, Tag, Verdict, flags, notify,
-    notify_when, slot_flags,
+    Buffer, Ledger, PipeProducer, Region, Returned, Shared, Slot, Stock, Tag, Verdict, notify, notify_when,
 };
 use flowyard_port::Arrival;
-use flowyard_steer::{Decision, Family, FlowHash, Fragment, HASH_VERSION, Table};
+use flowyard_steer::{Decision, FlowHash, HASH_VERSION, Table};
 
+use self::label::{completed, further, slot_of};
+pub(crate) use self::label::{corrected, tag_of};
+pub(crate) use self::seats::Tenant;
+use self::seats::{MOST_STRIKES, Quarantined};
 use crate::absent::{Absent, Absentees};
 use crate::backlog::{Backlogs, Waiting};
 use crate::counters::{Aside, Drop, RingCounters};
@@ -62,38 +68,19 @@ struct Outlet {
     pipe: PipeProducer,
     /// Nobody reads it, and the pipe holds nothing.
     gone: bool,
-    /// Who reads it, of other processes: the number that was given them.
-    tenant: u64,
-    /// Whether what they return may be sent.
-    may_send: bool,
-    /// What they had stays out of use until it is released.
-    stage: bool,
+    /// Who reads it, or read it last, if that is another process.
+    tenant: Option<Tenant>,
     /// Slots were filled since the last commit.
     dirty: bool,
     /// Slots were committed since it was last seen to that the consumer is awake.
     unwoken: bool,
     counters: RingCounters,
     violations: u64,
-    /// Of those the ones of the consumer that is there, if it is another process.
+    /// Buffers that the consumer that is there returned without having them: no safe code does.
     strikes: u32,
 }
 
 impl Outlet {
-    /// Takes back what the consumer held, who is gone. A stage of this process is believed that a later one still reads
-    /// what it passed on. Another process is not: it could have the yard run out of buffers.
-    #[allow(unsafe_code)]
-    fn take_back(&mut self, ledger: &mut Ledger, stock: &mut Stock) {
-        if self.stage {
-            // Until it is released.
-        } else if self.tenant != 0 {
-            // SAFETY: a tenant's pipe went to a consumer by its connection alone (attach/server.rs), and one in this very
-            // process is dropped before the connection (attach/client.rs): what is attached is of another process.
-            unsafe { self.pipe.take_back(ledger, |buffer| stock.put(buffer)) };
-        } else {
-            self.pipe.reclaim(ledger, |buffer| stock.put(buffer));
-        }
-    }
-
     /// Why a packet is lost for which there is no room.
     fn full(&self) -> Drop {
         if self.gone { Drop::ConsumerGone } else { Drop::RingFull }
@@ -138,28 +125,14 @@ pub(crate) struct Outlets {
     absent: Absentees,
     /// No more will come: nobody can be seated any more.
     ended: bool,
-    /// Pipes of stages that are gone, with their rings and numbers, whose buffers later consumers may still look at.
-    quarantined: Vec<(usize, u64, PipeProducer)>,
+    /// Pipes of stages that are gone, whose buffers later consumers may still look at.
+    quarantined: Vec<Quarantined>,
     hash_version: u8,
     /// Emptied segment lists, to be used again.
     spare_lists: Vec<Vec<Segment>>,
     /// Turns since all consumers were last woken.
     turns: u32,
 }
-
-/// A consumer of another process.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tenant {
-    /// Its own, never given again; not 0.
-    pub(crate) number: u64,
-    /// Whether it may have packets sent.
-    pub(crate) may_send: bool,
-    /// Whether it may pass packets on: what it had is released by a word of its own, and not by its end.
-    pub(crate) stage: bool,
-}
-
-/// Things that cannot be, after which a consumer of another process has its ring taken from it.
-const MOST_STRIKES: u32 = 1024;
 
 /// Most groups of a yard.
 pub(crate) const MOST_GROUPS: usize = 8;
@@ -189,9 +162,7 @@ impl Outlets {
         let outlet = |pipe| Outlet {
             pipe,
             gone: false,
-            tenant: 0,
-            may_send: true,
-            stage: false,
+            tenant: None,
             dirty: false,
             unwoken: false,
             counters: RingCounters::default(),
@@ -491,11 +462,12 @@ impl Outlets {
             for _ in 0..RETURNS_AT_ONCE {
                 let Some((returned, slot)) = outlet.pipe.take_returned(&mut self.ledger) else { break };
                 if slot.verdict != Verdict::Free as u8 {
-                    home += usize::from(returned != Returned::Violation);
-                    let ways = self.ways.as_deref_mut().filter(|_| outlet.may_send);
+                    let violation = returned == Returned::Violation;
+                    home += usize::from(!violation);
+                    let ways = self.ways.as_deref_mut().filter(|_| outlet.tenant.is_none_or(|tenant| tenant.may_send));
                     let sound = send(ways, number, returned, slot, stock);
                     outlet.violations += u64::from(!sound);
-                    outlet.strikes += u32::from(!sound);
+                    outlet.strikes += u32::from(violation);
                     continue;
                 }
                 match returned {
@@ -511,7 +483,7 @@ impl Outlets {
                 }
             }
             outlet.pipe.release_returned();
-            if outlet.strikes > MOST_STRIKES && outlet.tenant != 0 {
+            if outlet.strikes > MOST_STRIKES && outlet.tenant.is_some() {
                 struck = Some(number);
             }
         }
@@ -614,118 +586,6 @@ impl Outlets {
         }
     }
 
-    /// Looks whether consumers are gone (a system call each), and takes back what dead ones held.
-    pub(crate) fn check_consumers(&mut self, stock: &mut Stock) {
-        for ring in 0..self.outlets.len() {
-            self.check_consumer(ring, stock);
-        }
-    }
-
-    fn check_consumer(&mut self, ring: usize, stock: &mut Stock) {
-        if !self.outlets[ring].gone && self.outlets[ring].pipe.consumer_gone() {
-            self.lose(ring, stock);
-        }
-    }
-
-    /// Takes back what the consumer of `ring` held, who is gone. What waits for it is lost, or goes on waiting, or to
-    /// others.
-    fn lose(&mut self, ring: usize, stock: &mut Stock) {
-        while self.reclaim(stock) > 0 {} // all that it returned properly before
-        if !self.outlets[ring].gone {
-            self.take_from(ring, stock);
-        }
-    }
-
-    /// Takes a ring from its consumer, and back what that held.
-    fn take_from(&mut self, ring: usize, stock: &mut Stock) {
-        let outlet = &mut self.outlets[ring];
-        outlet.gone = true;
-        outlet.counters.abandoned += u64::from(outlet.pipe.held(&self.ledger));
-        outlet.take_back(&mut self.ledger, stock);
-        if let Some(ways) = &mut self.ways {
-            ways.abandon(ring, stock);
-        }
-        self.absent.note(self.outlets.iter().map(|outlet| outlet.gone));
-        if self.absent.held() {
-            return;
-        }
-        while self.backlogs.len(ring) > 0 {
-            // What others have as well may be on the other ring already, and cannot be there twice.
-            match self.backlogs.first_alone(ring).and_then(|slot| self.absent.stand_in(ring, slot.hash)) {
-                Some(other) => self.pass_on(ring, other),
-                None => self.give_up_one(ring, Drop::ConsumerGone, stock),
-            }
-        }
-    }
-
-    /// Moves the packet that has waited longest for `ring` behind those that wait for `other`.
-    fn pass_on(&mut self, ring: usize, other: usize) {
-        for _ in 0..self.backlogs.first_packet_slots(ring) {
-            let Some((mut waiting, slot)) = self.backlogs.pop(ring) else { return };
-            if let Waiting::Own(buffer) = &mut waiting {
-                let tag = Tag { ring: self.absent.number(other), ..self.region.tag(buffer) };
-                self.region.set_tag(buffer, &tag);
-            }
-            let waits = self.backlogs.push(other, waiting, slot);
-            debug_assert!(waits.is_ok(), "its place has just become free");
-        }
-    }
-
-    /// Whether no more will come: nobody is seated any more.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Gives a ring that nobody reads to a consumer of another process, by a pipe that has no account yet. Answers
-    /// false, and closes the pipe, if somebody reads it.
-    pub(crate) fn seat(&mut self, ring: usize, tenant: Tenant, pipe: PipeProducer, stock: &mut Stock) -> bool {
-        self.check_consumer(ring, stock);
-        let outlet = &mut self.outlets[ring];
-        if !outlet.gone {
-            return false;
-        }
-        outlet.violations += outlet.pipe.violations();
-        outlet.strikes = 0;
-        if let Some(old) = outlet.pipe.succeed(&mut self.ledger, pipe) {
-            let of_tenant = outlet.tenant;
-            self.quarantine(ring, of_tenant, old, stock);
-        }
-        let outlet = &mut self.outlets[ring];
-        (outlet.gone, outlet.dirty) = (false, false);
-        (outlet.tenant, outlet.may_send, outlet.stage) = (tenant.number, tenant.may_send, tenant.stage);
-        self.absent.note(self.outlets.iter().map(|outlet| outlet.gone));
-        true
-    }
-
-    /// Keeps what a stage had out of use, as long as somebody may look at it: of each ring's last stage, so that none can
-    /// have the yard run out of buffers.
-    fn quarantine(&mut self, ring: usize, tenant: u64, pipe: PipeProducer, stock: &mut Stock) {
-        if let Some(at) = self.quarantined.iter().position(|(of, ..)| *of == ring) {
-            let (_, _, older) = self.quarantined.swap_remove(at);
-            dismiss(older, &mut self.ledger, stock);
-        }
-        self.quarantined.push((ring, tenant, pipe));
-    }
-
-    /// Takes back what a stage had, now that nobody looks at it.
-    pub(crate) fn release(&mut self, tenant: u64, stock: &mut Stock) {
-        if let Some(at) = self.quarantined.iter().position(|(_, of, _)| *of == tenant) {
-            let (_, _, pipe) = self.quarantined.swap_remove(at);
-            dismiss(pipe, &mut self.ledger, stock);
-        } else if let Some(outlet) = self.outlets.iter_mut().find(|o| o.tenant == tenant && o.gone) {
-            outlet.stage = false;
-            outlet.take_back(&mut self.ledger, stock);
-        }
-    }
-
-    /// Takes a consumer's ring from it, whose process is known to have ended its connection.
-    pub(crate) fn unseat(&mut self, tenant: u64, stock: &mut Stock) {
-        let of_tenant = |outlet: &Outlet| outlet.tenant == tenant && !outlet.gone;
-        if let Some(ring) = self.outlets.iter().position(of_tenant) {
-            self.lose(ring, stock);
-        }
-    }
-
     /// Announces sleep on every pipe that still holds buffers. Answers false if something came home
     /// meanwhile: then do not sleep.
     pub(crate) fn sleep(&mut self) -> bool {
@@ -825,127 +685,8 @@ fn send(ways: Option<&mut WaysOut>, outlet: usize, returned: Returned, slot: Slo
     }
 }
 
-/// Takes back what a consumer of another process had, whose pipe is done with.
-#[allow(unsafe_code)]
-fn dismiss(pipe: PipeProducer, ledger: &mut Ledger, stock: &mut Stock) {
-    // SAFETY: as in `Outlet::take_back`: only tenants' pipes are quarantined.
-    unsafe { pipe.dismiss(ledger, |buffer| stock.put(buffer)) };
-}
-
 #[inline]
 fn fill(pipe: &mut PipeProducer, ledger: &mut Ledger, buffer: Buffer, slot: Slot) {
     let sent = pipe.send(ledger, buffer, slot);
     debug_assert!(sent.is_ok(), "the caller reserved");
-}
-
-fn further(first: Slot, offset: u16, len: u16, left: usize) -> Slot {
-    let more = if left > 0 { slot_flags::MORE } else { 0 };
-    let flags = first.flags & !slot_flags::MORE | slot_flags::CONTINUES | more;
-    Slot { offset, len, flags, ..first }
-}
-
-/// The tag that the user's function has had in its hands: what is not the function's to say, as it is.
-#[inline]
-pub(crate) fn corrected(tag: Tag, parcel: &Parcel, decision: &Decision) -> Tag {
-    let d = &decision.dissection;
-    let tag = Tag { hash: decision.hash, ring: decision.ring, stop: d.stop() as u8, depth: d.depth(), ..tag };
-    completed(tag, parcel)
-}
-
-/// The tag with what the port knows of the packet. Of its flags, that of a fallback stays.
-#[inline]
-fn completed(tag: Tag, parcel: &Parcel) -> Tag {
-    let arrival = &parcel.arrival;
-    let fallback = tag.flags & flags::FRAGMENT_FALLBACK;
-    let mut tag = Tag {
-        time_ns: arrival.time_ns,
-        flags: arrival.flags | fallback,
-        wire_len: arrival.wire_len,
-        len: arrival.len,
-        port: parcel.port,
-        queue: arrival.queue,
-        card_hash: arrival.card_hash,
-        stripped_vlan: arrival.stripped_vlan,
-        link: arrival.link,
-        ..tag
-    };
-    tag.set_clock(arrival.clock);
-    tag
-}
-
-fn offset(at: Option<usize>) -> u16 {
-    at.and_then(|at| u16::try_from(at).ok()).unwrap_or(NO_OFFSET)
-}
-
-/// The tag of a packet as dissection and built-in policy see it.
-#[inline]
-pub(crate) fn tag_of(parcel: &Parcel, decision: &Decision, route: Route, hash_version: u8) -> Tag {
-    let (d, arrival) = (&decision.dissection, &parcel.arrival);
-    let (tunnel_kind, tunnel_id) = d.tunnel().map_or((0, 0), |(kind, id)| (kind as u8, id));
-    let fragment = match d.fragment() {
-        Fragment::None => 0,
-        Fragment::First => 1,
-        Fragment::Later => 2,
-    };
-    let inner_v6 = u8::from(d.family() == Family::V6) << 3;
-    let fallback = if route == Route::Fallback { flags::FRAGMENT_FALLBACK } else { 0 };
-    let mut tag = Tag {
-        hash: decision.hash,
-        ring: decision.ring,
-        stop: d.stop() as u8,
-        depth: d.depth(),
-        outer_l3: offset(d.outer_l3_offset()),
-        inner_l3: offset(d.l3_offset()),
-        inner_l4: offset(d.l4_offset()),
-        protocol: d.proto().unwrap_or(0),
-        kind: fragment | inner_v6 | u8::from(d.is_icmp_error()) << 4,
-        tunnel_id,
-        tunnel_kind,
-        hash_version,
-        vlan: d.vlan().unwrap_or(0),
-        user: parcel.user,
-        time_ns: arrival.time_ns,
-        flags: arrival.flags | fallback,
-        wire_len: arrival.wire_len,
-        len: arrival.len,
-        port: parcel.port,
-        queue: arrival.queue,
-        card_hash: arrival.card_hash,
-        stripped_vlan: arrival.stripped_vlan,
-        link: arrival.link,
-    };
-    tag.set_clock(arrival.clock);
-    tag
-}
-
-/// Which flag of a tag shows as which flag of a slot.
-const SHOWN: [(u32, u16); 5] = [
-    (flags::TRUNCATED, slot_flags::TRUNCATED),
-    (flags::CHECKSUM_PARTIAL, slot_flags::CHECKSUM_PARTIAL),
-    (flags::GSO, slot_flags::GSO),
-    (flags::VLAN_STRIPPED, slot_flags::VLAN_STRIPPED),
-    (flags::FRAGMENT_FALLBACK, slot_flags::FRAGMENT_FALLBACK),
-];
-
-#[inline]
-fn slot_of(parcel: &Parcel, hash: u32, tag: &Tag) -> Slot {
-    let mut shown = if parcel.rest.is_empty() { 0 } else { slot_flags::MORE };
-    if tag.flags & 0x00ff_ffff != 0 {
-        for (bit, flag) in SHOWN {
-            shown |= if tag.flags & bit != 0 { flag } else { 0 };
-        }
-    }
-    Slot {
-        buffer: 0, // set from the token when it is sent
-        offset: parcel.first.offset,
-        len: parcel.first.len,
-        hash,
-        flags: shown,
-        verdict: Verdict::Free as u8,
-        port: parcel.port as u8,
-        total: parcel.arrival.len,
-        l3: tag.inner_l3,
-        l4: tag.inner_l4,
-        time_ns: parcel.arrival.time_ns,
-    }
 }
