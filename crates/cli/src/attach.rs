@@ -13,7 +13,6 @@ use flowyard::port::{Outgoing, PacketSink, Sink};
 use flowyard::steer::{Frame, LinkType, dissect};
 use miette::{IntoDiagnostic, Result, miette};
 
-use crate::digits::Digits;
 use crate::layers::Layers;
 use crate::ring_file::RingFile;
 use crate::run::duration;
@@ -272,14 +271,7 @@ impl Text {
             json::verdict(line, tag.ring, tag.hash);
             json::tail(line, &self.layers, &dissection, &self.bytes);
         } else {
-            line.number_right(number, 7);
-            line.push(' ');
-            line.number_right(tag.ring.into(), 4);
-            line.push(' ');
-            line.hex8(tag.hash);
-            line.push(' ');
-            line.number_right(tag.wire_len.into(), 6);
-            line.push_str("  ");
+            inspect::columns(line, number, tag.ring, tag.hash, tag.wire_len);
             inspect::line(line, &self.layers, &dissection, &self.bytes);
         }
         line.push('\n');

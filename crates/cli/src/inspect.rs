@@ -161,14 +161,8 @@ impl<W: Write> View<W> {
                         Route::Held => "  (waited for its first fragment)",
                         Route::Fallback => "  (first fragment not seen: by addresses)",
                     };
-                    text.number_right(*frame, 7);
-                    text.push(' ');
-                    text.number_right(decision.ring.into(), 4);
-                    text.push(' ');
-                    text.hex8(decision.hash);
-                    text.push(' ');
-                    text.number_right((*len).into(), 6);
-                    for part in ["  ", rest, held, "\n"] {
+                    columns(&mut text, *frame, decision.ring, decision.hash, *len);
+                    for part in [rest, held, "\n"] {
                         text.push_str(part);
                     }
                 }
@@ -185,6 +179,18 @@ fn settle(lines: &mut VecDeque<Pending>, first: u64, number: u64, decision: &Dec
     if let Some(pending) = lines.get_mut((number - first) as usize) {
         pending.known = Some((*decision, route));
     }
+}
+
+/// What stands before layers and flow: number, ring, hash and length.
+pub fn columns(text: &mut String, number: u64, ring: u16, hash: u32, len: u32) {
+    text.number_right(number, 7);
+    text.push(' ');
+    text.number_right(ring.into(), 4);
+    text.push(' ');
+    text.hex8(hash);
+    text.push(' ');
+    text.number_right(len.into(), 6);
+    text.push_str("  ");
 }
 
 /// Layers and flow of a packet on one line.

@@ -279,7 +279,7 @@ fn a_yard_is_found_by_its_name_asked_and_changed() {
 
     // As curl does it.
     let socket = errors(&flowyard(&["run", "gen:mix", "--name", &name, "--control"]));
-    let socket = socket.split_whitespace().find(|word| word.ends_with("control.sock")).expect(&socket).to_owned();
+    let socket = socket.split([' ', ':']).find(|word| word.ends_with("control.sock")).expect(&socket).to_owned();
     let mut stream = UnixStream::connect(&socket).expect("connected");
     stream.write_all(b"GET /rings HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
     let mut text = String::new();

@@ -15,7 +15,7 @@ use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, PortError, Pro
 use flowyard_steer::{Classifier, Datagram, Decision, Frame, Hold, LinkType, Table, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use crate::counters::{Drop, Live, Report};
+use crate::counters::{Drop, Live, Report, RingCounters};
 use crate::function::{Common, Gate, Item, Letter, Limits, Mailbox, Steer, Way, close};
 use crate::outlets::{Outlets, Parcel, Segment};
 use crate::rings::RingStatus;
@@ -208,11 +208,7 @@ impl Dispatcher {
     fn rings(&self) -> Vec<RingStatus> {
         let mut rings = self.outlets.status();
         for ring in &self.direct {
-            let DirectCounts { packets, bytes, unread, .. } = ring.glance();
-            let counters = &mut rings[usize::from(ring.ring())].counters;
-            counters.packets += packets;
-            counters.bytes += bytes;
-            counters.dropped[Drop::ConsumerGone as usize] += unread;
+            count_direct(&mut rings[usize::from(ring.ring())].counters, &ring.glance());
         }
         rings
     }
@@ -486,7 +482,6 @@ impl Dispatcher {
     }
 
     fn close(mut self) -> Report {
-        self.mailbox.close();
         let sent = self.outlets.close_ways(&mut self.stock);
         self.errors.extend(sent.errors);
         let (asides, copies) = self.outlets.asides();
@@ -519,11 +514,7 @@ impl Dispatcher {
         }
         // Once their ports are closed: from then on readers take nothing more from the kernel.
         for ring in &self.direct {
-            let DirectCounts { packets, bytes, unread, .. } = ring.counts();
-            let counters = &mut report.rings[usize::from(ring.ring())];
-            counters.packets += packets;
-            counters.bytes += bytes;
-            counters.dropped[Drop::ConsumerGone as usize] += unread;
+            count_direct(&mut report.rings[usize::from(ring.ring())], &ring.counts());
         }
         report.buffers_missing = (self.stock.capacity() - self.stock.len()) as u64;
         let bytes = report.ports.iter().map(|(_, counters)| counters.bytes).sum();
@@ -531,6 +522,13 @@ impl Dispatcher {
         self.live.store((report.received(), bytes), (report.delivered(), report.dropped()), report.aside());
         report
     }
+}
+
+/// Counts what a ring's reader took from the kernel itself, and what came when it was gone.
+fn count_direct(ring: &mut RingCounters, direct: &DirectCounts) {
+    ring.packets += direct.packets;
+    ring.bytes += direct.bytes;
+    ring.dropped[Drop::ConsumerGone as usize] += direct.unread;
 }
 
 #[inline]

@@ -22,7 +22,6 @@
 mod rings;
 
 use std::io::{Cursor, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -32,10 +31,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use flowyard::Live;
+use flowyard::attach::listen_at;
 use flowyard::function::{Failure, Function, FunctionStatus, Functions};
 use flowyard::tables::Tables;
 use miette::{Result, miette};
-use rustix::fs::Mode;
+use rustix::net::SocketType;
 use serde_json::{Value, json};
 use tiny_http::{Method, Request, Response, Server, StatusCode};
 
@@ -195,36 +195,10 @@ impl Drop for Control {
 }
 
 fn listen(path: &Path) -> Result<UnixListener> {
-    let cannot = |e: std::io::Error| {
-        miette!("cannot make the control socket {}: {e}; give --control another path", path.display())
-    };
-    if path.exists() {
-        if UnixStream::connect(path).is_ok() {
-            return Err(miette!("{} is another yard's control socket: give --control another path", path.display()));
-        }
-        use std::os::unix::fs::FileTypeExt;
-        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-        if !is_socket {
-            return Err(miette!("{} is there and is no socket: give --control another path", path.display()));
-        }
-        std::fs::remove_file(path).map_err(cannot)?; // left behind by one that was killed
-    }
-    bind(path).map_err(cannot)
-}
-
-/// A socket that is for its owner alone from its first moment on: the kernel makes the file with the mode that the
-/// socket has when it is bound, less the umask (unix(7), net/unix/af_unix.c).
-fn bind(path: &Path) -> std::io::Result<UnixListener> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-    let address = SocketAddrUnix::new(path)?;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, WAITING)?;
-    let listener = UnixListener::from(socket);
-    // The umask may have taken the owner's own rights.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    let listener = listen_at(path, SocketType::STREAM, WAITING, 0o600);
+    listener
+        .map(UnixListener::from)
+        .map_err(|e| miette!("cannot make the control socket {}: {e}; give --control another path", path.display()))
 }
 
 pub type Answer = std::result::Result<(u16, &'static str, Vec<u8>), (u16, String)>;
@@ -500,7 +474,7 @@ mod tests {
                 seen
             });
             for _ in 0..3000 {
-                drop(bind(&path).expect("bound"));
+                drop(listen(&path).expect("bound"));
                 std::fs::remove_file(&path).expect("it is there");
             }
             done.store(true, Ordering::Relaxed);

@@ -114,13 +114,8 @@ impl Transmitter for PcapTransmitter {
 
     fn send(&mut self, packet: &mut Vec<Leaving>, departure: &Departure, stock: &mut Stock) {
         self.counters.asked += 1;
-        match self.take(packet, departure) {
-            Ok(()) => {
-                self.counters.sent += 1;
-                self.counters.bytes += gather::len(packet) as u64;
-            }
-            Err(why) => self.counters.refuse(why),
-        }
+        let outcome = self.take(packet, departure);
+        self.counters.settle(gather::len(packet), outcome);
         gather::free(packet, stock);
     }
 

@@ -77,17 +77,10 @@ impl Transmitter for TapTransmitter {
 
     fn send(&mut self, packet: &mut Vec<Leaving>, departure: &Departure, stock: &mut Stock) {
         self.counters.asked += 1;
-        match self.take(packet, departure) {
-            Ok(()) => {
-                self.counters.sent += 1;
-                self.counters.bytes += gather::len(packet) as u64;
-            }
-            Err(why) => {
-                self.counters.refuse(why);
-                if matches!(why, Refusal::LinkDown | Refusal::Gone) {
-                    self.watch.look();
-                }
-            }
+        let outcome = self.take(packet, departure);
+        self.counters.settle(gather::len(packet), outcome);
+        if matches!(outcome, Err(Refusal::LinkDown | Refusal::Gone)) {
+            self.watch.look();
         }
         gather::free(packet, stock);
     }

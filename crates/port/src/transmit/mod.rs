@@ -162,6 +162,17 @@ impl TransmitCounters {
         self.refused[why as usize] += 1;
     }
 
+    /// Counts a packet of `bytes` that went at once, or did not.
+    pub(crate) fn settle(&mut self, bytes: usize, outcome: Result<(), Refusal>) {
+        match outcome {
+            Ok(()) => {
+                self.sent += 1;
+                self.bytes += bytes as u64;
+            }
+            Err(why) => self.refuse(why),
+        }
+    }
+
     /// Sum of the refusals.
     pub fn refused_total(&self) -> u64 {
         self.refused.iter().sum()

@@ -21,6 +21,7 @@ mod error;
 mod list;
 mod place;
 mod server;
+mod socket;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,7 @@ pub use list::rings;
 pub use place::{Place, folder, folders};
 pub(crate) use server::Offer;
 pub use server::{Seated, Server, Serving};
+pub use socket::listen_at;
 
 /// Name of the socket in a yard's folder.
 pub const SOCKET: &str = "attach.sock";

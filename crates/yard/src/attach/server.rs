@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,9 +14,10 @@ use std::time::{Duration, Instant};
 use flowyard_mem::handover::{self, Message};
 use flowyard_mem::{Grant, Handover, MemError, Region, pipe, refuse_descriptors};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::access::Peer;
+use super::socket::listen_at;
 use super::{About, Allow, Answer, AttachError, Hello, RingState};
 use crate::function::{Letter, Mailbox};
 use crate::outlets::Tenant;
@@ -109,7 +109,11 @@ impl Server {
             move |error: std::io::Error| AttachError::Serve { path, action, error, remedy }
         };
         serving.prepare(&offer.region)?;
-        let listener = bind(path, serving.allow.iter().any(Allow::is_for_others))
+        // Who may connect is asked of each by its credentials; the mode only keeps off those of whom none may.
+        let mode = if serving.allow.iter().any(Allow::is_for_others) { 0o666 } else { 0o600 };
+        let listener = std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))
+            .and_then(|()| listen_at(path, SocketType::SEQPACKET, WAITING, mode))
+            .and_then(|listener| Ok(rustix::io::ioctl_fionbio(&listener, true).map(|()| listener)?))
             .map_err(fail("make the socket", "give another path (--attach PATH) or name (--name)"))?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let stop = Arc::new(stop.map_err(|e| fail("make an event", "raise the limit of open files")(e.into()))?);
@@ -149,37 +153,6 @@ impl Drop for Server {
             let _ = thread.join(); // a panic there was printed
         }
     }
-}
-
-/// Makes the socket, in place of one that nobody listens to any more. The kernel makes the file with the mode that
-/// the socket has when it is bound, less the umask (net/unix/af_unix.c): nobody else can connect before it is known
-/// who may.
-fn bind(path: &Path, for_others: bool) -> std::io::Result<OwnedFd> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let socket = || {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-    };
-    let address = SocketAddrUnix::new(path)?;
-    if let Ok(about) = std::fs::symlink_metadata(path) {
-        let kind = std::io::ErrorKind::AlreadyExists;
-        if !about.file_type().is_socket() {
-            return Err(std::io::Error::new(kind, "it is there and is no socket"));
-        }
-        if rustix::net::connect(socket()?, &address).is_ok() {
-            return Err(std::io::Error::new(kind, "another yard takes consumers there"));
-        }
-        std::fs::remove_file(path)?; // left behind by one that was killed
-    }
-    let listener = socket()?;
-    rustix::fs::fchmod(&listener, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
-    rustix::net::bind(&listener, &address)?;
-    rustix::net::listen(&listener, WAITING)?;
-    // Who may connect is asked of each by its credentials; the mode only keeps off those of whom none may.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(if for_others { 0o666 } else { 0o600 }))?;
-    Ok(listener)
 }
 
 struct Connection {
