@@ -28,11 +28,14 @@ const COUNT: usize = 8192;
 /// What can be counted: name, and what one pass does.
 type Part = (&'static str, &'static str, fn(usize) -> u64);
 
-const PARTS: [Part; 19] = [
+const PARTS: [Part; 22] = [
     ("nothing", "the loop over packets", |n| over(&[], n, |bytes| u64::from(bytes[0]))),
     ("steer", "steer, all carriers mixed", |n| steer(&[], n)),
     ("dissect", "of that, dissection", |n| over(&[], n, dissect_only())),
     ("everything", "steer, with fragments and errors", everything),
+    ("glance", "as much of that as a tag tells", |n| glance(&[], n)),
+    ("glance-plain", "the same, plain", |n| glance(&[Carrier::Plain], n)),
+    ("glance-gtp", "the same, GTP-U", |n| glance(&[Carrier::Gtp], n)),
     ("plain", "steer, plain", |n| steer(&[Carrier::Plain], n)),
     ("vlan", "steer, VLAN", |n| steer(&[Carrier::Vlan], n)),
     ("qinq", "steer, QinQ", |n| steer(&[Carrier::Qinq], n)),
@@ -146,6 +149,17 @@ fn steer(carriers: &[Carrier], passes: usize) -> u64 {
     over(carriers, passes, |bytes| {
         classifier.classify_into(&Frame::new(bytes, LinkType::ETHERNET), &mut memory, 0, &mut (), &mut decision);
         u64::from(decision.hash ^ u32::from(decision.ring))
+    })
+}
+
+fn glance(carriers: &[Carrier], passes: usize) -> u64 {
+    let classifier = classifier();
+    over(carriers, passes, |bytes| {
+        let mut sum = 0;
+        classifier.glance(&Frame::new(bytes, LinkType::ETHERNET), |found| {
+            sum = u64::from(found.hash ^ u32::from(found.ring)) ^ u64::from(found.l4 ^ found.outer_l3);
+        });
+        sum
     })
 }
 

@@ -76,24 +76,36 @@ impl Conversation {
     #[inline(always)]
     pub(crate) fn of_v6(level: &Level, bytes: &[u8], extra: u64) -> Option<Conversation> {
         let header = bytes.get(level.l3.into()..)?;
-        let both: &[u8; 32] = header.get(ipv6::ADDRESSES)?.first_chunk()?;
-        let word = |at: usize| {
-            let bytes = both.get(at..).and_then(<[u8]>::first_chunk);
-            bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes))
-        };
-        let (src, dst) = ([word(0), word(8)], [word(16), word(24)]);
-        Some(Conversation::v6((src, level.sport), (dst, level.dport), level.proto, extra))
+        let both = header.get(ipv6::ADDRESSES)?.first_chunk()?;
+        Some(Conversation::between_v6(both, (level.sport, level.dport), level.proto, extra))
     }
 
     /// The conversation of a header that is known to be IPv4; `None` if the bytes are others.
     #[inline(always)]
     pub(crate) fn of_v4(level: &Level, bytes: &[u8], extra: u64) -> Option<Conversation> {
         let header = bytes.get(level.l3.into()..)?;
-        let both: &[u8; 8] = header.get(ipv4::ADDRESSES)?.first_chunk()?;
+        let both = header.get(ipv4::ADDRESSES)?.first_chunk()?;
+        Some(Conversation::between_v4(both, (level.sport, level.dport), level.proto, extra))
+    }
+
+    /// The conversation of the addresses of an IPv4 header, source before destination, and of its ports: both 0 where
+    /// there are none.
+    #[inline(always)]
+    pub(crate) fn between_v4(both: &[u8; 8], ports: (u16, u16), proto: u8, extra: u64) -> Conversation {
         let both = u64::from_be_bytes(*both);
-        // Without ports both fields are 0.
         let (src, dst) = ((both >> 32) as u32, both as u32);
-        Some(Conversation::v4((src, level.sport), (dst, level.dport), level.proto, extra))
+        Conversation::v4((src, ports.0), (dst, ports.1), proto, extra)
+    }
+
+    /// The same of an IPv6 header.
+    #[inline(always)]
+    pub(crate) fn between_v6(both: &[u8; 32], ports: (u16, u16), proto: u8, extra: u64) -> Conversation {
+        let word = |at: usize| {
+            let bytes = both.get(at..).and_then(<[u8]>::first_chunk);
+            bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes))
+        };
+        let (src, dst) = ([word(0), word(8)], [word(16), word(24)]);
+        Conversation::v6((src, ports.0), (dst, ports.1), proto, extra)
     }
 
     /// The conversation of two IPv4 ends, given in any order.

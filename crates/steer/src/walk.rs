@@ -50,7 +50,7 @@ pub(crate) struct Walk<'a, 'w, O> {
 #[inline]
 pub fn dissect<O: Observer>(frame: &Frame<'_>, policy: &Policy, observer: &mut O) -> Dissection {
     let mut found = Dissection::new(frame);
-    if !O::QUIET || !quick(frame, policy, &mut found) {
+    if !O::QUIET || quick(frame, policy, &mut found).is_none() {
         dissect_into(frame, policy, observer, &mut found);
     }
     found

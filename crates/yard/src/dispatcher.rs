@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowyard_kernel::{Answer, HEAD_BYTES};
-use flowyard_mem::{Clock, Region, Stock, Tag, flags};
-use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received};
+use flowyard_mem::{Buffer, Clock, Region, Stock, Tag, flags};
+use flowyard_port::{Arrival, DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received};
 use flowyard_steer::{Classifier, Datagram, Decision, Frame, Hold, LinkType, Table, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -356,55 +356,112 @@ impl Dispatcher {
         self.flush(at);
     }
 
-    /// Sorts what was received, packet by packet.
+    /// Sorts what was received, packet by packet. Those of common kinds go straight to their rings, unless a function
+    /// is to see them, the kernel has steered them, or fragments wait; the others are gathered, and go after every one
+    /// of them, or at the end of the batch.
     fn sort_batch(&mut self, at: usize) {
-        let source = &mut self.sources[at];
+        let straight = !self.sources[at].steered && self.outlets.has_one_group() && self.gate.may_be_passed_by();
         let mut batch = std::mem::take(&mut self.batch);
-        let mut received = batch.drain(..);
-        while let Some(head) = received.next() {
-            if let Some(soon) = received.as_slice().get(LOOK_AHEAD) {
+        let mut done = 0;
+        loop {
+            if straight && self.sources[at].sorter.waiting() == 0 {
+                done += self.pass(at, &mut batch[done..]);
+            }
+            let Some(rest) = batch.get_mut(done..).filter(|rest| !rest.is_empty()) else { break };
+            if let Some(soon) = rest.get(LOOK_AHEAD) {
                 self.region.prefetch(&soon.buffer, soon.offset.into());
             }
-            let first = Segment { buffer: head.buffer, offset: head.offset, len: head.segment_len };
-            let mut rest = Vec::new();
-            if head.more {
-                rest = self.outlets.list();
-                for next in received.by_ref() {
-                    rest.push(Segment { buffer: next.buffer, offset: next.offset, len: next.segment_len });
-                    if !next.more {
-                        break;
-                    }
-                }
-            }
-            source.last = (head.arrival.time_ns, head.arrival.clock);
-            self.received.0 += 1;
-            self.received.1 += u64::from(head.arrival.len);
-            let mut parcel = Parcel { first, rest, arrival: head.arrival, port: source.number, user: 0 };
-            if source.steered {
-                match steered(&self.region, &parcel.first, source.sorter.classifier().table.rings()) {
-                    Ok(tag) => {
-                        self.outlets.deliver_steered(&mut parcel, tag, &mut self.stock);
-                        continue;
-                    }
-                    Err(user) => parcel.user = user,
-                }
-            }
-            let item = self.gate.begin(parcel);
-            let wait = look(&self.region, &mut source.sorter, item, &mut self.scratch[..]);
-            if (wait.is_some() || source.sorter.waiting() > 0)
-                && let Some(Item { parcel, decision, .. }) = self.gate.take_back()
-            {
-                let verdict = match wait {
-                    None => Verdict::Ring(decision),
-                    Some(datagram) => Verdict::Hold(Hold { datagram, fallback: decision }),
-                };
-                let now_ns = parcel.arrival.time_ns;
-                source.sorter.settle(&verdict, now_ns, parcel, |p, d, r| self.gate.queue(p, d, r));
+            done += self.sort(at, rest);
+            if straight {
+                self.flush(at);
             }
         }
-        drop(received);
+        batch.clear();
         self.batch = batch;
         self.flush(at);
+    }
+
+    /// Sends packets of common kinds straight to their rings, up to the first of another kind; answers how many. One
+    /// loop, out of line: what it needs of so large a struct stays in registers.
+    #[inline(never)]
+    fn pass(&mut self, at: usize, batch: &mut [Received]) -> usize {
+        let Dispatcher { region, stock, sources, outlets, scratch, received, .. } = self;
+        let source = &mut sources[at];
+        let (classifier, port) = (&**source.sorter.classifier(), source.number);
+        let mut bytes = 0;
+        let mut passed = 0;
+        while passed < batch.len() {
+            if let Some(soon) = batch.get(passed + LOOK_AHEAD) {
+                region.prefetch(&soon.buffer, soon.offset.into());
+            }
+            let head = &mut batch[passed];
+            if head.more {
+                break;
+            }
+            let (offset, len) = (head.offset, head.segment_len);
+            let seen = region.peek(&head.buffer, offset.into(), len.into(), &mut scratch[..]);
+            let mut glance = None;
+            classifier.glance(&frame(seen, &head.arrival), |found| glance = Some(found));
+            let Some(glance) = glance else { break };
+            bytes += u64::from(head.arrival.len);
+            passed += 1;
+            let segment = Segment { buffer: std::mem::replace(&mut head.buffer, Buffer::none()), offset, len };
+            outlets.deliver_glanced(segment, &head.arrival, port, &glance, stock);
+        }
+        if let Some(last) = passed.checked_sub(1) {
+            source.last = (batch[last].arrival.time_ns, batch[last].arrival.clock);
+        }
+        *received = (received.0 + passed as u64, received.1 + bytes);
+        passed
+    }
+
+    /// Sorts the first packet of `batch`: it is gathered, or waits. Answers how many entries it has.
+    fn sort(&mut self, at: usize, batch: &mut [Received]) -> usize {
+        let source = &mut self.sources[at];
+        let [head, further @ ..] = batch else { return 0 };
+        let segment = |received: &mut Received| Segment {
+            buffer: std::mem::replace(&mut received.buffer, Buffer::none()),
+            offset: received.offset,
+            len: received.segment_len,
+        };
+        let first = segment(head);
+        let mut rest = Vec::new();
+        if head.more {
+            rest = self.outlets.list();
+            for next in further {
+                rest.push(segment(next));
+                if !next.more {
+                    break;
+                }
+            }
+        }
+        let entries = 1 + rest.len();
+        self.received.0 += 1;
+        self.received.1 += u64::from(head.arrival.len);
+        source.last = (head.arrival.time_ns, head.arrival.clock);
+        let mut parcel = Parcel { first, rest, arrival: head.arrival, port: source.number, user: 0 };
+        if source.steered {
+            match steered(&self.region, &parcel.first, source.sorter.classifier().table.rings()) {
+                Ok(tag) => {
+                    self.outlets.deliver_steered(&mut parcel, tag, &mut self.stock);
+                    return entries;
+                }
+                Err(user) => parcel.user = user,
+            }
+        }
+        let item = self.gate.begin(parcel);
+        let wait = look(&self.region, &mut source.sorter, item, &mut self.scratch[..]);
+        if (wait.is_some() || source.sorter.waiting() > 0)
+            && let Some(Item { parcel, decision, .. }) = self.gate.take_back()
+        {
+            let verdict = match wait {
+                None => Verdict::Ring(decision),
+                Some(datagram) => Verdict::Hold(Hold { datagram, fallback: decision }),
+            };
+            let now_ns = parcel.arrival.time_ns;
+            source.sorter.settle(&verdict, now_ns, parcel, |p, d, r| self.gate.queue(p, d, r));
+        }
+        entries
     }
 
     /// Sleeps until a port or a pipe has something, at most `wait_ns`.
@@ -539,9 +596,14 @@ fn look(
     scratch: &mut [u8],
 ) -> Option<Datagram> {
     let bytes = region.peek(&first.buffer, first.offset.into(), first.len.into(), scratch);
+    sorter.look_into(&frame(bytes, arrival), arrival.time_ns, &mut (), decision)
+}
+
+/// A packet's bytes with what its port knows.
+#[inline(always)]
+fn frame<'a>(bytes: &'a [u8], arrival: &Arrival) -> Frame<'a> {
     let stripped_vlan = (arrival.flags & flags::VLAN_STRIPPED != 0).then_some(arrival.stripped_vlan);
-    let frame = Frame { bytes, link: LinkType(arrival.link), stripped_vlan, wire_len: arrival.wire_len };
-    sorter.look_into(&frame, arrival.time_ns, &mut (), decision)
+    Frame { bytes, link: LinkType(arrival.link), stripped_vlan, wire_len: arrival.wire_len }
 }
 
 /// What the kernel says of a packet; where it leaves that to us, the user's word alone. A foreign process may

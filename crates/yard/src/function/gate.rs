@@ -98,6 +98,12 @@ impl Gate {
                 && self.sent_at.is_none_or(|at| at.elapsed().as_nanos() as u64 > FragmentTable::AGE_NS)
     }
 
+    /// Whether packets may go by without being gathered here: none are, and no function is there to see them.
+    #[inline]
+    pub(crate) fn may_be_passed_by(&self) -> bool {
+        self.items.is_empty() && self.is_open()
+    }
+
     /// Whether there ever was a function.
     pub(crate) fn was_used(&self) -> bool {
         self.used

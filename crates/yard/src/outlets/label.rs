@@ -1,9 +1,10 @@
 //! What is written on a packet: its tag, and the slots that name its buffers.
 
 use flowyard_mem::{NO_OFFSET, Slot, Tag, Verdict, flags, slot_flags};
-use flowyard_steer::{Decision, Family, Fragment};
+use flowyard_port::Arrival;
+use flowyard_steer::{Decision, Family, Fragment, Glance};
 
-use super::Parcel;
+use super::{Parcel, Segment};
 use crate::sorter::Route;
 
 pub(super) fn further(first: Slot, offset: u16, len: u16, left: usize) -> Slot {
@@ -86,6 +87,39 @@ pub(crate) fn tag_of(parcel: &Parcel, decision: &Decision, route: Route, hash_ve
     tag
 }
 
+/// The tag of a whole packet of which a glance tells enough.
+#[inline(always)]
+pub(super) fn tag_of_glance(glance: &Glance, arrival: &Arrival, port: u16, hash_version: u8) -> Tag {
+    let (tunnel_kind, tunnel_id) = glance.tunnel.map_or((0, 0), |(kind, id)| (kind as u8, id));
+    let mut tag = Tag {
+        hash: glance.hash,
+        ring: glance.ring,
+        stop: glance.stop as u8,
+        depth: glance.depth,
+        outer_l3: glance.outer_l3,
+        inner_l3: glance.l3,
+        inner_l4: glance.l4,
+        protocol: glance.proto,
+        kind: u8::from(glance.family == Family::V6) << 3,
+        tunnel_id,
+        tunnel_kind,
+        hash_version,
+        vlan: glance.vlan.unwrap_or(0),
+        user: 0,
+        time_ns: arrival.time_ns,
+        flags: arrival.flags,
+        wire_len: arrival.wire_len,
+        len: arrival.len,
+        port,
+        queue: arrival.queue,
+        card_hash: arrival.card_hash,
+        stripped_vlan: arrival.stripped_vlan,
+        link: arrival.link,
+    };
+    tag.set_clock(arrival.clock);
+    tag
+}
+
 /// Which flag of a tag shows as which flag of a slot.
 const SHOWN: [(u32, u16); 5] = [
     (flags::TRUNCATED, slot_flags::TRUNCATED),
@@ -97,7 +131,15 @@ const SHOWN: [(u32, u16); 5] = [
 
 #[inline]
 pub(super) fn slot_of(parcel: &Parcel, hash: u32, tag: &Tag) -> Slot {
-    let mut shown = if parcel.rest.is_empty() { 0 } else { slot_flags::MORE };
+    let more = if parcel.rest.is_empty() { 0 } else { slot_flags::MORE };
+    let slot = slot_of_segment(&parcel.first, hash, tag);
+    Slot { flags: slot.flags | more, ..slot }
+}
+
+/// The slot of a packet that is in one buffer.
+#[inline(always)]
+pub(super) fn slot_of_segment(segment: &Segment, hash: u32, tag: &Tag) -> Slot {
+    let mut shown = 0;
     if tag.flags & 0x00ff_ffff != 0 {
         for (bit, flag) in SHOWN {
             shown |= if tag.flags & bit != 0 { flag } else { 0 };
@@ -105,15 +147,15 @@ pub(super) fn slot_of(parcel: &Parcel, hash: u32, tag: &Tag) -> Slot {
     }
     Slot {
         buffer: 0, // set from the token when it is sent
-        offset: parcel.first.offset,
-        len: parcel.first.len,
+        offset: segment.offset,
+        len: segment.len,
         hash,
         flags: shown,
         verdict: Verdict::Free as u8,
-        port: parcel.port as u8,
-        total: parcel.arrival.len,
+        port: tag.port as u8,
+        total: tag.len,
         l3: tag.inner_l3,
         l4: tag.inner_l4,
-        time_ns: parcel.arrival.time_ns,
+        time_ns: tag.time_ns,
     }
 }
