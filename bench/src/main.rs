@@ -93,6 +93,9 @@ fn main() {
         other: cores.get(1).copied(),
     };
     println!("{}", machine::describe());
+    if let Some(version) = peers::compile::version() {
+        println!("Peers in C: DPDK {version}");
+    }
     let wanted = |what: fn(&What) -> bool| options.what.as_ref().is_none_or(what);
     if wanted(|w| matches!(w, What::Steer)) {
         steer::run(&setting);

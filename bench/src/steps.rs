@@ -4,6 +4,7 @@
 //! is the part's own, without start-up.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -18,7 +19,9 @@ use flowyard_mem::bench_support::ring;
 use crate::flow::{Looking, Sorting};
 use crate::function;
 use crate::packets::{NO_TUNNELS, Packets, is_ordinary};
-use crate::peers;
+use crate::peers::compile;
+use crate::peers::dpdk::{BURST, Method, dpdk};
+use crate::peers::etherparse;
 use crate::pipeline::{alone, bare};
 use crate::steer::classifier;
 
@@ -50,6 +53,19 @@ const PARTS: [Part; 19] = [
     ("pipeline", "all of it: steer, tag, pipe, consumer", pipeline),
 ];
 
+/// Those in C.
+const PEERS: [Part; 7] = [
+    ("plain-c", "plain C + sort + rte_hash_crc, mixed", |n| peer(Method::PlainCrc, &[], n)),
+    ("plain-c-no-tunnels", "the same, no tunnels", |n| peer(Method::PlainCrc, &NO_TUNNELS, n)),
+    ("plain-c-plain", "the same, plain", |n| peer(Method::PlainCrc, &[Carrier::Plain], n)),
+    ("ptype", "rte_net_get_ptype + sort + rte_hash_crc, mixed, blind to tunnels", |n| peer(Method::PtypeCrc, &[], n)),
+    ("ptype-no-tunnels", "the same, no tunnels", |n| peer(Method::PtypeCrc, &NO_TUNNELS, n)),
+    ("ptype-plain", "the same, plain", |n| peer(Method::PtypeCrc, &[Carrier::Plain], n)),
+    ("softrss-no-tunnels", "rte_net_get_ptype + rte_softrss, no tunnels", |n| {
+        peer(Method::PtypeSoftrss, &NO_TUNNELS, n)
+    }),
+];
+
 /// What a function adds to the yard: one thread, so that nobody waits and the counts are the same each time.
 const PROFILES: [Part; 9] = [
     ("yard", "none", |n| yard(n, None)),
@@ -65,8 +81,9 @@ const PROFILES: [Part; 9] = [
 
 /// Runs part `name` for `passes`, for valgrind to count.
 pub fn run_part(name: &str, passes: usize) {
-    let Some((.., part)) = PARTS.iter().chain(&PROFILES).find(|part| part.0 == name) else {
-        let names: Vec<_> = PARTS.iter().chain(&PROFILES).map(|part| part.0).collect();
+    let parts = || PARTS.iter().chain(&PEERS).chain(&PROFILES);
+    let Some((.., part)) = parts().find(|part| part.0 == name) else {
+        let names: Vec<_> = parts().map(|part| part.0).collect();
         eprintln!("no part is called {name}: choose among {}", names.join(", "));
         std::process::exit(2);
     };
@@ -76,19 +93,20 @@ pub fn run_part(name: &str, passes: usize) {
 /// Counts all parts and prints.
 pub fn run() {
     println!("\n## Instructions a packet (valgrind, {COUNT} packets)\n");
-    if count("nothing", 0).is_none() {
+    let none = Path::new("");
+    if count("nothing", 0, none).is_none() {
         println!("Skipped: `valgrind` is not there (Debian: apt install valgrind).");
         return;
     }
     println!("| | instructions |\n|---|---|");
-    for (name, what, _) in PARTS {
-        match (count(name, 2), count(name, 4)) {
-            (Some(two), Some(four)) => {
-                println!("| {what} | {:.1} |", (four - two) as f64 / (2 * COUNT) as f64);
-            }
-            _ => println!("| {what} | valgrind failed |"),
-        }
+    PARTS.iter().for_each(|part| print(part, none));
+    // Compiled once for all of them.
+    let folder = std::env::temp_dir().join(format!("flowyard-bench-{}", std::process::id()));
+    match compile::compile(&folder) {
+        Ok(object) => PEERS.iter().for_each(|part| print(part, &object)),
+        Err(why) => println!("\nSkipped: DPDK's peers ({why})."),
     }
+    let _ = std::fs::remove_dir_all(folder);
     println!("\n## Instructions that a function adds to a packet's way through the yard\n");
     println!("| | instructions |\n|---|---|");
     let steps = PROFILES.map(|(name, what, _)| (what, count_turns(name)));
@@ -102,10 +120,18 @@ pub fn run() {
     println!("\nOne part alone: `valgrind --tool=callgrind target/release/flowyard-bench step steer 2`");
 }
 
-/// Instructions of the whole program when it runs `part`.
-fn count(part: &str, passes: usize) -> Option<i64> {
+/// Counts one part and prints.
+fn print((name, what, _): &Part, peers: &Path) {
+    match (count(name, 2, peers), count(name, 4, peers)) {
+        (Some(two), Some(four)) => println!("| {what} | {:.1} |", (four - two) as f64 / (2 * COUNT) as f64),
+        _ => println!("| {what} | valgrind failed |"),
+    }
+}
+
+/// Instructions of the whole program when it runs `part`, with the object of the peers in C.
+fn count(part: &str, passes: usize, peers: &Path) -> Option<i64> {
     let tool = ["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"];
-    counted(&tool, part, passes, "refs:")
+    counted(&tool, part, passes, "refs:", peers)
 }
 
 /// Passes that are counted by [`count_turns`].
@@ -114,15 +140,15 @@ const TURNED: usize = 4;
 /// Instructions of the dispatcher's turns when the yard runs with the function `part`.
 fn count_turns(part: &str) -> Option<i64> {
     let tool = ["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*turn_by_hand*"];
-    counted(&tool, part, TURNED, "Collected")
+    counted(&tool, part, TURNED, "Collected", Path::new(""))
 }
 
 /// The number that valgrind says in the line with this word.
-fn counted(tool: &[&str], part: &str, passes: usize, word: &str) -> Option<i64> {
+fn counted(tool: &[&str], part: &str, passes: usize, word: &str, peers: &Path) -> Option<i64> {
     let own = std::env::current_exe().ok()?;
     let passes = passes.to_string();
     let mut valgrind = Command::new("valgrind");
-    valgrind.args(tool).arg(own).args(["step", part, &passes]);
+    valgrind.args(tool).arg(own).args(["step", part, &passes]).env(compile::OBJECT, peers);
     let output = valgrind.stdout(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = text.lines().find(|line| line.contains(word))?;
@@ -174,9 +200,27 @@ fn dissect_only() -> impl FnMut(&[u8]) -> u64 {
 fn parse(carriers: &[Carrier], passes: usize) -> u64 {
     let table = classifier().table;
     over(carriers, passes, |bytes| {
-        let hash = peers::etherparse_hash(bytes);
+        let hash = etherparse::hash(bytes);
         u64::from(hash ^ u32::from(table.ring(hash)))
     })
+}
+
+/// One of those in C; nothing, where there are none.
+fn peer(how: Method, carriers: &[Carrier], passes: usize) -> u64 {
+    let Some(dpdk) = dpdk() else { return 0 };
+    let mut packets = Packets::make(COUNT, carriers, is_ordinary);
+    dpdk.make_mbufs(&mut packets);
+    packets.shuffle();
+    let (mut hashes, mut rings, mut list) = ([0; BURST], [0; BURST], Vec::new());
+    dpdk.list(&packets, 0..COUNT, &mut list);
+    let mut sum = 0u64;
+    for _ in 0..passes {
+        for burst in list.chunks_exact(BURST) {
+            dpdk.hash(how, burst, &mut hashes, &mut rings);
+            sum = sum.wrapping_add(u64::from(hashes[0] ^ u32::from(rings[0])));
+        }
+    }
+    sum
 }
 
 fn hash(passes: usize) -> u64 {

@@ -18,7 +18,7 @@ use flowyard::steer::{FragmentTable, Frame, LinkType};
 use crate::figures::{self, ratio};
 use crate::flow;
 use crate::packets::{COUNT, Packets, is_ordinary};
-use crate::peers;
+use crate::peers::etherparse;
 use crate::rounds::{self, Contender, Setting};
 use crate::steer::{RINGS, classifier};
 
@@ -79,7 +79,7 @@ fn steer() -> impl FnMut(&[u8]) -> (u32, usize) {
 fn parse() -> impl FnMut(&[u8]) -> (u32, usize) {
     let table = classifier().table;
     move |bytes| {
-        let hash = peers::etherparse_hash(bytes);
+        let hash = etherparse::hash(bytes);
         (hash, table.ring(hash).into())
     }
 }
