@@ -18,7 +18,8 @@ use crate::figures::{self, ratio};
 use crate::laps::Meter;
 use crate::machine;
 use crate::packets::{COUNT, NO_TUNNELS, Packets, is_ordinary};
-use crate::peers::dpdk::{self, BURST, Dpdk, Method, dpdk};
+use crate::peers::dpdk::hash::{Method, Packet};
+use crate::peers::dpdk::{BURST, Dpdk, dpdk};
 use crate::peers::etherparse;
 use crate::rounds::{self, Contender, Setting};
 
@@ -86,9 +87,9 @@ pub fn run(setting: &Setting) {
 /// Those in C.
 fn peers(dpdk: &'static Dpdk) -> [Contender<Sets>; 8] {
     use Method::{PlainCrc, PtypeCrc, PtypeSoftrss};
-    let all = |name, how| Contender::new(name, move |s: &Sets| hash(dpdk, how, &s.ordinary, true));
-    let no_tunnels = |name, how| Contender::new(name, move |s: &Sets| hash(dpdk, how, &s.no_tunnels, true));
-    let cold = |name, how| Contender::new(name, move |s: &Sets| hash(dpdk, how, &s.ordinary, false));
+    let all = |name, how| Contender::new(name, move |s: &Sets| by_c(dpdk, how, &s.ordinary, true));
+    let no_tunnels = |name, how| Contender::new(name, move |s: &Sets| by_c(dpdk, how, &s.no_tunnels, true));
+    let cold = |name, how| Contender::new(name, move |s: &Sets| by_c(dpdk, how, &s.ordinary, false));
     [
         all("plain C + sort + rte_hash_crc", PlainCrc),
         all("rte_net_get_ptype + sort + rte_hash_crc, blind to tunnels", PtypeCrc),
@@ -119,10 +120,10 @@ fn parse(packets: &Packets, warm: bool) -> Option<f64> {
     })
 }
 
-fn hash(dpdk: &Dpdk, how: Method, packets: &Packets, warm: bool) -> Option<f64> {
+fn by_c(dpdk: &Dpdk, how: Method, packets: &Packets, warm: bool) -> Option<f64> {
     let (mut hashes, mut rings) = ([0; BURST], [0; BURST]);
     let list = |places, list: &mut Vec<_>| dpdk.list(packets, places, list);
-    let touch = |packet: &dpdk::Packet<'_>| packet.touch();
+    let touch = |packet: &Packet<'_>| packet.touch();
     time_bursts(packets.len(), warm, list, touch, |burst| {
         dpdk.hash(how, burst, &mut hashes, &mut rings);
         hashes[0] ^ u32::from(rings[0])

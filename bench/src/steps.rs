@@ -20,7 +20,7 @@ use crate::flow::{Looking, Sorting};
 use crate::function;
 use crate::packets::{NO_TUNNELS, Packets, is_ordinary};
 use crate::peers::compile;
-use crate::peers::dpdk::{BURST, Method, dpdk};
+use crate::peers::dpdk::{BURST, dpdk, hash::Method};
 use crate::peers::etherparse;
 use crate::pipeline::{alone, bare};
 use crate::steer::classifier;

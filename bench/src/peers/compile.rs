@@ -9,10 +9,12 @@ use std::process::Command;
 /// Names another run's object, for those that it starts.
 pub const OBJECT: &str = "FLOWYARD_BENCH_PEERS";
 
-const SOURCES: [(&str, &str); 3] = [
+const SOURCES: [(&str, &str); 5] = [
     ("peers.h", include_str!("../../peers/peers.h")),
+    ("pipeline.c", include_str!("../../peers/pipeline.c")),
     ("plain.c", include_str!("../../peers/plain.c")),
     ("ptype.c", include_str!("../../peers/ptype.c")),
+    ("ring.c", include_str!("../../peers/ring.c")),
 ];
 
 /// Flags that a DPDK user would take. The processor is named last: pkg-config names an old one.
