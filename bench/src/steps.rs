@@ -16,11 +16,14 @@ use flowyard::steer::{
 };
 use flowyard_mem::bench_support::ring;
 
-use crate::flow::{Looking, Sorting};
+use crate::flow::{self, Looking, Sorting};
 use crate::function;
+use crate::machine;
 use crate::packets::{NO_TUNNELS, Packets, is_ordinary};
 use crate::peers::compile;
-use crate::peers::dpdk::{BURST, dpdk, hash::Method};
+use crate::peers::dpdk::hash::Method;
+use crate::peers::dpdk::pipeline::Parse;
+use crate::peers::dpdk::{BURST, dpdk};
 use crate::peers::etherparse;
 use crate::pipeline::{alone, bare};
 use crate::steer::classifier;
@@ -54,7 +57,7 @@ const PARTS: [Part; 19] = [
 ];
 
 /// Those in C.
-const PEERS: [Part; 7] = [
+const PEERS: [Part; 8] = [
     ("plain-c", "plain C + sort + rte_hash_crc, mixed", |n| peer(Method::PlainCrc, &[], n)),
     ("plain-c-no-tunnels", "the same, no tunnels", |n| peer(Method::PlainCrc, &NO_TUNNELS, n)),
     ("plain-c-plain", "the same, plain", |n| peer(Method::PlainCrc, &[Carrier::Plain], n)),
@@ -64,6 +67,14 @@ const PEERS: [Part; 7] = [
     ("softrss-no-tunnels", "rte_net_get_ptype + rte_softrss, no tunnels", |n| {
         peer(Method::PtypeSoftrss, &NO_TUNNELS, n)
     }),
+    ("rte-ring", "rte_ring of 16 bytes, in and out", rte_ring),
+];
+
+/// DPDK's pipeline: what its two turns take.
+const PIPELINES: [Part; 3] = [
+    ("dpdk", "all of DPDK's pipeline, plain C", |n| dpdk_pipeline(Parse::Plain, n)),
+    ("dpdk-ptype", "the same, rte_net_get_ptype, blind to tunnels", |n| dpdk_pipeline(Parse::Ptype, n)),
+    ("dpdk-nothing", "the same, nothing looked at", |n| dpdk_pipeline(Parse::Nothing, n)),
 ];
 
 /// What a function adds to the yard: one thread, so that nobody waits and the counts are the same each time.
@@ -81,7 +92,7 @@ const PROFILES: [Part; 9] = [
 
 /// Runs part `name` for `passes`, for valgrind to count.
 pub fn run_part(name: &str, passes: usize) {
-    let parts = || PARTS.iter().chain(&PEERS).chain(&PROFILES);
+    let parts = || PARTS.iter().chain(&PEERS).chain(&PIPELINES).chain(&PROFILES);
     let Some((.., part)) = parts().find(|part| part.0 == name) else {
         let names: Vec<_> = parts().map(|part| part.0).collect();
         eprintln!("no part is called {name}: choose among {}", names.join(", "));
@@ -103,7 +114,10 @@ pub fn run() {
     // Compiled once for all of them.
     let folder = std::env::temp_dir().join(format!("flowyard-bench-{}", std::process::id()));
     match compile::compile(&folder) {
-        Ok(object) => PEERS.iter().for_each(|part| print(part, &object)),
+        Ok(object) => {
+            PEERS.iter().for_each(|part| print(part, &object));
+            PIPELINES.iter().for_each(|part| print_turns(part, &object));
+        }
         Err(why) => println!("\nSkipped: DPDK's peers ({why})."),
     }
     let _ = std::fs::remove_dir_all(folder);
@@ -125,6 +139,16 @@ fn print((name, what, _): &Part, peers: &Path) {
     match (count(name, 2, peers), count(name, 4, peers)) {
         (Some(two), Some(four)) => println!("| {what} | {:.1} |", (four - two) as f64 / (2 * COUNT) as f64),
         _ => println!("| {what} | valgrind failed |"),
+    }
+}
+
+/// Counts the turns of DPDK's pipeline and prints.
+fn print_turns((name, what, _): &Part, peers: &Path) {
+    let turns = ["--toggle-collect=pipeline_sort", "--toggle-collect=pipeline_look"];
+    let tool = ["--tool=callgrind", "--callgrind-out-file=/dev/null", turns[0], turns[1]];
+    match counted(&tool, name, TURNED, "Collected", peers) {
+        Some(count) => println!("| {what} | {:.1} |", count as f64 / (TURNED * COUNT) as f64),
+        None => println!("| {what} | valgrind failed |"),
     }
 }
 
@@ -223,6 +247,31 @@ fn peer(how: Method, carriers: &[Carrier], passes: usize) -> u64 {
     sum
 }
 
+fn rte_ring(passes: usize) -> u64 {
+    let Some(dpdk) = dpdk() else { return 0 };
+    let (mut sender, mut taker) = dpdk.ring::<2>(1024);
+    sender.by_turns(&mut taker, passes * COUNT)
+}
+
+/// Passes of packets through DPDK's pipeline, both sides by turns.
+fn dpdk_pipeline(parse: Parse, passes: usize) -> u64 {
+    let core = machine::cores().first().copied().unwrap_or(0);
+    let Some(pipeline) = dpdk().and_then(|dpdk| dpdk.pipeline(core)) else { return 0 };
+    let mut packets = Packets::make(COUNT, &[], is_ordinary);
+    packets.shuffle();
+    let (mut sorting, mut looking) = pipeline.pair(parse);
+    let mut seen = 0;
+    for lap in 0..passes * flow::laps(&packets) {
+        flow::load(&packets, lap % flow::laps(&packets), |buffer, bytes| sorting.load(buffer, bytes));
+        let goal = seen + flow::BUFFERS;
+        while seen < goal || !sorting.all_home() {
+            sorting.turn();
+            seen += looking.turn();
+        }
+    }
+    seen as u64
+}
+
 fn hash(passes: usize) -> u64 {
     let mut sum = 0u64;
     for n in 0..(passes * COUNT) as u32 {
@@ -285,13 +334,13 @@ fn pipeline(passes: usize) -> u64 {
     packets.shuffle();
     let (mut sorting, mut looking) = bare::pair(true);
     let mut seen = 0;
-    for lap in 0..passes * crate::flow::laps(&packets) {
-        if lap < crate::flow::laps(&packets) {
-            crate::flow::load(&packets, lap, |buffer, bytes| sorting.load(buffer, bytes));
+    for lap in 0..passes * flow::laps(&packets) {
+        if lap < flow::laps(&packets) {
+            flow::load(&packets, lap, |buffer, bytes| sorting.load(buffer, bytes));
         } else {
             sorting.again();
         }
-        let goal = seen + crate::flow::BUFFERS;
+        let goal = seen + flow::BUFFERS;
         while seen < goal || !sorting.all_home() {
             sorting.turn();
             seen += looking.turn();

@@ -64,12 +64,13 @@ pub fn run(setting: &Setting) {
         Contender::new("flowyard's steer + rtrb", |p: &Shared| one(p, boxed::pair(steer()))),
         Contender::new("flowyard, nothing looked at", |p: &Shared| one(p, bare::pair(false))),
         Contender::new("rtrb, nothing looked at", |p: &Shared| one(p, boxed::pair(nothing()))),
+        Contender::new("flowyard as shipped", alone::measure),
     ];
-    let mut ratios = vec![ratio(0, 1), ratio(0, 2), ratio(3, 4)];
+    let mut ratios = vec![ratio(0, 1), ratio(0, 2), ratio(3, 4), ratio(5, 0)];
     if let Some(dpdk) = dpdk {
         contenders
             .extend(PARSERS.map(|(name, parse)| Contender::new(name, move |p: &Shared| one(p, dpdk.pair(parse)))));
-        ratios.extend([(0, 5), (0, 6), (3, 7)].map(|(ours, theirs)| ratio(ours, theirs)));
+        ratios.extend([(5, 6), (5, 7), (0, 6), (0, 7), (3, 8)].map(|(ours, theirs)| ratio(ours, theirs)));
     }
     let outcome = rounds::run(setting, false, &mut packets, renew, &contenders);
     figures::print(&title, "packet", &outcome, &ratios);
