@@ -1,6 +1,10 @@
 //! Figures for people: ratios first, each with its spread, then what they are made of. The tables are
-//! Markdown.
+//! Markdown; where a folder for them was named, ratios become charts as well.
 
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use crate::chart::{self, Bar};
 use crate::probe::Distance;
 use crate::rounds::{Outcome, Round};
 
@@ -40,11 +44,15 @@ impl Spread {
     }
 }
 
+/// Where charts go, if anywhere: set once, at the start.
+pub static CHARTS: OnceLock<PathBuf> = OnceLock::new();
+
 /// Prints what came of the rounds, for each distance that cores were at.
 pub fn print(title: &str, item: &str, outcome: &Outcome, ratios: &[Ratio]) {
     print_each(title, item, outcome, |rounds| {
         if !ratios.is_empty() {
             print_ratios(outcome, rounds, ratios);
+            draw_ratios(title, outcome, rounds, ratios);
         }
     });
 }
@@ -85,16 +93,42 @@ fn print_each(title: &str, item: &str, outcome: &Outcome, compare: impl Fn(&[&Ro
     }
 }
 
+/// What a ratio is called, and what came of it.
+fn judge(outcome: &Outcome, rounds: &[&Round], Ratio { ours, theirs }: Ratio) -> (String, Option<Spread>) {
+    let name = format!("{} : {}", outcome.names[ours], outcome.names[theirs]);
+    let values = rounds.iter().filter_map(|round| Some(round.figures[theirs]? / round.figures[ours]?));
+    (name, Spread::of(values.collect()))
+}
+
 fn print_ratios(outcome: &Outcome, rounds: &[&Round], ratios: &[Ratio]) {
-    println!("\n| times as fast | median | 10–90 % | rounds |\n|---|---|---|---|");
-    for Ratio { ours, theirs } in ratios {
-        let names = format!("{} : {}", outcome.names[*ours], outcome.names[*theirs]);
-        match Spread::of(
-            rounds.iter().filter_map(|round| Some(round.figures[*theirs]? / round.figures[*ours]?)).collect(),
-        ) {
-            Some(s) => println!("| {names} | **{:.2}** | {:.2}–{:.2} | {} |", s.median, s.low, s.high, s.count),
-            None => println!("| {names} | disturbed | | 0 |"),
+    println!("\n| times as fast | median | 95 % sure | 10–90 % | rounds |\n|---|---|---|---|---|");
+    for ratio in ratios {
+        match judge(outcome, rounds, *ratio) {
+            (name, Some(s)) => println!(
+                "| {name} | **{:.2}** | {:.2}–{:.2} | {:.2}–{:.2} | {} |",
+                s.median, s.sure.0, s.sure.1, s.low, s.high, s.count
+            ),
+            (name, None) => println!("| {name} | disturbed | | | 0 |"),
         }
+    }
+}
+
+fn draw_ratios(title: &str, outcome: &Outcome, rounds: &[&Round], ratios: &[Ratio]) {
+    let Some(folder) = CHARTS.get() else { return };
+    let bar = |ratio: &Ratio| {
+        let (name, spread) = judge(outcome, rounds, *ratio);
+        spread.map(|Spread { low, median, high, .. }| Bar { name, low, median, high })
+    };
+    let bars: Vec<Bar> = ratios.iter().filter_map(bar).collect();
+    let distance = rounds[0].distance.name();
+    let what = title.split(':').next().unwrap_or(title);
+    let below = format!("times as fast: median and 10–90 % of {} rounds", rounds.len());
+    let path = folder.join(chart::file_name(&format!("{what} {distance}")));
+    let written = std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&path, chart::svg(&format!("{title}: {distance}"), &below, &bars)));
+    match written {
+        Ok(()) => println!("\nChart: {}", path.display()),
+        Err(e) => println!("\nNo chart: {}: {e}", path.display()),
     }
 }
 

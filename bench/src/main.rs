@@ -3,6 +3,7 @@
 //! What each figure means and what it came to: README.md, beside this crate.
 #![deny(unsafe_code)]
 
+mod chart;
 mod figures;
 mod flow;
 mod function;
@@ -37,6 +38,9 @@ struct Options {
     /// A tenth of the rounds: to see that it runs.
     #[arg(long, global = true)]
     quick: bool,
+    /// A folder for charts of the ratios.
+    #[arg(long, global = true, value_name = "FOLDER")]
+    svg: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -92,7 +96,13 @@ fn main() {
         core: cores.first().copied().unwrap_or(0),
         other: cores.get(1).copied(),
     };
+    if let Some(folder) = options.svg {
+        let _ = figures::CHARTS.set(folder); // set here alone
+    }
     println!("{}", machine::describe());
+    if let Some(version) = peers::compile::version() {
+        println!("Peers in C: DPDK {version}");
+    }
     let wanted = |what: fn(&What) -> bool| options.what.as_ref().is_none_or(what);
     if wanted(|w| matches!(w, What::Steer)) {
         steer::run(&setting);

@@ -1,10 +1,11 @@
-//! The ring alone: entries of 16 and 32 bytes in batches of 32, beside `rtrb`.
+//! The ring alone: entries of 16 and 32 bytes in batches of 32, beside `rte_ring` and `rtrb`.
 //!
 //! What an entry says is hidden from the compiler, one entry at a time: slots are made and understood
 //! singly, and a loop that fills a ring with 0, 1, 2 … can be turned into something that is not a ring.
 //!
-//! Ours lies in a memfd that is mapped twice and checks every index that the peer shows; `rtrb` lives
-//! on the heap of one process and trusts both sides.
+//! Ours lies in a memfd that is mapped twice and checks every index that the peer shows; the others live
+//! on the heap of one process and trust both sides. `rte_ring` (one producer, one consumer) copies bursts
+//! from and to an array of the caller, and of its places one stays empty.
 
 use std::hint::{black_box, spin_loop};
 
@@ -14,6 +15,7 @@ use rtrb::RingBuffer;
 use crate::figures::{self, ratio};
 use crate::laps::{Meter, meet};
 use crate::machine;
+use crate::peers::dpdk::{Dpdk, dpdk};
 use crate::rounds::{self, Contender, Setting};
 
 /// Entries of each ring.
@@ -26,26 +28,37 @@ const LAPS: usize = 12;
 
 /// Runs and prints.
 pub fn run(setting: &Setting) {
+    let ratios = [ratio(0, 1), ratio(2, 3), ratio(2, 0), ratio(3, 1)];
+    let theirs = [ratio(0, 4), ratio(2, 5), ratio(1, 4), ratio(3, 5)];
+    let ratios = [&ratios[..], if dpdk().is_some() { &theirs } else { &[] }].concat();
     if let Some(core) = setting.other {
-        let contenders = [
-            Contender::new("flowyard, 16 bytes", move |_: &()| apart(core, ours::<2>())),
-            Contender::new("rtrb, 16 bytes", move |_: &()| apart(core, rtrb::<2>())),
-            Contender::new("flowyard, 32 bytes", move |_: &()| apart(core, ours::<4>())),
-            Contender::new("rtrb, 32 bytes", move |_: &()| apart(core, rtrb::<4>())),
+        let mut contenders = vec![
+            Contender::new("flowyard, 16 bytes", move |_: &()| two_cores(core, ours::<2>())),
+            Contender::new("rtrb, 16 bytes", move |_: &()| two_cores(core, rtrb::<2>())),
+            Contender::new("flowyard, 32 bytes", move |_: &()| two_cores(core, ours::<4>())),
+            Contender::new("rtrb, 32 bytes", move |_: &()| two_cores(core, rtrb::<4>())),
         ];
+        if let Some(dpdk) = dpdk() {
+            contenders.push(Contender::new("rte_ring, 16 bytes", move |_: &()| bursts_on_two_cores::<2>(core, dpdk)));
+            contenders.push(Contender::new("rte_ring, 32 bytes", move |_: &()| bursts_on_two_cores::<4>(core, dpdk)));
+        }
         let outcome = rounds::run(setting, true, &mut (), |()| {}, &contenders);
-        figures::print("Ring", "entry", &outcome, &[ratio(0, 1), ratio(2, 3), ratio(2, 0), ratio(3, 1)]);
+        figures::print("Ring", "entry", &outcome, &ratios);
     } else {
         println!("\n## Ring\n\nSkipped between two cores: there is one.");
     }
-    let contenders = [
-        Contender::new("flowyard, 16 bytes", |_: &()| alone(ours::<2>())),
-        Contender::new("rtrb, 16 bytes", |_: &()| alone(rtrb::<2>())),
-        Contender::new("flowyard, 32 bytes", |_: &()| alone(ours::<4>())),
-        Contender::new("rtrb, 32 bytes", |_: &()| alone(rtrb::<4>())),
+    let mut contenders = vec![
+        Contender::new("flowyard, 16 bytes", |_: &()| one_core(ours::<2>())),
+        Contender::new("rtrb, 16 bytes", |_: &()| one_core(rtrb::<2>())),
+        Contender::new("flowyard, 32 bytes", |_: &()| one_core(ours::<4>())),
+        Contender::new("rtrb, 32 bytes", |_: &()| one_core(rtrb::<4>())),
     ];
+    if let Some(dpdk) = dpdk() {
+        contenders.push(Contender::new("rte_ring, 16 bytes", move |_: &()| bursts_on_one_core::<2>(dpdk)));
+        contenders.push(Contender::new("rte_ring, 32 bytes", move |_: &()| bursts_on_one_core::<4>(dpdk)));
+    }
     let outcome = rounds::run(setting, false, &mut (), |()| {}, &contenders);
-    figures::print("Ring", "entry", &outcome, &[ratio(0, 1), ratio(2, 3), ratio(2, 0), ratio(3, 1)]);
+    figures::print("Ring", "entry", &outcome, &ratios);
 }
 
 /// Writes a batch beginning with number `n`; false if there is no room for it now.
@@ -140,52 +153,83 @@ impl<const W: usize> Read for rtrb::Consumer<[u64; W]> {
 }
 
 /// One side on each core.
-fn apart<A: Write, B: Read>(core: usize, pair: Pair<A, B>) -> Option<f64> {
+fn two_cores<A: Write, B: Read>(core: usize, pair: Pair<A, B>) -> Option<f64> {
     let Pair { mut writer, mut reader, expected } = pair;
+    let send = || {
+        let mut n = 0;
+        while n < LAP as u64 {
+            if writer.batch(n) {
+                n += BATCH as u64;
+            } else {
+                spin_loop();
+            }
+        }
+    };
+    let take = move || {
+        let (mut total, mut batches) = (0u64, 0);
+        while batches < LAP / BATCH {
+            match reader.batch() {
+                Some(sum) => (total, batches) = (total.wrapping_add(sum), batches + 1),
+                None => spin_loop(),
+            }
+        }
+        total
+    };
+    apart(core, send, take, expected)
+}
+
+/// Both sides on one core, a batch in and the batch out.
+fn one_core<A: Write, B: Read>(pair: Pair<A, B>) -> Option<f64> {
+    let Pair { mut writer, mut reader, expected } = pair;
+    let lap = || {
+        let mut total = 0u64;
+        for n in (0..LAP as u64).step_by(BATCH) {
+            assert!(writer.batch(n), "there is room");
+            total = total.wrapping_add(reader.batch().expect("a batch was written"));
+        }
+        total
+    };
+    alone(lap, expected)
+}
+
+/// As [`two_cores`], with both loops in C.
+fn bursts_on_two_cores<const W: usize>(core: usize, dpdk: &Dpdk) -> Option<f64> {
+    let (mut sender, mut taker) = dpdk.ring::<W>(SLOTS);
+    apart(core, || sender.send(LAP), move || taker.take(LAP), expected::<W>())
+}
+
+/// As [`one_core`], with the loop in C.
+fn bursts_on_one_core<const W: usize>(dpdk: &Dpdk) -> Option<f64> {
+    let (mut sender, mut taker) = dpdk.ring::<W>(SLOTS);
+    alone(|| sender.by_turns(&mut taker, LAP), expected::<W>())
+}
+
+/// Laps in which `send` sends all entries here and `take` takes them on `core`, and answers their sum.
+fn apart(core: usize, mut send: impl FnMut(), mut take: impl FnMut() -> u64 + Send, expected: u64) -> Option<f64> {
     let (mut leader, mut follower) = meet();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             machine::pin(core);
             while follower.next_lap() {
-                let (mut total, mut batches) = (0u64, 0);
-                while batches < LAP / BATCH {
-                    match reader.batch() {
-                        Some(sum) => (total, batches) = (total.wrapping_add(sum), batches + 1),
-                        None => spin_loop(),
-                    }
-                }
-                assert_eq!(total, expected, "entries were lost or changed");
+                assert_eq!(take(), expected, "entries were lost or changed");
                 follower.done();
             }
         });
         for _ in 0..LAPS {
             leader.begin();
-            let mut n = 0;
-            while n < LAP as u64 {
-                if writer.batch(n) {
-                    n += BATCH as u64;
-                } else {
-                    spin_loop();
-                }
-            }
+            send();
             leader.end(LAP);
         }
         leader.sample()
     })
 }
 
-/// Both sides on one core, a batch in and the batch out.
-fn alone<A: Write, B: Read>(pair: Pair<A, B>) -> Option<f64> {
-    let Pair { mut writer, mut reader, expected } = pair;
+/// Laps on this core.
+fn alone(mut lap: impl FnMut() -> u64, expected: u64) -> Option<f64> {
     let mut meter = Meter::new();
     for _ in 0..LAPS {
-        let mut total = 0u64;
-        meter.time(LAP, || {
-            for n in (0..LAP as u64).step_by(BATCH) {
-                assert!(writer.batch(n), "there is room");
-                total = total.wrapping_add(reader.batch().expect("a batch was written"));
-            }
-        });
+        let mut total = 0;
+        meter.time(LAP, || total = lap());
         assert_eq!(black_box(total), expected, "entries were lost or changed");
     }
     meter.sample()

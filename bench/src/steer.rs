@@ -1,10 +1,15 @@
 //! Steering one packet on one core: bytes in, ring out.
 //!
-//! *Warm*: blocks of 512 packets are touched, then timed, so that headers are in the second-level
-//! cache as a card or the kernel leaves them at best. *Cold*: nothing is touched, packets lie as the
-//! shuffle has them, in 30 MB.
+//! *Warm*: blocks of 128 packets are touched, then timed, so that headers are in the second-level
+//! cache as a card or the kernel leaves them at best. (Packets start at the same place of each buffer and
+//! share few of the cache's sets: more of them would push each other out.) *Cold*: nothing is touched,
+//! packets lie as the shuffle has them, in 128 MiB.
+//!
+//! All take packets in bursts of 32 and fetch the header four packets ahead.
 
+use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
+use std::ops::Range;
 use std::time::Instant;
 
 use flowyard::steer::{Classifier, Decision, FlowHash, FragmentTable, Frame, LinkType, Policy, Table};
@@ -13,11 +18,15 @@ use crate::figures::{self, ratio};
 use crate::laps::Meter;
 use crate::machine;
 use crate::packets::{COUNT, NO_TUNNELS, Packets, is_ordinary};
-use crate::peers;
+use crate::peers::dpdk::hash::{Method, Packet};
+use crate::peers::dpdk::{BURST, Dpdk, dpdk};
+use crate::peers::etherparse;
 use crate::rounds::{self, Contender, Setting};
 
 /// Packets that are touched and timed at a time.
-const BLOCK: usize = 512;
+const BLOCK: usize = 128;
+/// How many packets ahead headers are fetched.
+const AHEAD: usize = 4;
 /// Packets of a lap.
 const LAP: usize = 4096;
 /// Bytes in which all headers lie.
@@ -45,25 +54,52 @@ pub fn run(setting: &Setting) {
         no_tunnels: Packets::make(COUNT, &NO_TUNNELS, is_ordinary),
         everything: Packets::make(COUNT, &[], |_| true),
     };
-    check(&sets);
-    let contenders = [
+    let mut contenders = vec![
         Contender::new("flowyard", |s: &Sets| steer(&s.ordinary, true)),
-        Contender::new("etherparse + sort + crc32c, blind to tunnels", |s: &Sets| parse(&s.ordinary, true)),
         Contender::new("flowyard, no tunnels", |s: &Sets| steer(&s.no_tunnels, true)),
-        Contender::new("etherparse + sort + crc32c, no tunnels", |s: &Sets| parse(&s.no_tunnels, true)),
-        Contender::new("flowyard, fragments and errors too", |s: &Sets| steer(&s.everything, true)),
         Contender::new("flowyard, cold", |s: &Sets| steer(&s.ordinary, false)),
+        Contender::new("flowyard, fragments and errors too", |s: &Sets| steer(&s.everything, true)),
+        Contender::new("etherparse + sort + crc32c, blind to tunnels", |s: &Sets| parse(&s.ordinary, true)),
+        Contender::new("etherparse + sort + crc32c, no tunnels", |s: &Sets| parse(&s.no_tunnels, true)),
         Contender::new("etherparse + sort + crc32c, cold, blind to tunnels", |s: &Sets| parse(&s.ordinary, false)),
     ];
+    let mut ratios = vec![ratio(0, 4), ratio(1, 5), ratio(2, 6), ratio(0, 3)];
+    if let Some(dpdk) = dpdk() {
+        dpdk.make_mbufs(&mut sets.ordinary);
+        dpdk.make_mbufs(&mut sets.no_tunnels);
+        check_peers(dpdk, &sets);
+        contenders.extend(peers(dpdk));
+        ratios.extend([(0, 7), (0, 8), (0, 9), (1, 10), (1, 11), (1, 12), (2, 13), (2, 14)].map(|(o, t)| ratio(o, t)));
+    }
+    check(&sets);
     let renew = |sets: &mut Sets| {
         sets.ordinary.shuffle();
         sets.no_tunnels.shuffle();
         sets.everything.rotate();
     };
+    println!("\n{} % of memory on huge pages.", machine::huge_percent());
     let mean_bytes = sets.ordinary.mean_bytes();
     let outcome = rounds::run(setting, false, &mut sets, renew, &contenders);
     let title = format!("Steer: {COUNT} packets of {mean_bytes} bytes on average");
-    figures::print(&title, "packet", &outcome, &[ratio(0, 1), ratio(2, 3), ratio(5, 6), ratio(0, 4)]);
+    figures::print(&title, "packet", &outcome, &ratios);
+}
+
+/// Those in C.
+fn peers(dpdk: &'static Dpdk) -> [Contender<Sets>; 8] {
+    use Method::{PlainCrc, PtypeCrc, PtypeSoftrss};
+    let all = |name, how| Contender::new(name, move |s: &Sets| by_c(dpdk, how, &s.ordinary, true));
+    let no_tunnels = |name, how| Contender::new(name, move |s: &Sets| by_c(dpdk, how, &s.no_tunnels, true));
+    let cold = |name, how| Contender::new(name, move |s: &Sets| by_c(dpdk, how, &s.ordinary, false));
+    [
+        all("plain C + sort + rte_hash_crc", PlainCrc),
+        all("rte_net_get_ptype + sort + rte_hash_crc, blind to tunnels", PtypeCrc),
+        all("rte_net_get_ptype + rte_softrss, blind to tunnels", PtypeSoftrss),
+        no_tunnels("plain C + sort + rte_hash_crc, no tunnels", PlainCrc),
+        no_tunnels("rte_net_get_ptype + sort + rte_hash_crc, no tunnels", PtypeCrc),
+        no_tunnels("rte_net_get_ptype + rte_softrss, no tunnels", PtypeSoftrss),
+        cold("plain C + sort + rte_hash_crc, cold", PlainCrc),
+        cold("rte_net_get_ptype + sort + rte_hash_crc, cold, blind to tunnels", PtypeCrc),
+    ]
 }
 
 fn steer(packets: &Packets, warm: bool) -> Option<f64> {
@@ -79,27 +115,67 @@ fn steer(packets: &Packets, warm: bool) -> Option<f64> {
 fn parse(packets: &Packets, warm: bool) -> Option<f64> {
     let table = classifier().table;
     time(packets, warm, |bytes| {
-        let hash = peers::etherparse_hash(bytes);
+        let hash = etherparse::hash(bytes);
         hash ^ u32::from(table.ring(hash))
     })
 }
 
+fn by_c(dpdk: &Dpdk, how: Method, packets: &Packets, warm: bool) -> Option<f64> {
+    let (mut hashes, mut rings) = ([0; BURST], [0; BURST]);
+    let list = |places, list: &mut Vec<_>| dpdk.list(packets, places, list);
+    let touch = |packet: &Packet<'_>| packet.touch();
+    time_bursts(packets.len(), warm, list, touch, |burst| {
+        dpdk.hash(how, burst, &mut hashes, &mut rings);
+        hashes[0] ^ u32::from(rings[0])
+    })
+}
+
+/// Times `each` of the packets, one after the other.
 #[inline]
 fn time(packets: &Packets, warm: bool, mut each: impl FnMut(&[u8]) -> u32) -> Option<f64> {
+    let list = |places: Range<usize>, list: &mut Vec<_>| {
+        list.clear();
+        list.extend(places.map(|at| packets.get(at)));
+    };
+    let touch = |bytes: &&[u8]| bytes.iter().take(HEADER_BYTES).step_by(64).for_each(|line| _ = black_box(*line));
+    time_bursts(packets.len(), warm, list, touch, |burst| {
+        burst.iter().take(AHEAD).for_each(|bytes| machine::fetch(bytes));
+        let mut sum = 0u32;
+        for (at, bytes) in burst.iter().enumerate() {
+            if let Some(soon) = burst.get(at + AHEAD) {
+                machine::fetch(soon);
+            }
+            sum = sum.wrapping_add(each(bytes));
+        }
+        sum
+    })
+}
+
+/// Times `work` on bursts of `count` packets, which `list` lists outside the clock.
+#[inline]
+fn time_bursts<P>(
+    count: usize,
+    warm: bool,
+    list: impl Fn(Range<usize>, &mut Vec<P>),
+    touch: impl Fn(&P),
+    mut work: impl FnMut(&[P]) -> u32,
+) -> Option<f64> {
     let mut meter = Meter::new();
+    let mut block = Vec::with_capacity(BLOCK);
     let mut sum = 0u32;
-    for lap in 0..packets.len() / LAP {
+    for lap in 0..count / LAP {
         let switches = machine::involuntary_switches();
         let mut ns = 0;
-        for block in (lap * LAP..(lap + 1) * LAP).step_by(BLOCK) {
+        for start in (lap * LAP..(lap + 1) * LAP).step_by(BLOCK) {
+            list(start..start + BLOCK, &mut block);
             if warm {
-                (block..block + BLOCK).for_each(|at| touch(packets.get(at)));
+                block.iter().for_each(&touch);
             }
-            let start = Instant::now();
-            for at in block..block + BLOCK {
-                sum = sum.wrapping_add(each(packets.get(at)));
+            let clock = Instant::now();
+            for burst in block.chunks_exact(BURST) {
+                sum = sum.wrapping_add(work(burst));
             }
-            ns += start.elapsed().as_nanos() as u64;
+            ns += clock.elapsed().as_nanos() as u64;
         }
         meter.lap(LAP, ns, machine::involuntary_switches() == switches);
     }
@@ -107,21 +183,38 @@ fn time(packets: &Packets, warm: bool, mut each: impl FnMut(&[u8]) -> u32) -> Op
     meter.sample()
 }
 
-fn touch(bytes: &[u8]) {
-    for line in bytes.iter().take(HEADER_BYTES).step_by(64) {
-        black_box(*line);
-    }
-}
-
 /// Both directions of every conversation get one ring, or the figures are not worth taking.
 fn check(sets: &Sets) {
     let classifier = classifier();
     let mut memory = FragmentTable::default();
-    let mut rings = std::collections::HashMap::new();
+    let mut rings = HashMap::new();
     for at in 0..sets.ordinary.len() {
         let frame = Frame::new(sets.ordinary.get(at), LinkType::ETHERNET);
         let verdict = classifier.classify(&frame, &mut memory, 0);
         let ring = verdict.decision().ring;
         assert_eq!(*rings.entry(sets.ordinary.conversation(at)).or_insert(ring), ring, "a conversation was split");
     }
+}
+
+/// Every peer keeps conversations whole, and tells them apart, on the packets that it can see into.
+fn check_peers(dpdk: &Dpdk, sets: &Sets) {
+    check_peer(dpdk, Method::PlainCrc, &sets.ordinary);
+    for how in [Method::PlainCrc, Method::PtypeCrc, Method::PtypeSoftrss] {
+        check_peer(dpdk, how, &sets.no_tunnels);
+    }
+}
+
+fn check_peer(dpdk: &Dpdk, how: Method, packets: &Packets) {
+    let (mut hashes, mut rings) = ([0; BURST], [0; BURST]);
+    let (mut list, mut found) = (Vec::new(), HashMap::new());
+    for start in (0..packets.len()).step_by(BURST) {
+        dpdk.list(packets, start..start + BURST, &mut list);
+        dpdk.hash(how, &list, &mut hashes, &mut rings);
+        for (at, hash) in (start..).zip(hashes) {
+            let first = *found.entry(packets.conversation(at)).or_insert(hash);
+            assert_eq!(first, hash, "{how:?} splits a conversation: packet {:x?}", packets.get(at));
+        }
+    }
+    let apart = found.values().collect::<HashSet<_>>().len();
+    assert!(apart * 100 > found.len() * 95, "{how:?} tells only {apart} of {} conversations apart", found.len());
 }

@@ -4,6 +4,7 @@
 //! is the part's own, without start-up.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -15,10 +16,15 @@ use flowyard::steer::{
 };
 use flowyard_mem::bench_support::ring;
 
-use crate::flow::{Looking, Sorting};
+use crate::flow::{self, Looking, Sorting};
 use crate::function;
+use crate::machine;
 use crate::packets::{NO_TUNNELS, Packets, is_ordinary};
-use crate::peers;
+use crate::peers::compile;
+use crate::peers::dpdk::hash::Method;
+use crate::peers::dpdk::pipeline::Parse;
+use crate::peers::dpdk::{BURST, dpdk};
+use crate::peers::etherparse;
 use crate::pipeline::{alone, bare};
 use crate::steer::classifier;
 
@@ -53,6 +59,27 @@ const PARTS: [Part; 22] = [
     ("pipeline", "all of it: steer, tag, pipe, consumer", pipeline),
 ];
 
+/// Those in C.
+const PEERS: [Part; 8] = [
+    ("plain-c", "plain C + sort + rte_hash_crc, mixed", |n| peer(Method::PlainCrc, &[], n)),
+    ("plain-c-no-tunnels", "the same, no tunnels", |n| peer(Method::PlainCrc, &NO_TUNNELS, n)),
+    ("plain-c-plain", "the same, plain", |n| peer(Method::PlainCrc, &[Carrier::Plain], n)),
+    ("ptype", "rte_net_get_ptype + sort + rte_hash_crc, mixed, blind to tunnels", |n| peer(Method::PtypeCrc, &[], n)),
+    ("ptype-no-tunnels", "the same, no tunnels", |n| peer(Method::PtypeCrc, &NO_TUNNELS, n)),
+    ("ptype-plain", "the same, plain", |n| peer(Method::PtypeCrc, &[Carrier::Plain], n)),
+    ("softrss-no-tunnels", "rte_net_get_ptype + rte_softrss, no tunnels", |n| {
+        peer(Method::PtypeSoftrss, &NO_TUNNELS, n)
+    }),
+    ("rte-ring", "rte_ring of 16 bytes, in and out", rte_ring),
+];
+
+/// DPDK's pipeline: what its two turns take.
+const PIPELINES: [Part; 3] = [
+    ("dpdk", "all of DPDK's pipeline, plain C", |n| dpdk_pipeline(Parse::Plain, n)),
+    ("dpdk-ptype", "the same, rte_net_get_ptype, blind to tunnels", |n| dpdk_pipeline(Parse::Ptype, n)),
+    ("dpdk-nothing", "the same, nothing looked at", |n| dpdk_pipeline(Parse::Nothing, n)),
+];
+
 /// What a function adds to the yard: one thread, so that nobody waits and the counts are the same each time.
 const PROFILES: [Part; 9] = [
     ("yard", "none", |n| yard(n, None)),
@@ -68,8 +95,9 @@ const PROFILES: [Part; 9] = [
 
 /// Runs part `name` for `passes`, for valgrind to count.
 pub fn run_part(name: &str, passes: usize) {
-    let Some((.., part)) = PARTS.iter().chain(&PROFILES).find(|part| part.0 == name) else {
-        let names: Vec<_> = PARTS.iter().chain(&PROFILES).map(|part| part.0).collect();
+    let parts = || PARTS.iter().chain(&PEERS).chain(&PIPELINES).chain(&PROFILES);
+    let Some((.., part)) = parts().find(|part| part.0 == name) else {
+        let names: Vec<_> = parts().map(|part| part.0).collect();
         eprintln!("no part is called {name}: choose among {}", names.join(", "));
         std::process::exit(2);
     };
@@ -79,19 +107,23 @@ pub fn run_part(name: &str, passes: usize) {
 /// Counts all parts and prints.
 pub fn run() {
     println!("\n## Instructions a packet (valgrind, {COUNT} packets)\n");
-    if count("nothing", 0).is_none() {
+    let none = Path::new("");
+    if count("nothing", 0, none).is_none() {
         println!("Skipped: `valgrind` is not there (Debian: apt install valgrind).");
         return;
     }
     println!("| | instructions |\n|---|---|");
-    for (name, what, _) in PARTS {
-        match (count(name, 2), count(name, 4)) {
-            (Some(two), Some(four)) => {
-                println!("| {what} | {:.1} |", (four - two) as f64 / (2 * COUNT) as f64);
-            }
-            _ => println!("| {what} | valgrind failed |"),
+    PARTS.iter().for_each(|part| print(part, none));
+    // Compiled once for all of them.
+    let folder = std::env::temp_dir().join(format!("flowyard-bench-{}", std::process::id()));
+    match compile::compile(&folder) {
+        Ok(object) => {
+            PEERS.iter().for_each(|part| print(part, &object));
+            PIPELINES.iter().for_each(|part| print_turns(part, &object));
         }
+        Err(why) => println!("\nSkipped: DPDK's peers ({why})."),
     }
+    let _ = std::fs::remove_dir_all(folder);
     println!("\n## Instructions that a function adds to a packet's way through the yard\n");
     println!("| | instructions |\n|---|---|");
     let steps = PROFILES.map(|(name, what, _)| (what, count_turns(name)));
@@ -105,10 +137,28 @@ pub fn run() {
     println!("\nOne part alone: `valgrind --tool=callgrind target/release/flowyard-bench step steer 2`");
 }
 
-/// Instructions of the whole program when it runs `part`.
-fn count(part: &str, passes: usize) -> Option<i64> {
+/// Counts one part and prints.
+fn print((name, what, _): &Part, peers: &Path) {
+    match (count(name, 2, peers), count(name, 4, peers)) {
+        (Some(two), Some(four)) => println!("| {what} | {:.1} |", (four - two) as f64 / (2 * COUNT) as f64),
+        _ => println!("| {what} | valgrind failed |"),
+    }
+}
+
+/// Counts the turns of DPDK's pipeline and prints.
+fn print_turns((name, what, _): &Part, peers: &Path) {
+    let turns = ["--toggle-collect=pipeline_sort", "--toggle-collect=pipeline_look"];
+    let tool = ["--tool=callgrind", "--callgrind-out-file=/dev/null", turns[0], turns[1]];
+    match counted(&tool, name, TURNED, "Collected", peers) {
+        Some(count) => println!("| {what} | {:.1} |", count as f64 / (TURNED * COUNT) as f64),
+        None => println!("| {what} | valgrind failed |"),
+    }
+}
+
+/// Instructions of the whole program when it runs `part`, with the object of the peers in C.
+fn count(part: &str, passes: usize, peers: &Path) -> Option<i64> {
     let tool = ["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"];
-    counted(&tool, part, passes, "refs:")
+    counted(&tool, part, passes, "refs:", peers)
 }
 
 /// Passes that are counted by [`count_turns`].
@@ -117,15 +167,15 @@ const TURNED: usize = 4;
 /// Instructions of the dispatcher's turns when the yard runs with the function `part`.
 fn count_turns(part: &str) -> Option<i64> {
     let tool = ["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*turn_by_hand*"];
-    counted(&tool, part, TURNED, "Collected")
+    counted(&tool, part, TURNED, "Collected", Path::new(""))
 }
 
 /// The number that valgrind says in the line with this word.
-fn counted(tool: &[&str], part: &str, passes: usize, word: &str) -> Option<i64> {
+fn counted(tool: &[&str], part: &str, passes: usize, word: &str, peers: &Path) -> Option<i64> {
     let own = std::env::current_exe().ok()?;
     let passes = passes.to_string();
     let mut valgrind = Command::new("valgrind");
-    valgrind.args(tool).arg(own).args(["step", part, &passes]);
+    valgrind.args(tool).arg(own).args(["step", part, &passes]).env(compile::OBJECT, peers);
     let output = valgrind.stdout(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = text.lines().find(|line| line.contains(word))?;
@@ -188,9 +238,52 @@ fn dissect_only() -> impl FnMut(&[u8]) -> u64 {
 fn parse(carriers: &[Carrier], passes: usize) -> u64 {
     let table = classifier().table;
     over(carriers, passes, |bytes| {
-        let hash = peers::etherparse_hash(bytes);
+        let hash = etherparse::hash(bytes);
         u64::from(hash ^ u32::from(table.ring(hash)))
     })
+}
+
+/// One of those in C; nothing, where there are none.
+fn peer(how: Method, carriers: &[Carrier], passes: usize) -> u64 {
+    let Some(dpdk) = dpdk() else { return 0 };
+    let mut packets = Packets::make(COUNT, carriers, is_ordinary);
+    dpdk.make_mbufs(&mut packets);
+    packets.shuffle();
+    let (mut hashes, mut rings, mut list) = ([0; BURST], [0; BURST], Vec::new());
+    dpdk.list(&packets, 0..COUNT, &mut list);
+    let mut sum = 0u64;
+    for _ in 0..passes {
+        for burst in list.chunks_exact(BURST) {
+            dpdk.hash(how, burst, &mut hashes, &mut rings);
+            sum = sum.wrapping_add(u64::from(hashes[0] ^ u32::from(rings[0])));
+        }
+    }
+    sum
+}
+
+fn rte_ring(passes: usize) -> u64 {
+    let Some(dpdk) = dpdk() else { return 0 };
+    let (mut sender, mut taker) = dpdk.ring::<2>(1024);
+    sender.by_turns(&mut taker, passes * COUNT)
+}
+
+/// Passes of packets through DPDK's pipeline, both sides by turns.
+fn dpdk_pipeline(parse: Parse, passes: usize) -> u64 {
+    let core = machine::cores().first().copied().unwrap_or(0);
+    let Some(pipeline) = dpdk().and_then(|dpdk| dpdk.pipeline(core)) else { return 0 };
+    let mut packets = Packets::make(COUNT, &[], is_ordinary);
+    packets.shuffle();
+    let (mut sorting, mut looking) = pipeline.pair(parse);
+    let mut seen = 0;
+    for lap in 0..passes * flow::laps(&packets) {
+        flow::load(&packets, lap % flow::laps(&packets), |buffer, bytes| sorting.load(buffer, bytes));
+        let goal = seen + flow::BUFFERS;
+        while seen < goal || !sorting.all_home() {
+            sorting.turn();
+            seen += looking.turn();
+        }
+    }
+    seen as u64
 }
 
 fn hash(passes: usize) -> u64 {
@@ -255,13 +348,13 @@ fn pipeline(passes: usize) -> u64 {
     packets.shuffle();
     let (mut sorting, mut looking) = bare::pair(true);
     let mut seen = 0;
-    for lap in 0..passes * crate::flow::laps(&packets) {
-        if lap < crate::flow::laps(&packets) {
-            crate::flow::load(&packets, lap, |buffer, bytes| sorting.load(buffer, bytes));
+    for lap in 0..passes * flow::laps(&packets) {
+        if lap < flow::laps(&packets) {
+            flow::load(&packets, lap, |buffer, bytes| sorting.load(buffer, bytes));
         } else {
             sorting.again();
         }
-        let goal = seen + crate::flow::BUFFERS;
+        let goal = seen + flow::BUFFERS;
         while seen < goal || !sorting.all_home() {
             sorting.turn();
             seen += looking.turn();

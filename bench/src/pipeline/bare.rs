@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use flowyard::mem::{Buffer, Consumer, Geometry, Ledger, PipeProducer, Region, Returned, Slot, notify};
+use flowyard::mem::{Buffer, Consumer, Geometry, Ledger, Pages, PipeProducer, Region, Returned, Slot, notify};
 use flowyard::steer::{Classifier, Decision, FragmentTable, Frame, LinkType};
 
 use crate::flow::{BATCH, BUFFERS, Looking, SLOTS, Sorting};
@@ -59,6 +59,11 @@ impl Sorter {
     /// Begins a lap with the packets that are there.
     pub fn again(&mut self) {
         self.at = 0;
+    }
+
+    /// Pages that the packets lie on.
+    pub fn pages(&self) -> Pages {
+        self.region.pages()
     }
 
     fn reclaim(&mut self) {

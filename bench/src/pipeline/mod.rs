@@ -3,7 +3,8 @@
 //! The consumer takes from four rings and reads each packet's slot and first bytes. Ours as shipped is
 //! the yard's own dispatcher over a port whose packets lie in their buffers already; *bare* is a plain
 //! loop over the same crates, which shows what the dispatcher adds. `rtrb` moves boxed packets between
-//! threads of one process, as a Rust program without Flowyard would.
+//! threads of one process, as a Rust program without Flowyard would. DPDK's has a mempool, mbufs and
+//! `rte_ring`, as an application without a card's RSS would (`peers/pipeline.c`).
 
 pub mod alone;
 pub mod bare;
@@ -18,7 +19,8 @@ use flowyard::steer::{FragmentTable, Frame, LinkType};
 use crate::figures::{self, ratio};
 use crate::flow;
 use crate::packets::{COUNT, Packets, is_ordinary};
-use crate::peers;
+use crate::peers::dpdk::{dpdk, pipeline::Parse};
+use crate::peers::etherparse;
 use crate::rounds::{self, Contender, Setting};
 use crate::steer::{RINGS, classifier};
 
@@ -31,8 +33,12 @@ pub fn run(setting: &Setting) {
         Arc::get_mut(packets).expect("no yard is left between rounds").shuffle();
     };
     let title = format!("Pipeline: {RINGS} rings, slot and first bytes read");
+    let dpdk = dpdk().and_then(|dpdk| dpdk.pipeline(setting.core));
+    if let Some(dpdk) = dpdk {
+        println!("\nDPDK's packets lie on {}, ours on {}.", dpdk.pages(), bare::pair(true).0.pages());
+    }
     if let Some(core) = setting.other {
-        let contenders = [
+        let mut contenders = vec![
             Contender::new("flowyard as shipped", move |p: &Shared| shipped::measure(p, core)),
             Contender::new("flowyard, bare loop", move |p: &Shared| two(p, core, bare::pair(true))),
             Contender::new("etherparse + rtrb, blind to tunnels", move |p: &Shared| two(p, core, boxed::pair(parse()))),
@@ -40,22 +46,42 @@ pub fn run(setting: &Setting) {
             Contender::new("flowyard, nothing looked at", move |p: &Shared| two(p, core, bare::pair(false))),
             Contender::new("rtrb, nothing looked at", move |p: &Shared| two(p, core, boxed::pair(nothing()))),
         ];
+        let mut ratios = vec![ratio(0, 2), ratio(1, 2), ratio(0, 1), ratio(1, 3), ratio(4, 5), ratio(0, 4)];
+        if let Some(dpdk) = dpdk {
+            contenders.extend(
+                PARSERS.map(|(name, parse)| Contender::new(name, move |p: &Shared| two(p, core, dpdk.pair(parse)))),
+            );
+            ratios.extend([(0, 6), (0, 7), (1, 6), (1, 7), (4, 8)].map(|(ours, theirs)| ratio(ours, theirs)));
+        }
         let outcome = rounds::run(setting, true, &mut packets, renew, &contenders);
-        let ratios = [ratio(0, 2), ratio(1, 2), ratio(0, 1), ratio(1, 3), ratio(4, 5), ratio(0, 4)];
         figures::print(&title, "packet", &outcome, &ratios);
     } else {
         println!("\n## {title}\n\nSkipped between two cores: there is one.");
     }
-    let contenders = [
+    let mut contenders = vec![
         Contender::new("flowyard, bare loop", |p: &Shared| one(p, bare::pair(true))),
         Contender::new("etherparse + rtrb, blind to tunnels", |p: &Shared| one(p, boxed::pair(parse()))),
         Contender::new("flowyard's steer + rtrb", |p: &Shared| one(p, boxed::pair(steer()))),
         Contender::new("flowyard, nothing looked at", |p: &Shared| one(p, bare::pair(false))),
         Contender::new("rtrb, nothing looked at", |p: &Shared| one(p, boxed::pair(nothing()))),
+        Contender::new("flowyard as shipped", alone::measure),
     ];
+    let mut ratios = vec![ratio(0, 1), ratio(0, 2), ratio(3, 4), ratio(5, 0)];
+    if let Some(dpdk) = dpdk {
+        contenders
+            .extend(PARSERS.map(|(name, parse)| Contender::new(name, move |p: &Shared| one(p, dpdk.pair(parse)))));
+        ratios.extend([(5, 6), (5, 7), (0, 6), (0, 7), (3, 8)].map(|(ours, theirs)| ratio(ours, theirs)));
+    }
     let outcome = rounds::run(setting, false, &mut packets, renew, &contenders);
-    figures::print(&title, "packet", &outcome, &[ratio(0, 1), ratio(0, 2), ratio(3, 4)]);
+    figures::print(&title, "packet", &outcome, &ratios);
 }
+
+/// What DPDK's pipeline does with packets.
+const PARSERS: [(&str, Parse); 3] = [
+    ("DPDK, plain C", Parse::Plain),
+    ("DPDK, rte_net_get_ptype, blind to tunnels", Parse::Ptype),
+    ("DPDK, nothing looked at", Parse::Nothing),
+];
 
 fn two<S: flow::Sorting, L: flow::Looking>(packets: &Packets, core: usize, (sorting, looking): (S, L)) -> Option<f64> {
     flow::two_cores(packets, core, sorting, looking)
@@ -79,7 +105,7 @@ fn steer() -> impl FnMut(&[u8]) -> (u32, usize) {
 fn parse() -> impl FnMut(&[u8]) -> (u32, usize) {
     let table = classifier().table;
     move |bytes| {
-        let hash = peers::etherparse_hash(bytes);
+        let hash = etherparse::hash(bytes);
         (hash, table.ring(hash).into())
     }
 }

@@ -1,5 +1,4 @@
-//! What others do with a packet: the parser that a Rust user would take, and a hash that a card or
-//! DPDK would use.
+//! The parser that a Rust user would take, and a hash that a card or DPDK would use.
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
@@ -8,7 +7,7 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 /// It sees through VLAN tags and IPv6 extension headers. It does not look into PPPoE, MPLS, GRE, GTP-U
 /// or VXLAN: what travels in those gets the hash of its carrier's flow, or none.
 #[inline]
-pub fn etherparse_hash(bytes: &[u8]) -> u32 {
+pub fn hash(bytes: &[u8]) -> u32 {
     let Ok(packet) = SlicedPacket::from_ethernet(bytes) else { return 0 };
     let (sport, dport) = match &packet.transport {
         Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
