@@ -116,7 +116,7 @@ impl XdpPort {
                         port: name,
                         interface: &interface,
                         options: &shared.options,
-                        classifier: shared.classifier.as_deref(),
+                        steering: shared.steering.as_ref(),
                         host: &shared.host,
                         longest_bytes: capacity as u32,
                         several_buffers: needed,
@@ -135,7 +135,7 @@ impl XdpPort {
             info,
             part,
             queues: Vec::new(),
-            direct: match shared.direct {
+            direct: match shared.direct() {
                 true => (0..shared.sizes.lanes - 1).map(|ring| DirectRing::new(ring as u16)).collect(),
                 false => Vec::new(),
             },
@@ -208,7 +208,7 @@ impl XdpPort {
         let Some(attachment) = self.attachment.clone() else { return Ok(()) };
         let first = self.queues.first().map(|q| q.sockets.as_fd());
         let (sizes, held) = (self.shared.sizes, self.shared.held);
-        if self.shared.classifier.is_some() && buffers < held as usize {
+        if self.shared.steering.is_some() && buffers < held as usize {
             let enough = format!(
                 "{buffers} buffers are left of the {held} that {} receive rings of {} entries need: give the yard more \
                  buffers, or a smaller ?ring=N",
@@ -259,7 +259,7 @@ impl XdpPort {
             queue_count(self.queues.len()),
             match self.shared.sizes.lanes {
                 1 => String::new(),
-                lanes if self.shared.direct =>
+                lanes if self.shared.direct() =>
                     format!(" of {lanes} sockets, steered in the kernel, read by their readers"),
                 lanes => format!(" of {lanes} sockets, steered in the kernel"),
             },
