@@ -17,7 +17,7 @@ fn what_the_kernel_cannot_steer_is_refused_with_the_reason() {
         (&["run", "gen:mix", "--steer", "kernel"][..], "use xdp:IF"),
         (&["run", "xdp:lo", "--steer", "kernel", "--group", "a:1", "--group", "b:2"], "2 groups of rings"),
         (&["run", "xdp:lo", "--steer", "kernel", "--steer", "rules:r.toml"], "together with r.toml"),
-        (&["run", "xdp:lo", "xdp:lo", "--steer", "kernel"], "2 ports"),
+        (&["run", "xdp:lo", "xdp:lo", "--steer", "kernel"], "two ports on the interface lo"),
         (&["run", "gen:mix", "--relay"], "add --steer kernel"),
     ] {
         let output = flowyard(args);

@@ -6,7 +6,9 @@ use std::thread::JoinHandle;
 
 use flowyard_kernel::{HostFilter, KernelError, KernelSteer, ToHost};
 use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, RING_SLOTS, Region, Stock};
-use flowyard_port::{DirectReader, InKernel, Kind, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare_to_host};
+use flowyard_port::{
+    DirectReader, InKernel, Kind, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare_to_host,
+};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
 use crate::attach::{AttachError, Offer, Server, Serving};
