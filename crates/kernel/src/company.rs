@@ -88,12 +88,23 @@ impl Together {
     }
 
     /// Takes a new one in; answers its number.
-    pub(crate) fn admit(&mut self, shared: Shared, member: Member) -> u32 {
+    ///
+    /// # Errors
+    /// It has other maps: somebody took their names away while it was loaded.
+    pub(crate) fn admit(&mut self, shared: Shared, member: Member) -> Result<u32, KernelError> {
+        let numbers = |of: &Shared| [&of.table, &of.fragments].map(|map| map.info().map(|info| info.id()).ok());
+        if self.shared.as_ref().is_some_and(|ours| numbers(ours) != numbers(&shared)) {
+            return Err(KernelError::Object {
+                object: "the steering program".into(),
+                why: "did not get the maps of those on other interfaces".into(),
+                remedy: "leave /sys/fs/bpf alone, and start again".into(),
+            });
+        }
         self.shared.get_or_insert(shared);
         let number = self.next;
         self.next += 1;
         self.members.push(Member { number, ..member });
-        number
+        Ok(number)
     }
 
     /// One has gone.

@@ -171,7 +171,7 @@ impl KernelSteer {
         let root = variant("root", several_buffers);
         program(&mut ebpf, &root)?.load().map_err(|e| KernelError::refused(&root, &e))?;
 
-        let member = together.admit(common, Member::new(slots, shared, several_buffers));
+        let member = together.admit(common, Member::new(slots, shared, several_buffers))?;
         drop(together);
         let kernel = KernelSteer {
             ebpf,

@@ -87,6 +87,8 @@ pub(super) struct XdpPort {
 struct Queue {
     sockets: QueueSockets,
     before: ProgramCounts,
+    /// All of its sockets are in the program's map.
+    entered: bool,
 }
 
 impl XdpPort {
@@ -225,15 +227,29 @@ impl XdpPort {
             sockets.wake();
         }
         let before = attachment.counts(queue);
-        let entered = sockets.lanes.iter().enumerate().try_for_each(|(n, lane)| attachment.enter(queue, n, lane));
         if let Some(tally) = attachment.tally() {
             sockets.lanes.iter_mut().for_each(|lane| lane.tally = Some((tally.clone(), queue)));
         }
         for (ring, lane) in self.direct.iter().zip(sockets.part(self.direct.len())) {
             ring.add(lane);
         }
-        self.queues.push(Queue { sockets, before });
+        self.queues.push(Queue { sockets, before, entered: false });
+        let entered = self.enter(self.queues.len() - 1);
         entered.map_err(|source| Failed { action: format!("enter queue {queue} into the program's map"), source })
+    }
+
+    /// Lets the packets of a queue come: those of the sockets that could not be entered go past them.
+    fn enter(&mut self, at: usize) -> io::Result<()> {
+        let (Some(attachment), Queue { sockets, .. }) = (&self.attachment, &self.queues[at]) else { return Ok(()) };
+        let mut all = Ok(());
+        self.each_lane(sockets, |n, lane| {
+            let entered = attachment.enter(sockets.queue, n, lane);
+            if all.is_ok() {
+                all = entered;
+            }
+        });
+        self.queues[at].entered = all.is_ok();
+        all
     }
 
     /// That packets are copied, and why they have to be.
@@ -319,6 +335,11 @@ impl XdpPort {
             self.each_lane(sockets, |_, lane| lost += lane.lost());
             attachment.looked(sockets.queue, lost);
         }
+        for at in 0..self.queues.len() {
+            if !self.queues[at].entered {
+                let _ = self.enter(at); // once more at the next look
+            }
+        }
         if self.shared.only.is_none() {
             let real = receive_queues(&interface).min(attachment.queues());
             for queue in self.shared.queues_of(self.part, real) {
@@ -392,7 +413,7 @@ impl XdpPort {
         self.stop();
         let Some(attachment) = &self.attachment else { return };
         self.direct.iter().for_each(|ring| ring.close());
-        for Queue { sockets, before } in &mut self.queues {
+        for Queue { sockets, before, .. } in &mut self.queues {
             let mut settled = 0;
             for lane in &mut sockets.lanes {
                 let waiting = lane.receive.ready(true);

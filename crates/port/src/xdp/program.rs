@@ -476,13 +476,15 @@ impl Attachment {
             let link = program.take_link(link)?;
             program.unload()?; // Only our descriptor: the link keeps what is attached.
             program.load()?;
-            let link = program.attach_to_link(link)?;
-            Ok((link, name_of(program)?))
+            let name = name_of(program)?;
+            let id = name.id;
+            self.estate.rename(name);
+            Ok((program.attach_to_link(link)?, id))
         };
-        let (link, name) = attached.program.with(renew).map_err(|e| io::Error::other(words_of(&e)))?;
+        let (link, id) = attached.program.with(renew).map_err(|e| io::Error::other(words_of(&e)))?;
         attached.link = Some(link);
-        attached.id = name.id;
-        self.estate.renamed(name);
+        attached.id = id;
+        self.estate.renamed();
         Ok(())
     }
 
