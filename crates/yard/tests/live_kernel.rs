@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::wire::*;
 use common::*;
@@ -143,6 +143,48 @@ fn by_two_interfaces_in_the_stack() {
 fn by_two_interfaces_one_in_the_driver_and_one_in_the_stack() {
     require_root!();
     by_two_interfaces("xdp:fy0?native", "xdp:fy2?generic&ring=256");
+}
+
+/// One of two interfaces is deleted: that is told, and the other goes on.
+#[test]
+fn an_interface_that_goes_leaves_the_other_alone() {
+    require_root!();
+    let _alone = alone();
+    let frames: Vec<Vec<u8>> = (0..CHUNK as u64).map(|n| numbered_frame(n as u16 % 64, n, 60)).collect();
+    for relay in [false, true] {
+        let case = Case { kernel: true, relay, ..TWO };
+        let namespace = case.namespace();
+        namespace.run(|| {
+            let (yard, readers) = Yard::open(&case.config(), &case.specs()).expect("root may");
+            let consumers: Vec<_> =
+                readers.into_iter().map(|reader| std::thread::spawn(move || consume(reader, case.rings))).collect();
+            let running = yard.start().expect("threads");
+            let wait = |count: usize| {
+                let deadline = Instant::now() + PATIENCE;
+                while running.live().iter().map(|l| l.received.load(Ordering::Relaxed)).sum::<u64>() < count as u64 {
+                    assert!(Instant::now() < deadline, "{count} frames arrive");
+                    std::thread::yield_now();
+                }
+            };
+            let wire = Wire::of(case);
+            wire.0.iter().for_each(|end| drop(end.send(&frames).expect("the interface is up")));
+            wait(2 * frames.len());
+            namespace.command("ip link del fy2").expect("root may");
+            std::thread::sleep(Duration::from_millis(300));
+            wire.0[0].send(&frames).expect("the interface is up");
+            wait(3 * frames.len());
+            running.stop();
+            let report = join(running);
+            let got: usize = consumers.into_iter().map(|c| c.join().expect("no panic").0.len()).sum();
+            assert!(report.sums_agree() && report.buffers_missing == 0, "{report:?}");
+            assert!(
+                matches!(&report.errors[..], [one] if one.contains("fy2") && one.contains("deleted")),
+                "{report:?}"
+            );
+            let packets: Vec<u64> = report.ports.iter().map(|(_, counters)| counters.packets).collect();
+            assert_eq!((got, &packets[..]), (3 * frames.len(), &[512, 256][..]), "{report:?}");
+        });
+    }
 }
 
 #[test]

@@ -47,6 +47,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 /// What to do where a journal has no place.
 const JOURNAL_REMEDY: &str = "have its folder be there and yours alone (mode 0700), or choose another by ?journal=DIR";
+/// How long an owner takes at most from making its folder to putting something into it.
+const A_WHILE: Duration = Duration::from_secs(60);
 /// Array that processes map (linux/bpf.h).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
@@ -303,7 +305,10 @@ impl Estate {
         let tally = Array::<MapData, Line>::create(self.queues, BPF_F_MMAPABLE).map_err(|e| said(&e))?;
         let mapped = Tally::map(IterableMap::map(&tally).fd(), self.queues).map_err(|e| e.to_string())?;
         self.pins.remove(id); // nobody's: the number is ours
-        counters.data().pin(self.pins.counts(id)).map_err(|e| said(&e))?;
+        if counters.data().pin(self.pins.counts(id)).is_err() {
+            self.pins.make()?; // it was old and empty, and somebody has just cleared it away
+            counters.data().pin(self.pins.counts(id)).map_err(|e| said(&e))?;
+        }
         tally.pin(self.pins.tally(id)).map_err(|e| said(&e))?;
         self.tally = Some(Arc::new(mapped));
         Ok(())
@@ -540,8 +545,8 @@ fn clear_gone(keeper: &Keeper, here: u64) {
         }
     }
     for (namespace, index, age) in Pins::all() {
-        if if namespace == here { no_interface(index) } else { age > LONG_AGO } {
-            Pins::new(namespace, index).remove_folder(); // which it is only where nothing is in it
+        if age > A_WHILE || (namespace == here && no_interface(index)) {
+            Pins::new(namespace, index).remove_folder(); // where nothing is in it
         }
     }
 }
