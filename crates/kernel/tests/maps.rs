@@ -142,7 +142,7 @@ fn on_two_interfaces_a_program_has_one_set_of_maps_and_comes_and_goes_on_both() 
 
     let frame = [0; 60];
     let run =
-        |n: u64| (0..n).for_each(|_| [&first, &second].into_iter().for_each(|k| drop(k.run(&frame).expect("it runs"))));
+        |n: u64| (0..n).for_each(|_| [&first, &second].into_iter().for_each(|k| _ = k.run(&frame).expect("it runs")));
     let total =
         |kernel: &KernelSteer| number(&map(kernel, ".bss").get(&0u32.to_ne_bytes()).expect("it is read").expect("one"));
     let seen =

@@ -167,7 +167,7 @@ fn an_interface_that_goes_leaves_the_other_alone() {
                 }
             };
             let wire = Wire::of(case);
-            wire.0.iter().for_each(|end| drop(end.send(&frames).expect("the interface is up")));
+            wire.0.iter().for_each(|end| end.send(&frames).expect("the interface is up"));
             wait(2 * frames.len());
             namespace.command("ip link del fy2").expect("root may");
             std::thread::sleep(Duration::from_millis(300));
