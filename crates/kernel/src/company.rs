@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aya::maps::{MapData, ProgramArray};
 
 use crate::program::again;
-use crate::user::Names;
 use crate::{Counts, CountsMap, KernelError, Prepared, UserSlot};
 
 /// The programs that steer as one: [`Setup::company`](crate::Setup::company). Clones are the same company; it is
@@ -71,9 +70,9 @@ pub(crate) struct Together {
 }
 
 impl Together {
-    /// Names for the maps that a new program is to have in common with those that are there.
-    pub(crate) fn join(&self, terms: Terms) -> Result<Names, KernelError> {
-        let Some(shared) = &self.shared else { return Ok(Names::default()) };
+    /// The maps that a new program is to have in common with those that are there, if any are.
+    pub(crate) fn join(&self, terms: Terms) -> Result<Option<&Shared>, KernelError> {
+        let Some(shared) = &self.shared else { return Ok(None) };
         let refused = |why: &str, remedy: &str| {
             let object = "the steering program of another interface".into();
             Err(KernelError::Object { object, why: why.into(), remedy: remedy.into() })
@@ -84,27 +83,16 @@ impl Together {
         if self.before.is_some() || self.after.is_some() {
             return refused("has a user's program before or after it", "load all before a user's program is installed");
         }
-        Names::give([("table", &shared.table), ("firsts", &shared.fragments)].into_iter())
+        Ok(Some(shared))
     }
 
     /// Takes a new one in; answers its number.
-    ///
-    /// # Errors
-    /// It has other maps: somebody took their names away while it was loaded.
-    pub(crate) fn admit(&mut self, shared: Shared, member: Member) -> Result<u32, KernelError> {
-        let numbers = |of: &Shared| [&of.table, &of.fragments].map(|map| map.info().map(|info| info.id()).ok());
-        if self.shared.as_ref().is_some_and(|ours| numbers(ours) != numbers(&shared)) {
-            return Err(KernelError::Object {
-                object: "the steering program".into(),
-                why: "did not get the maps of those on other interfaces".into(),
-                remedy: "leave /sys/fs/bpf alone, and start again".into(),
-            });
-        }
+    pub(crate) fn admit(&mut self, shared: Shared, member: Member) -> u32 {
         self.shared.get_or_insert(shared);
         let number = self.next;
         self.next += 1;
         self.members.push(Member { number, ..member });
-        Ok(number)
+        number
     }
 
     /// One has gone.

@@ -10,6 +10,8 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use flowyard_steer::{Classifier, Table};
 
 use crate::company::{Member, Shared, Terms};
+use crate::sys;
+use crate::user::data_of;
 use crate::{Company, Counts, CountsMap, Fragments, HostFilter, HostPlace, KernelError, counts, policy};
 
 /// bpf/steer.bpf.c, as bpf/build.sh built it.
@@ -105,8 +107,7 @@ impl KernelSteer {
     ///
     /// # Errors
     /// A policy or hash that the program does not do; numbers out of range; a company that steers otherwise, or where
-    /// a user's program stands already; and what the kernel says, most likely that privileges are missing. Beside
-    /// another program it needs the BPF file system.
+    /// a user's program stands already; and what the kernel says, most likely that privileges are missing.
     pub fn load(setup: &Setup<'_>) -> Result<KernelSteer, KernelError> {
         let seed = policy::seed_of(setup.classifier)?;
         let rings = setup.classifier.table.rings();
@@ -127,23 +128,22 @@ impl KernelSteer {
         let terms = Terms { seed, rings, fragments: setup.fragments };
         let company = setup.company.cloned().unwrap_or_default();
         let mut together = company.lock();
-        let named = together.join(terms)?;
-        let rings_word = u32::from(rings);
-        let mut loader = EbpfLoader::new();
-        loader
+        let others = together.join(terms)?;
+        let mut ebpf = EbpfLoader::new()
             .btf(None)
             .map_max_entries("sockets", sockets)
             .map_max_entries("flowyard_counts", setup.queues)
-            .map_max_entries("firsts", setup.fragments)
+            .map_max_entries("firsts", if others.is_some() { 1 } else { setup.fragments })
             .override_global("seed", &seed, true)
-            .override_global("rings", &rings_word, true)
+            .override_global("rings", &u32::from(rings), true)
             .override_global("fallback", &fallback, true)
-            .override_global("longest_bytes", &setup.longest_bytes, true);
-        for (name, path) in named.iter() {
-            loader.map_pin_path(name, path);
+            .override_global("longest_bytes", &setup.longest_bytes, true)
+            .load(OBJECT)
+            .map_err(|e| KernelError::system("load the maps of the steering program", &e))?;
+        if let Some(Shared { table, fragments, .. }) = others {
+            share(&ebpf, "table", table)?;
+            share(&ebpf, "firsts", fragments)?;
         }
-        let ebpf = loader.load(OBJECT);
-        let mut ebpf = ebpf.map_err(|e| KernelError::system("load the maps of the steering program", &e))?;
 
         let Some(Map::ProgramArray(slots)) = ebpf.take_map("flowyard_slots") else { return Err(odd("flowyard_slots")) };
         let Some(Map::PerCpuArray(counted)) = ebpf.take_map("flowyard_counts") else {
@@ -171,7 +171,7 @@ impl KernelSteer {
         let root = variant("root", several_buffers);
         program(&mut ebpf, &root)?.load().map_err(|e| KernelError::refused(&root, &e))?;
 
-        let member = together.admit(common, Member::new(slots, shared, several_buffers))?;
+        let member = together.admit(common, Member::new(slots, shared, several_buffers));
         drop(together);
         let kernel = KernelSteer {
             ebpf,
@@ -358,6 +358,20 @@ fn variant(name: &str, several_buffers: bool) -> String {
 pub(crate) fn again(map: &MapData) -> Result<MapData, KernelError> {
     let fd = map.fd().as_fd().try_clone_to_owned().map_err(|e| KernelError::system("duplicate a descriptor", &e))?;
     MapData::from_fd(fd).map_err(|e| KernelError::system("look at a map", &e))
+}
+
+/// Has an object's map of that name, if it has one, be a map that is there already: for the programs of the object that
+/// are loaded from now on, and for whoever asks it for the map.
+pub(crate) fn share(ebpf: &Ebpf, name: &str, map: &MapData) -> Result<(), KernelError> {
+    let own = match ebpf.map(name) {
+        Some(Map::ProgramArray(data)) => data,
+        Some(other) => match data_of(other) {
+            Some(data) => data,
+            None => return Ok(()),
+        },
+        None => return Ok(()),
+    };
+    sys::stand_for(own, map).map_err(|e| KernelError::system(format!("share the map {name:?}"), &e))
 }
 
 pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, KernelError> {

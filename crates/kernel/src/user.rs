@@ -1,18 +1,12 @@
 //! The user's own programs: judged by the verifier first, then put in place by one write.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use aya::maps::{Map, MapData};
 use aya::{Ebpf, EbpfLoader};
 
 use crate::company::{Member, Together};
 use crate::maps::Shape;
-use crate::program::{again, program};
+use crate::program::{again, program, share};
 use crate::{KernelError, KernelSteer, UserMap};
-
-/// Where maps can be given a name, so that an object finds them.
-const NAMES: &str = "/sys/fs/bpf";
 
 /// Where a user's program stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,12 +128,11 @@ impl KernelSteer {
     /// `FLOWYARD_PROGRAM` in it. What stands in the slots stays as it is.
     ///
     /// It is loaded once for each interface of the [`Company`](crate::Company); its maps are the same there, but for
-    /// constants and for arrays of programs, sockets and the like. The maps that it shares with Flowyard have a name
-    /// under /sys/fs/bpf meanwhile.
+    /// constants and for arrays of programs, sockets and the like.
     ///
     /// # Errors
     /// [`KernelError::Refused`] with the verifier's log, if the verifier will not have it; an object of
-    /// another shape; no BPF file system.
+    /// another shape.
     pub fn prepare(&self, name: &str, object: &[u8]) -> Result<Prepared, KernelError> {
         let together = self.company().lock();
         let first = load(together.first()?, name, object, &[])?;
@@ -280,13 +273,6 @@ fn everywhere(
 
 /// Loads a user's object for one member, with these maps in the place of its own.
 fn load(member: &Member, name: &str, object: &[u8], maps: &[(String, MapData)]) -> Result<Loaded, KernelError> {
-    let shared = SHARED.into_iter().zip(&member.shared);
-    let names = Names::give(shared.chain(maps.iter().map(|(name, map)| (name.as_str(), map))))?;
-    let mut loader = EbpfLoader::new();
-    loader.btf(None);
-    for (name, path) in names.iter() {
-        loader.map_pin_path(name, path);
-    }
     let not_ebpf = |why: String| KernelError::Object {
         object: name.to_owned(),
         why,
@@ -294,7 +280,12 @@ fn load(member: &Member, name: &str, object: &[u8], maps: &[(String, MapData)]) 
     };
     // For its alignment.
     let object = object.to_vec();
-    let mut ebpf = loader.load(&object).map_err(|e| not_ebpf(format!("cannot be used: {e}")))?;
+    let loaded = EbpfLoader::new().btf(None).load(&object);
+    let mut ebpf = loaded.map_err(|e| not_ebpf(format!("cannot be used: {e}")))?;
+    let shared = SHARED.into_iter().zip(&member.shared);
+    shared
+        .chain(maps.iter().map(|(name, map)| (name.as_str(), map)))
+        .try_for_each(|(name, map)| share(&ebpf, name, map))?;
     let wanted = if member.several_buffers { "_several" } else { "_one" };
     let all: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
     let mut fit = all.iter().filter(|program| program.ends_with(wanted));
@@ -309,43 +300,7 @@ fn load(member: &Member, name: &str, object: &[u8], maps: &[(String, MapData)]) 
     Ok(Loaded { member: member.number, ebpf, program: chosen.clone() })
 }
 
-/// Names of maps in the BPF file system, as long as this lives: so an object that is loaded finds them.
-#[derive(Default)]
-pub(crate) struct Names(Vec<(String, PathBuf)>);
-
-impl Names {
-    pub(crate) fn give<'a>(maps: impl Iterator<Item = (&'a str, &'a MapData)>) -> Result<Names, KernelError> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let mut names = Names::default();
-        for (name, map) in maps {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed); // only has to differ
-            // That file system has no dots in its names.
-            let file = format!("{}-{}-{number}", name.replace('.', "_"), std::process::id());
-            let path = Path::new(NAMES).join(file);
-            map.pin(&path).map_err(|e| KernelError::Object {
-                object: path.display().to_string(),
-                why: format!("cannot name a map so: {e}"),
-                remedy: format!("mount the BPF file system: mount -t bpf bpf {NAMES}"),
-            })?;
-            names.0.push((name.to_owned(), path));
-        }
-        Ok(names)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Path)> {
-        self.0.iter().map(|(name, path)| (name.as_str(), path.as_path()))
-    }
-}
-
-impl Drop for Names {
-    fn drop(&mut self) {
-        for (_, path) in &self.0 {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-fn data_of(map: &Map) -> Option<&MapData> {
+pub(crate) fn data_of(map: &Map) -> Option<&MapData> {
     Some(match map {
         Map::Array(data)
         | Map::BloomFilter(data)
