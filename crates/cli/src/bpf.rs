@@ -15,7 +15,8 @@
 //!
 //! Loading keeps maps of the same name and shape as those of the program before it, unless asked not to (?fresh=1).
 //!
-//! A program that the verifier refuses leaves everything as it is.
+//! A program that the verifier refuses leaves everything as it is. A yard on several interfaces has each program on all of
+//! them, with one set of maps, and shows the sums of their counters.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -253,7 +254,7 @@ fn bytes_of(text: &str, len: usize, what: &str) -> std::result::Result<Vec<u8>, 
 fn list(kernel: &KernelSteer) -> std::result::Result<Value, KernelError> {
     let slots: Vec<Value> =
         SLOTS.iter().map(|(slot, word)| json!({"slot": word, "program": kernel.installed(*slot)})).collect();
-    let sum = kernel.all_counts()?;
+    let sum = kernel.company_counts()?;
     let marked: Map<_, _> =
         Mark::ALL.iter().map(|mark| (mark.name().to_owned(), json!(sum.marked_by(*mark)))).collect();
     let actions = ["aborted", "dropped", "passed", "sent-back", "redirected"];

@@ -23,7 +23,7 @@ const FORMS: &str = if cfg!(feature = "wasm") {
 fn help() -> String {
     format!(
         "A function that sees every packet before it goes to a ring: {FORMS}; several make a chain, asked in order. The \
-         word kernel alone has the built-in policy run in the kernel, for one xdp: port"
+         word kernel alone has the built-in policy run in the kernel, for xdp: ports"
     )
 }
 

@@ -11,10 +11,11 @@ use flowyard_testkit::net::{Injector, Namespace, Veth, numbered_frame};
 use program::*;
 use serde_json::Value;
 
-/// Two namespaces and a cable between them; the yard is to have the end called fy0.
+/// Two namespaces and a cable between them; the yard is to have the end called fy0. Another cable, of fy2, ends here.
 fn wire() -> (Namespace, Namespace) {
     let (here, there) = (Namespace::new().expect("root may"), Namespace::new().expect("root may"));
     here.veth_to(&there, &Veth { queues: 2, ..Veth::default() }).expect("root may");
+    here.veth(&Veth { name: "fy2", peer: "fy3", ..Veth::default() }).expect("root may");
     here.command("ip addr add 10.8.0.1/24 dev fy0").expect("root may");
     there.command("ip addr add 10.8.0.2/24 dev fy1").expect("root may");
     (here, there)
@@ -70,6 +71,7 @@ fn a_connection_that_the_filter_matches_lives_on_while_all_else_is_steered() {
         ("xdp:fy0?native", &[][..]),
         ("xdp:fy0?native", &["--steer", "kernel"]),
         ("xdp:fy0?generic", &["--steer", "kernel"]),
+        ("xdp:fy0?native", &["xdp:fy2?native", "--steer", "kernel"]),
     ] {
         let (here, there) = wire();
         here.run(|| {
@@ -92,9 +94,15 @@ fn a_connection_that_the_filter_matches_lives_on_while_all_else_is_steered() {
                     talking.join().expect("it talks")
                 })
             });
+            let mut question = vec![0xff; 60];
+            question[12..14].copy_from_slice(&[8, 6]); // the filter has what asks for addresses, too
+            Injector::open("fy3").expect("root may").send(&[vec![question; 5], frames(7)].concat()).expect("sent");
             std::thread::sleep(Duration::from_millis(100));
             let report = end(child);
             let own = &report["ports"][0];
+            if let Some(second) = report["ports"].get(1) {
+                assert_eq!((&second["packets"], &second["notes"]["to-host"]), (&7.into(), &5.into()), "{report:#}");
+            }
             assert_eq!(rounds, 200, "{port} {more:?}: {report:#}");
             assert_eq!(own["packets"], 2000, "{port} {more:?}: no more and no less is steered: {report:#}");
             assert!(own["notes"]["to-host"].as_u64() >= Some(200), "{port} {more:?}: {report:#}");

@@ -15,9 +15,11 @@ use serde_json::Value;
 /// Times that an owner is killed, for each way of running.
 const KILLS: u64 = 12;
 
-fn run(port: &str, more: &[&str]) -> Child {
+fn run(ports: &[String], more: &[&str]) -> Child {
     Command::new(PROGRAM)
-        .args(["run", port, "--rings", "4", "--no-verify", "--json", "--quiet"])
+        .arg("run")
+        .args(ports)
+        .args(["--rings", "4", "--no-verify", "--json", "--quiet"])
         .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -40,13 +42,19 @@ fn of_interface(name: &str, column: usize) -> u64 {
     line.split_whitespace().nth(column).and_then(|n| n.parse().ok()).expect("a number")
 }
 
-/// Sends at a pace that the machine keeps up with until told to stop; answers how many went on the wire.
-fn load(stop: &AtomicBool, sent: &AtomicU64) {
-    let injector = Injector::open("fy1").expect("root may");
+/// The interfaces, and the other ends of their wires.
+const INTERFACES: [(&str, &str); 2] = [("fy0", "fy1"), ("fy2", "fy3")];
+
+/// Sends by so many wires, at a pace that the machine keeps up with, until told to stop; says how many went by each.
+fn load(wires: usize, stop: &AtomicBool, sent: &AtomicU64) {
+    let ends = INTERFACES[..wires].iter().map(|(_, end)| Injector::open(end).expect("root may"));
+    let ends: Vec<Injector> = ends.collect();
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         let frames: Vec<_> = (number..number + 32).map(|n| numbered_frame(n as u16 % 50, n, 100)).collect();
-        injector.send(&frames).expect("the interface is up");
+        for end in &ends {
+            end.send(&frames).expect("the interface is up");
+        }
         number += 32;
         sent.store(number, Ordering::Relaxed);
         std::thread::sleep(Duration::from_micros(500));
@@ -59,19 +67,23 @@ fn any(state: &mut u64, most: u64) -> u64 {
     (*state >> 33) % most
 }
 
-fn note(report: &Value, name: &str) -> u64 {
-    report["ports"][0]["notes"][name].as_u64().unwrap_or_else(|| panic!("there is no {name}: {report:#}"))
+fn note(report: &Value, port: usize, name: &str) -> u64 {
+    report["ports"][port]["notes"][name].as_u64().unwrap_or_else(|| panic!("there is no {name}: {report:#}"))
 }
 
-/// What `ip` says of fy0.
-fn shown() -> String {
-    String::from_utf8_lossy(&Command::new("ip").args(["link", "show", "fy0"]).output().expect("ip runs").stdout).into()
+/// Interfaces with a program.
+fn with_programs() -> usize {
+    let has = |(name, _): &&(&str, &str)| {
+        let shown = Command::new("ip").args(["link", "show", name]).output().expect("ip runs");
+        String::from_utf8_lossy(&shown.stdout).contains("xdp")
+    };
+    INTERFACES.iter().filter(has).count()
 }
 
-/// Waits until it has put its program on the interface.
-fn begun(mut child: Child) -> Child {
+/// Waits until it has put its programs on so many interfaces.
+fn begun(mut child: Child, count: usize) -> Child {
     let deadline = Instant::now() + Duration::from_secs(10);
-    while !shown().contains("xdp") {
+    while with_programs() < count {
         assert!(Instant::now() < deadline && child.try_wait().is_ok_and(|ended| ended.is_none()), "it comes");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -86,13 +98,14 @@ fn serves(sent: &AtomicU64) {
     }
 }
 
-/// Waits until the journal names this process.
-fn owns(folder: &Path, child: &mut Child) {
+/// Waits until so many journals name this process.
+fn owns(folder: &Path, child: &mut Child, count: usize) {
     let deadline = Instant::now() + Duration::from_secs(20);
     let line = format!("\nowner {} ", child.id());
     let named = || {
         let files = std::fs::read_dir(folder).expect("the folder").flatten();
-        files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).any(|text| text.contains(&line))
+        let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        texts.filter(|text| text.contains(&line)).count() >= count
     };
     while !named() {
         assert!(Instant::now() < deadline && child.try_wait().is_ok_and(|ended| ended.is_none()), "it comes");
@@ -100,26 +113,30 @@ fn owns(folder: &Path, child: &mut Child) {
     }
 }
 
-/// Kills owners of fy0 at any time, and answers the report of the last, which ends in order, and what was sent.
-fn killed_again_and_again(folder: &Path, port: &str, more: &[&str]) -> (Value, u64) {
+/// Kills owners of these ports, on fy0 and fy2, at any time, and answers the report of the last, which ends in order, and
+/// what was sent by each wire.
+fn killed_again_and_again(folder: &Path, ports: &[String], more: &[&str]) -> (Value, Vec<u64>) {
     let seed = Instant::now().elapsed().as_nanos() as u64
         ^ std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
-    println!("{port} {more:?}: seed {seed}");
+    println!("{ports:?} {more:?}: seed {seed}");
     let mut state = seed;
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let namespace = Namespace::new().expect("root may");
-    namespace.veth(&Veth { queues: 2, ..Veth::default() }).expect("root may");
+    let (count, interfaces) = (ports.len(), &INTERFACES[..ports.len()]);
+    for (name, peer) in interfaces.iter().copied() {
+        namespace.veth(&Veth { name, peer, queues: 2, ..Veth::default() }).expect("root may");
+    }
     namespace.run(|| {
         // The first one begins when nothing has been sent, so that nothing is missed before it.
-        let first = begun(run(port, more));
+        let first = begun(run(ports, more), count);
         let inside = &namespace;
         std::thread::scope(|scope| {
-            let loading = scope.spawn(|| inside.run(|| load(&stop, &sent)));
+            let loading = scope.spawn(|| inside.run(|| load(count, &stop, &sent)));
             let mut child = first;
             for kill in 0..KILLS {
                 // Some while they start, most while they run; of these some surely, however slow the machine.
                 if kill % 3 == 1 {
-                    owns(folder, &mut child);
+                    owns(folder, &mut child, count);
                 }
                 let wait = if kill % 3 == 2 { any(&mut state, 150) } else { 250 + any(&mut state, 350) };
                 std::thread::sleep(Duration::from_millis(wait));
@@ -127,30 +144,34 @@ fn killed_again_and_again(folder: &Path, port: &str, more: &[&str]) -> (Value, u
                 if kill % 2 == 0 {
                     child.wait().expect("it is gone"); // else the next one comes while it goes
                     std::thread::sleep(Duration::from_millis(any(&mut state, 40)));
-                    child = run(port, more);
+                    child = run(ports, more);
                 } else {
-                    let next = run(port, more);
+                    let next = run(ports, more);
                     child.wait().expect("it is gone");
                     child = next;
                 }
             }
-            owns(folder, &mut child);
+            owns(folder, &mut child, count);
             std::thread::sleep(Duration::from_millis(500));
             serves(&sent);
             stop.store(true, Ordering::Relaxed);
             loading.join().expect("it sends");
             std::thread::sleep(Duration::from_millis(100));
             let report = ended(child);
-            let wire = sent.load(Ordering::Relaxed) - of_interface("fy1", 11);
-            if port.contains("keep&") {
-                assert!(shown().contains("xdp"), "the program stays when its owner ends in order");
-                let last = run(&port.replace("keep&", ""), &[more, &["--for", "0.3"]].concat());
+            let wires =
+                interfaces.iter().map(|(_, end)| sent.load(Ordering::Relaxed) - of_interface(end, 11)).collect();
+            if ports[0].contains("keep&") {
+                assert_eq!(with_programs(), count, "the programs stay when their owner ends in order");
+                let ports: Vec<String> = ports.iter().map(|port| port.replace("keep&", "")).collect();
+                let last = run(&ports, &[more, &["--for", "0.3"]].concat());
                 let last = json(&last.wait_with_output().expect("it ends"));
-                assert!(last["ports"][0]["mode"].as_str().is_some_and(|m| m.contains("took over")), "{last:#}");
-                assert_eq!(note(&last, "before-owners"), 0, "the one before ended in order: {last:#}");
+                for port in 0..count {
+                    assert!(last["ports"][port]["mode"].as_str().is_some_and(|m| m.contains("took over")), "{last:#}");
+                    assert_eq!(note(&last, port, "before-owners"), 0, "the one before ended in order: {last:#}");
+                }
             }
-            assert!(!shown().contains("xdp"), "nothing stays on the interface");
-            (report, wire)
+            assert_eq!(with_programs(), 0, "nothing stays on the interfaces");
+            (report, wires)
         })
     })
 }
@@ -160,30 +181,47 @@ fn nothing_is_left(journal: &Path) {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// Kills owners of so many interfaces, and holds each port's figures against its wire.
+fn killed_owners_are_accounted_for(interfaces: usize, ways: &[(&str, &[&str])]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = format!("journal={}", folder.path().display());
+    for (options, more) in ways {
+        let ports: Vec<String> =
+            INTERFACES[..interfaces].iter().map(|(name, _)| format!("xdp:{name}{options}{journal}")).collect();
+        let (report, wires) = killed_again_and_again(folder.path(), &ports, more);
+        for (at, (port, wire)) in ports.iter().zip(wires).enumerate() {
+            let own = &report["ports"][at];
+            let lost: u64 = own["lost"].as_object().expect("counters").values().filter_map(Value::as_u64).sum();
+            let now = own["packets"].as_u64().expect("a number") + lost + note(&report, at, "passed-to-host");
+            let before: Vec<u64> = ["received", "lost", "unread", "passed-to-host", "unseen"]
+                .map(|what| note(&report, at, &format!("before-{what}")))
+                .into();
+            println!("{port} {more:?}: {wire} on the wire, {now} came to the last, before it {before:?}");
+            assert!(own["packets"].as_u64() > Some(0) && before[0] > 0, "traffic flows: {report:#}");
+            assert!(note(&report, at, "before-owners") > KILLS / 4, "they are told: {report:#}");
+            let told = now + before.iter().sum::<u64>();
+            // To the packet where the program stays. Where it goes with its owner, veth may throw away what is on its own
+            // rings at that moment, and counts it nowhere.
+            let untold = if *options == "?" { KILLS * 16 } else { 0 };
+            assert!(told <= wire && told + untold >= wire, "{port} {more:?}: {told} of {wire}: {report:#}");
+        }
+        nothing_is_left(folder.path());
+    }
+}
+
 #[test]
 fn what_killed_owners_lost_is_told_to_the_packet() {
     flowyard_testkit::require_root!();
-    let folder = tempfile::tempdir().expect("a folder");
-    let journal = format!("journal={}", folder.path().display());
-    for (options, more) in
-        [("?", &[][..]), ("?", &["--steer", "kernel"]), ("?keep&", &[]), ("?keep&", &["--steer", "kernel"])]
-    {
-        let port = format!("xdp:fy0{options}{journal}");
-        let (report, wire) = killed_again_and_again(folder.path(), &port, more);
-        let own = &report["ports"][0];
-        let lost: u64 = own["lost"].as_object().expect("counters").values().filter_map(Value::as_u64).sum();
-        let now = own["packets"].as_u64().expect("a number") + lost + note(&report, "passed-to-host");
-        let before: Vec<u64> = ["received", "lost", "unread", "passed-to-host", "unseen"]
-            .map(|what| note(&report, &format!("before-{what}")))
-            .into();
-        println!("{port} {more:?}: {wire} on the wire, {now} came to the last, before it {before:?}");
-        assert!(own["packets"].as_u64() > Some(0) && before[0] > 0, "traffic flows: {report:#}");
-        assert!(note(&report, "before-owners") > KILLS / 4, "they are told: {report:#}");
-        let told = now + before.iter().sum::<u64>();
-        // To the packet where the program stays. Where it goes with its owner, veth may throw away what is on its own
-        // rings at that moment, and counts it nowhere.
-        let untold = if options == "?" { KILLS * 16 } else { 0 };
-        assert!(told <= wire && told + untold >= wire, "{port} {more:?}: {told} of {wire}: {report:#}");
-        nothing_is_left(folder.path());
-    }
+    let kernel: &[&str] = &["--steer", "kernel"];
+    killed_owners_are_accounted_for(1, &[("?", &[]), ("?", kernel), ("?keep&", &[]), ("?keep&", kernel)]);
+}
+
+#[test]
+fn what_killed_owners_of_two_interfaces_lost_is_told_to_the_packet() {
+    flowyard_testkit::require_root!();
+    let kernel: &[&str] = &["--steer", "kernel"];
+    killed_owners_are_accounted_for(
+        2,
+        &[("?", kernel), ("?keep&", kernel), ("?keep&", &["--steer", "kernel", "--relay"])],
+    );
 }

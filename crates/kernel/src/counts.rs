@@ -76,8 +76,13 @@ impl CountsMap {
     /// The system's.
     pub fn all(&self) -> Result<Counts, KernelError> {
         let mut sum = Counts::default();
-        (0..self.map.len()).try_for_each(|queue| self.add(queue, &mut sum))?;
+        self.add_all(&mut sum)?;
         Ok(sum)
+    }
+
+    /// Adds what was counted on all queues.
+    pub(crate) fn add_all(&self, sum: &mut Counts) -> Result<(), KernelError> {
+        (0..self.map.len()).try_for_each(|queue| self.add(queue, sum))
     }
 
     fn add(&self, queue: u32, sum: &mut Counts) -> Result<(), KernelError> {

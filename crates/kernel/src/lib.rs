@@ -16,6 +16,9 @@
 //! ([`KernelSteer::prepare`]), then put in place by one write ([`KernelSteer::install`]): each packet goes
 //! through exactly one of the old and the new.
 //!
+//! A yard on several interfaces has a [`KernelSteer`] for each, all of one [`Company`]: so conversations, fragments and
+//! errors stay together whichever of them they come by.
+//!
 //! Kernels from 6.1; tried on 6.1, 6.12 and 6.18.
 //!
 //! Cost, one packet, by BPF_PROG_TEST_RUN repeated a million times (Linux 6.18, two virtual cores; the frame of
@@ -39,6 +42,7 @@
 #![deny(unsafe_code)]
 
 mod answer;
+mod company;
 mod counts;
 mod error;
 mod fragments;
@@ -51,6 +55,7 @@ mod sys;
 mod user;
 
 pub use answer::{Answer, HEAD_BYTES, Mark};
+pub use company::Company;
 pub use counts::{Counts, CountsMap};
 pub use error::KernelError;
 pub use fragments::Fragments;

@@ -9,8 +9,10 @@ use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use flowyard_steer::{Classifier, Table};
 
-use crate::user::Slots;
-use crate::{Counts, CountsMap, Fragments, HostFilter, HostPlace, KernelError, counts, policy};
+use crate::company::{Member, Shared, Terms};
+use crate::sys;
+use crate::user::data_of;
+use crate::{Company, Counts, CountsMap, Fragments, HostFilter, HostPlace, KernelError, counts, policy};
 
 /// bpf/steer.bpf.c, as bpf/build.sh built it.
 static OBJECT: &[u8] = include_bytes_aligned!("../bpf/steer.bpf.o");
@@ -57,6 +59,9 @@ pub struct Setup<'a> {
     pub host: Option<&'a HostFilter>,
     /// Datagrams whose first fragments are remembered.
     pub fragments: u32,
+    /// The programs of other interfaces that this one shares its table, its memory of fragments and the user's
+    /// programs with; none if there is none.
+    pub company: Option<&'a Company>,
 }
 
 impl<'a> Setup<'a> {
@@ -70,6 +75,7 @@ impl<'a> Setup<'a> {
             fallback: Fallback::Pass,
             host: None,
             fragments: 65_536,
+            company: None,
         }
     }
 }
@@ -79,6 +85,9 @@ impl<'a> Setup<'a> {
 /// Nothing is on an interface until somebody attaches [`root`](KernelSteer::root). Dropping this detaches it;
 /// where its link was taken out and is held elsewhere, the program goes on, but its slots are emptied with the
 /// last descriptor of theirs, and it falls back for every packet: whoever holds the link holds this as well.
+///
+/// One of these is for one interface. Those of a [`Company`] steer as one: table, memory of fragments and the user's
+/// programs are changed for all of them, by whichever is asked.
 pub struct KernelSteer {
     ebpf: Ebpf,
     queues: u32,
@@ -88,15 +97,17 @@ pub struct KernelSteer {
     table: Mutex<Array<MapData, [u16; Table::BUCKETS]>>,
     counts: CountsMap,
     fragments: MapData,
-    slots: Mutex<Slots>,
+    company: Company,
+    /// This one's number in it.
+    member: u32,
 }
 
 impl KernelSteer {
     /// Loads programs and maps.
     ///
     /// # Errors
-    /// A policy or hash that the program does not do; numbers out of range; and what the kernel says, most
-    /// likely that privileges are missing.
+    /// A policy or hash that the program does not do; numbers out of range; a company that steers otherwise, or where
+    /// a user's program stands already; and what the kernel says, most likely that privileges are missing.
     pub fn load(setup: &Setup<'_>) -> Result<KernelSteer, KernelError> {
         let seed = policy::seed_of(setup.classifier)?;
         let rings = setup.classifier.table.rings();
@@ -114,17 +125,25 @@ impl KernelSteer {
             Fallback::Drop => 1,
             Fallback::Pass => 2,
         };
+        let terms = Terms { seed, rings, fragments: setup.fragments };
+        let company = setup.company.cloned().unwrap_or_default();
+        let mut together = company.lock();
+        let others = together.join(terms)?;
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .map_max_entries("sockets", sockets)
             .map_max_entries("flowyard_counts", setup.queues)
-            .map_max_entries("firsts", setup.fragments)
+            .map_max_entries("firsts", if others.is_some() { 1 } else { setup.fragments })
             .override_global("seed", &seed, true)
             .override_global("rings", &u32::from(rings), true)
             .override_global("fallback", &fallback, true)
             .override_global("longest_bytes", &setup.longest_bytes, true)
             .load(OBJECT)
             .map_err(|e| KernelError::system("load the maps of the steering program", &e))?;
+        if let Some(Shared { table, fragments, .. }) = others {
+            share(&ebpf, "table", table)?;
+            share(&ebpf, "firsts", fragments)?;
+        }
 
         let Some(Map::ProgramArray(slots)) = ebpf.take_map("flowyard_slots") else { return Err(odd("flowyard_slots")) };
         let Some(Map::PerCpuArray(counted)) = ebpf.take_map("flowyard_counts") else {
@@ -134,7 +153,9 @@ impl KernelSteer {
         let take = |ebpf: &mut Ebpf, name| ebpf.take_map(name).ok_or_else(|| odd(name));
         let use_map = |error: MapError| KernelError::system("use the maps of the steering program", &error);
         let sockets = XskMap::try_from(take(&mut ebpf, "sockets")?).map_err(use_map)?;
-        let table = Array::try_from(take(&mut ebpf, "table")?).map_err(use_map)?;
+        let Some(Map::Array(table)) = ebpf.take_map("table") else { return Err(odd("table")) };
+        let common = Shared { terms, table: again(&table)?, fragments: again(&fragments)? };
+        let table = Array::try_from(Map::Array(table)).map_err(use_map)?;
         let shared = [again(&slots)?, again(&counted)?];
         let mut slots = ProgramArray::try_from(Map::ProgramArray(slots)).map_err(use_map)?;
         let counts = CountsMap::new(counted)?;
@@ -147,9 +168,11 @@ impl KernelSteer {
             let (own, next, count_offset) = (SLOT_HOST, &[SLOT_BEFORE, SLOT_STEER], counts::TO_HOST as u16 * 8);
             filter.install(&HostPlace { slots, own, next, counts, count_offset, several_buffers })?;
         }
-        let root = named("root", several_buffers);
+        let root = variant("root", several_buffers);
         program(&mut ebpf, &root)?.load().map_err(|e| KernelError::refused(&root, &e))?;
 
+        let member = together.admit(common, Member::new(slots, shared, several_buffers));
+        drop(together);
         let kernel = KernelSteer {
             ebpf,
             queues: setup.queues,
@@ -159,7 +182,8 @@ impl KernelSteer {
             table: Mutex::new(table),
             counts,
             fragments,
-            slots: Mutex::new(Slots::new(slots, shared, several_buffers)),
+            company,
+            member,
         };
         kernel.set_table(&setup.classifier.table)?;
         Ok(kernel)
@@ -170,11 +194,11 @@ impl KernelSteer {
     /// # Errors
     /// None that a built object has.
     pub fn root(&mut self) -> Result<&mut Xdp, KernelError> {
-        program(&mut self.ebpf, &named("root", self.several_buffers))
+        program(&mut self.ebpf, &variant("root", self.several_buffers))
     }
 
     pub(crate) fn root_ref(&self) -> Result<&Xdp, KernelError> {
-        let name = named("root", self.several_buffers);
+        let name = variant("root", self.several_buffers);
         let program = self.ebpf.program(&name).ok_or_else(|| odd(&name))?;
         program.try_into().map_err(|e| KernelError::refused(&name, &e))
     }
@@ -240,7 +264,8 @@ impl KernelSteer {
         Ok(())
     }
 
-    /// Steers by another table from now on. A packet that is under way meanwhile goes by either.
+    /// Steers by another table from now on, as do all of its [`Company`]. A packet that is under way meanwhile goes by
+    /// either.
     ///
     /// # Errors
     /// A table for another number of rings: the sockets are laid out for theirs.
@@ -274,6 +299,14 @@ impl KernelSteer {
         self.counts.all()
     }
 
+    /// What the programs of its [`Company`] have counted, on all queues of all interfaces.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn company_counts(&self) -> Result<Counts, KernelError> {
+        self.company.lock().counts()
+    }
+
     /// The program's counters as a map, another descriptor: to be pinned for whoever comes after, or for a
     /// [`CountsMap`].
     ///
@@ -283,7 +316,7 @@ impl KernelSteer {
         again(self.counts.data())
     }
 
-    /// The program's memory of first fragments. Any number of these see the same.
+    /// The program's memory of first fragments, and its [`Company`]'s. Any number of these see the same.
     ///
     /// # Errors
     /// The system's: no more descriptors.
@@ -293,8 +326,15 @@ impl KernelSteer {
         Ok(Fragments::new(map))
     }
 
-    pub(crate) fn slots(&self) -> MutexGuard<'_, Slots> {
-        locked(&self.slots)
+    /// Those that it steers with.
+    pub(crate) fn company(&self) -> &Company {
+        &self.company
+    }
+}
+
+impl Drop for KernelSteer {
+    fn drop(&mut self) {
+        self.company.lock().leave(self.member);
     }
 }
 
@@ -310,7 +350,7 @@ impl fmt::Debug for KernelSteer {
 }
 
 /// A program's name among those for frames in one buffer, or in several.
-pub(crate) fn named(name: &str, several_buffers: bool) -> String {
+fn variant(name: &str, several_buffers: bool) -> String {
     format!("{name}{}", if several_buffers { "_several" } else { "_one" })
 }
 
@@ -318,6 +358,20 @@ pub(crate) fn named(name: &str, several_buffers: bool) -> String {
 pub(crate) fn again(map: &MapData) -> Result<MapData, KernelError> {
     let fd = map.fd().as_fd().try_clone_to_owned().map_err(|e| KernelError::system("duplicate a descriptor", &e))?;
     MapData::from_fd(fd).map_err(|e| KernelError::system("look at a map", &e))
+}
+
+/// Has an object's map of that name, if it has one, be a map that is there already: for the programs of the object that
+/// are loaded from now on, and for whoever asks it for the map.
+pub(crate) fn share(ebpf: &Ebpf, name: &str, map: &MapData) -> Result<(), KernelError> {
+    let own = match ebpf.map(name) {
+        Some(Map::ProgramArray(data)) => data,
+        Some(other) => match data_of(other) {
+            Some(data) => data,
+            None => return Ok(()),
+        },
+        None => return Ok(()),
+    };
+    sys::stand_for(own, map).map_err(|e| KernelError::system(format!("share the map {name:?}"), &e))
 }
 
 pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, KernelError> {
@@ -332,7 +386,7 @@ fn load_into(
     slot: u32,
     slots: &mut ProgramArray<MapData>,
 ) -> Result<(), KernelError> {
-    let name = named(name, several_buffers);
+    let name = variant(name, several_buffers);
     let program = program(ebpf, &name)?;
     program.load().map_err(|e| KernelError::refused(&name, &e))?;
     let fd = program.fd().map_err(|e| KernelError::refused(&name, &e))?;

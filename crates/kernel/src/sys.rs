@@ -1,5 +1,6 @@
-//! Calls of bpf(2) that aya does not make: loading a program given as instructions, and reading and writing entries
-//! of maps whose shape is known at run time only.
+//! What aya does not do: loading a program given as instructions, reading and writing entries of maps whose shape is known
+//! at run time only, and giving an object a map that is there already without a name in the BPF file system, which would
+//! stay there if we were killed meanwhile.
 //!
 //! Invariants:
 //! 1. Attributes are structures of integers laid out as linux/bpf.h has them, zero beyond what is filled in; the
@@ -10,6 +11,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use aya::maps::{MapData, MapError};
@@ -193,6 +195,18 @@ impl RawMap {
         // SAFETY: a key of this map's length or none, and room for another.
         found(unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut entry) }).map(|found| found.then_some(next))
     }
+}
+
+/// Has the descriptor of `own` be one of the map `shared` from now on. Programs name their maps by the descriptors' numbers
+/// when they are loaded.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn stand_for(own: &MapData, shared: &MapData) -> io::Result<()> {
+    let number = own.fd().as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open, for `own` lives; it stays `own`'s to close, for this is never dropped.
+    let mut own = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+    Ok(rustix::io::dup3(shared.fd().as_fd(), &mut own, rustix::io::DupFlags::CLOEXEC)?)
 }
 
 /// Puts a program into an array of programs.

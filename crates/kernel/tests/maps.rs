@@ -5,7 +5,7 @@ mod common;
 use std::process::Command;
 
 use common::{classifier, load};
-use flowyard_kernel::{KernelSteer, UserMap, UserSlot};
+use flowyard_kernel::{Company, KernelSteer, Setup, UserMap, UserSlot};
 use flowyard_testkit::net::skipped;
 use flowyard_testkit::require_root;
 
@@ -123,4 +123,51 @@ fn maps_are_read_and_written_by_name_and_kept_from_version_to_version() {
     assert_eq!((map(&kernel, "seen").most_entries(), map(&kernel, "seen").get(&one).expect("asked")), (16, None));
     assert_eq!(install(&kernel, &larger, true), Vec::<String>::new());
     assert_eq!(value("each", &[0; 4]), 0, "all anew, when asked for");
+}
+
+/// A user's program on two interfaces: one program to whoever asks, with one set of maps and globals.
+#[test]
+fn on_two_interfaces_a_program_has_one_set_of_maps_and_comes_and_goes_on_both() {
+    require_root!();
+    let Some(object) = object(8) else { return };
+    let classifier = classifier(4);
+    let company = Company::default();
+    let setup = Setup { company: Some(&company), ..Setup::new(&classifier) };
+    let first = KernelSteer::load(&setup).expect("it loads");
+    let early = first.prepare("early", &object).expect("it loads");
+    let second = KernelSteer::load(&Setup { several_buffers: true, ..setup }).expect("it loads");
+    let refusal = first.install(UserSlot::After, early).expect_err("it is not for both").to_string();
+    assert!(refusal.contains("prepare it again"), "{refusal}");
+    assert_eq!((first.installed(UserSlot::After), second.installed(UserSlot::After)), (None, None));
+
+    let frame = [0; 60];
+    let run =
+        |n: u64| (0..n).for_each(|_| [&first, &second].into_iter().for_each(|k| _ = k.run(&frame).expect("it runs")));
+    let total =
+        |kernel: &KernelSteer| number(&map(kernel, ".bss").get(&0u32.to_ne_bytes()).expect("it is read").expect("one"));
+    let seen =
+        |kernel: &KernelSteer| number(&map(kernel, "seen").get(&1u16.to_ne_bytes()).expect("it is read").expect("one"));
+    assert_eq!(install(&first, &object, false), Vec::<String>::new());
+    assert_eq!(second.installed(UserSlot::After).as_deref(), Some("counting"));
+    map(&second, "seen").set(&1u16.to_ne_bytes(), &0u64.to_ne_bytes()).expect("there is room");
+    run(5);
+    assert_eq!((seen(&first), seen(&second), total(&first), total(&second)), (10, 10, 10, 10), "packets of both");
+    // Another version keeps the maps, whoever installs it; globals begin anew.
+    assert_eq!(install(&second, &object, false), ["each", "said", "seen"]);
+    run(2);
+    assert_eq!((seen(&first), total(&first)), (14, 4));
+    assert!(
+        KernelSteer::load(&setup).map(drop).expect_err("it would be without").to_string().contains("user's program")
+    );
+    assert_eq!(first.take_out(UserSlot::After).expect("it goes").expect("it was there").name(), "counting");
+    run(1);
+    for kernel in [&first, &second] {
+        let counts = kernel.counts(0).expect("counters");
+        assert_eq!((counts.seen, counts.straight, counts.returned), (8, 1, 7), "without one again");
+    }
+    // One goes, and the other goes on.
+    install(&first, &object, true);
+    drop(first);
+    second.run(&frame).expect("it runs");
+    assert_eq!((second.counts(0).expect("counters").returned, total(&second)), (8, 1));
 }

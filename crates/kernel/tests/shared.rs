@@ -1,12 +1,13 @@
-//! Processors share the memory of fragments: nobody follows another's datagram, however little room there is.
+//! Processors share the memory of fragments, and so do the programs of several interfaces: nobody follows another's
+//! datagram, however little room there is.
 
 mod common;
 #[path = "../../steer/tests/common/mod.rs"]
 mod frames;
 
 use common::{classifier, classify};
-use flowyard_kernel::{Answer, KernelSteer, Mark, Setup};
-use flowyard_steer::FragmentTable;
+use flowyard_kernel::{Answer, Company, KernelSteer, Mark, Setup};
+use flowyard_steer::{FlowHash, FragmentTable, Table};
 use flowyard_testkit::require_root;
 use frames::build::{eth, ipv4_piece, udp};
 
@@ -65,4 +66,51 @@ fn later_fragments_follow_their_own_first_or_are_marked() {
     });
     assert!(followed > 0);
     println!("{followed} followed, {marked} marked");
+}
+
+/// The pieces of a datagram and a change of the table go for both of two programs, in whichever they come.
+#[test]
+fn programs_of_one_company_follow_each_others_fragments_and_have_one_table() {
+    require_root!();
+    let classifier = classifier(16);
+    let company = Company::default();
+    let setup = Setup { company: Some(&company), ..Setup::new(&classifier) };
+    let first = KernelSteer::load(&setup).expect("it loads");
+    let load = |setup: &Setup<'_>| KernelSteer::load(setup).map_err(|e| e.to_string());
+    let second = load(&Setup { several_buffers: true, queues: 3, ..setup }).expect("it loads");
+    let stranger = load(&Setup { company: None, ..setup }).expect("it loads");
+    let piece =
+        |id: u16, word: u16, bytes: &[u8]| eth(0x0800, &ipv4_piece([10, 0, 0, 1], [10, 0, 0, 2], 17, id, word, bytes));
+    for (id, (here, there)) in [(&first, &second), (&second, &first)].into_iter().enumerate() {
+        let id = id as u16;
+        let hash = run(here, &piece(id, 0x2000, &udp(30_000 + id, 9, &[0; 8]))).expect("it is steered");
+        assert_eq!(run(there, &piece(id, 0x2002, &[0; 16])), Ok(hash), "the other follows");
+        assert_eq!(run(here, &piece(id, 4, &[0; 8])), Ok(hash), "and so does the one that began");
+        assert_eq!(run(&stranger, &piece(id, 4, &[0; 8])), Err(Mark::First), "others know nothing of it");
+    }
+    assert_eq!(first.fragments().expect("a descriptor").len(), 2);
+    let mut table = Table::even(16).expect("16 rings");
+    table.reweigh(&[&[1][..], &[0; 15]].concat()).expect("one ring has all");
+    second.set_table(&table).expect("as many rings");
+    let whole = eth(0x0800, &ipv4_piece([10, 0, 0, 1], [10, 0, 0, 2], 17, 9, 0, &udp(7, 9, &[0; 8])));
+    for kernel in [&first, &second] {
+        let answer = kernel.run(&whole).expect("it runs").answer;
+        assert!(matches!(answer, Some(Answer::Ring(tag)) if tag.ring == 0), "{answer:?}");
+    }
+    assert_eq!(
+        (first.counts(0).expect("counters").seen, second.counts(0).expect("counters").seen),
+        (4, 4),
+        "each counts its own"
+    );
+    assert_eq!(second.company_counts().expect("counters").seen, 8);
+
+    // One that would answer otherwise is not let in; when all are gone, anybody is.
+    let mut other = classifier.clone();
+    other.hash = FlowHash::Default { seed: 3 };
+    let refusal = load(&Setup { company: Some(&company), ..Setup::new(&other) }).map(drop).expect_err("another seed");
+    assert!(refusal.contains("seed") && refusal.contains("same"), "{refusal}");
+    drop(first);
+    assert!(load(&Setup { company: Some(&company), ..Setup::new(&other) }).is_err());
+    drop(second);
+    load(&Setup { company: Some(&company), ..Setup::new(&other) }).expect("nobody is there");
 }

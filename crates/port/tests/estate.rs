@@ -1,6 +1,6 @@
 //! What owners of an interface leave, and what the next one makes of it: nothing that is not vouched for twice.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -176,7 +176,12 @@ fn a_port_without_a_place_for_a_journal_works_and_says_so() {
         port.close();
         let error =
             Bench::open("xdp:fy0?keep&journal=/proc/nowhere").map(|_| ()).expect_err("it needs one").to_string();
-        assert!(error.contains("?journal=DIR"), "{error}");
+        assert!(error.contains("?journal=DIR") && error.contains("/proc/nowhere"), "{error}");
+        let open = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(open.path(), PermissionsExt::from_mode(0o777)).expect("anybody's");
+        let error = Bench::open(&format!("xdp:fy0?keep&journal={}", open.path().display()));
+        let error = error.map(|_| ()).expect_err("anybody could write it").to_string();
+        assert!(error.contains("mode 0700") && error.contains(&open.path().display().to_string()), "{error}");
         assert!(!wire.command("ip link show fy0").expect("ip runs").contains("xdp"), "nothing is left");
         let error = Bench::open("xdp:fy0?journal=here").map(|_| ()).expect_err("no folder").to_string();
         assert!(error.contains("/FOLDER"), "{error}");
@@ -215,8 +220,18 @@ fn what_was_left_for_interfaces_that_are_no_more_is_cleared_away() {
         let alive = format!("owner {} 1", std::process::id());
         let gone = [left(&format!("{namespace}-4000"), &alive, false), left("1-4000", &alive, true)];
         let stays = left("1-4001", &alive, false);
+        // Locks of owners that were killed before they wrote a journal, and folders of those killed before they pinned.
+        let lock = |of: &str| {
+            let file = folder.path().join(format!("{of}.lock"));
+            write(&file, "4194304\n");
+            file
+        };
+        let locks = [lock(&format!("{namespace}-4002")), gone[0].with_extension("lock")];
+        let (kept, pinned) = (lock("1-4002"), pins(&gone[0]));
+        std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&pinned).expect("made");
         Bench::open(&name).expect("as root").close();
-        assert!(gone.iter().all(|file| !file.exists()) && stays.exists(), "{gone:?} {stays:?}");
+        assert!(gone.iter().chain(&locks).all(|file| !file.exists()), "{gone:?} {locks:?}");
+        assert!(stays.exists() && kept.exists() && !pinned.exists(), "{stays:?} {kept:?} {pinned:?}");
     });
 }
 

@@ -6,7 +6,9 @@ use std::thread::JoinHandle;
 
 use flowyard_kernel::{HostFilter, KernelError, KernelSteer, ToHost};
 use flowyard_mem::{Consumer, Geometry, Ledger, MemError, PipeProducer, RING_SLOTS, Region, Stock};
-use flowyard_port::{DirectReader, InKernel, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare_to_host};
+use flowyard_port::{
+    DirectReader, InKernel, Kind, Opener, PortCounters, PortError, PortInfo, PortSpec, prepare_to_host,
+};
 use flowyard_steer::{Classifier, FIXED_SEED, FlowHash, Policy, Table, TableError};
 
 use crate::attach::{AttachError, Offer, Server, Serving};
@@ -51,8 +53,9 @@ pub struct YardConfig {
     pub policy: Policy,
     /// How the key becomes a hash.
     pub hash: FlowHash,
-    /// Have the kernel steer, by a program on the interface: one `xdp:` port, one group, the default policy and
-    /// hash, no function of the user's. What the program cannot decide, the dispatchers do. Same rings.
+    /// Have the kernel steer, by a program on each interface: `xdp:` ports alone, one group, the default policy and
+    /// hash, no function of the user's. What a program cannot decide, the dispatchers do. Same rings. Conversations that
+    /// come by several interfaces stay whole, and so do fragments and errors.
     pub kernel: bool,
     /// What goes on to the host's own stack of what comes in by `xdp:` ports, which take it away from there.
     pub stack: HostStack,
@@ -290,12 +293,13 @@ impl Yard {
         let mut ends: Vec<Vec<Consumer>> = (0..rings).map(|_| Vec::new()).collect();
         let mut readers: Vec<Vec<DirectReader>> = (0..rings).map(|_| Vec::new()).collect();
         let shares = parts.len();
+        let needs = needs(config, &parts, stock.capacity());
         let common = Common::new(groups.len());
         let mut instances = instances(config, shares)?.into_iter();
         // Opened once: a TAP device of one queue is one descriptor's, which all dispatchers write to.
         let host = config.host.as_deref().map(host).transpose()?;
         for (at, openers) in parts.into_iter().enumerate() {
-            let mut share = take_share(&mut stock, shares - at);
+            let mut share = take_share(&mut stock, &needs[at..]);
             let mut sources = Vec::new();
             let mut direct = Vec::new();
             for (number, opener) in openers {
@@ -307,7 +311,7 @@ impl Yard {
                     None => memory.clone(),
                     Some(kernel) => {
                         let fragments = kernel.lock().unwrap_or_else(PoisonError::into_inner).fragments()?;
-                        steering = Some(kernel);
+                        steering.get_or_insert(kernel); // any speaks for all
                         SharedFragments::of_kernel(fragments)
                     }
                 };
@@ -452,7 +456,8 @@ impl Running {
         &self.rings
     }
 
-    /// The program that steers in the kernel, if one does: for the user's own programs before and after it.
+    /// The program that steers in the kernel, if one does: for the user's own programs before and after it. Where there
+    /// are several, on several interfaces, it is one of them, and what is done to it is done to all.
     pub fn kernel(&self) -> Option<&Arc<Mutex<KernelSteer>>> {
         self.kernel.as_ref()
     }
@@ -574,9 +579,12 @@ fn check_kernel(config: &YardConfig, ports: &[PortSpec]) -> Result<(), YardError
     if let Some(host) = &config.host {
         return cannot(format!("the way to the host {host}, which only a function uses"), slow);
     }
-    if ports.iter().filter(|spec| !spec.only_sends()).count() > 1 {
-        let remedy = "give one port (fragments of one datagram would be parted), or steer in user space";
-        return cannot(format!("{} ports", ports.len()), remedy);
+    let interface = |spec: &&PortSpec| spec.kind == Kind::Xdp && !spec.only_sends();
+    let mut interfaces: Vec<&str> = ports.iter().filter(interface).map(|spec| spec.what.as_str()).collect();
+    interfaces.sort_unstable();
+    if let Some(twice) = interfaces.windows(2).find(|pair| pair[0] == pair[1]) {
+        let remedy = "name it once: with all its queues (xdp:IF) or with one (xdp:IF/QUEUE)";
+        return cannot(format!("two ports on the interface {}", twice[0]), remedy);
     }
     Ok(())
 }
@@ -622,8 +630,8 @@ fn plan(config: &YardConfig, ports: &[PortSpec], classifier: &Arc<Classifier>) -
     let mut waiting: Vec<Part> = (0..config.dispatchers).map(|_| Part::new()).collect();
     let mut next = [0, 0];
     let host = config.stack.compiled()?;
+    let steering = config.kernel.then(|| InKernel::new(classifier.clone(), !config.relay));
     for (number, spec) in ports.iter().enumerate().filter(|(_, spec)| !spec.only_sends()) {
-        let steering = config.kernel.then(|| InKernel { classifier: classifier.clone(), direct: !config.relay });
         let openers = prepare_to_host(spec, config.dispatchers, steering.as_ref(), &host)?;
         for mut opener in openers {
             if config.transmit {
@@ -690,9 +698,18 @@ fn free_memory() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Splits an equal share off for one of `left` dispatchers.
-fn take_share(stock: &mut Stock, left: usize) -> Stock {
-    let count = stock.capacity() / left;
+/// Buffers that the ports of each dispatcher must have: where the kernel steers, all that their queues hold; otherwise
+/// ports make do with what there is.
+fn needs(config: &YardConfig, parts: &[Part], buffers: usize) -> Vec<usize> {
+    let held = |part: &Part| part.iter().map(|(_, opener)| opener.info().buffers_held).sum();
+    let needs: Vec<usize> = parts.iter().map(held).collect();
+    if config.kernel && needs.iter().sum::<usize>() <= buffers { needs } else { vec![0; parts.len()] }
+}
+
+/// Splits the share of the first of these dispatchers off: what it needs, and an equal part of what none does.
+fn take_share(stock: &mut Stock, needs: &[usize]) -> Stock {
+    let spare = stock.capacity() - needs.iter().sum::<usize>();
+    let count = needs.first().copied().unwrap_or(0) + spare / needs.len().max(1);
     stock.split(count as u32).expect("nobody has taken a buffer yet, and it is at most all of them")
 }
 

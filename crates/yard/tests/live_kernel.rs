@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::wire::*;
 use common::*;
@@ -17,6 +17,9 @@ use flowyard::steer::{FlowHash, Policy, SYMMETRIC_KEY, ToeplitzKey};
 use flowyard::{Group, Report, RingReader, Stage, Yard, YardConfig};
 use flowyard_testkit::net::{Injector, number_of, numbered_frame, skipped};
 use flowyard_testkit::require_root;
+
+/// Two ports, by which the two directions of conversations come.
+const TWO: Case = Case { second: Some("xdp:fy2"), ..CASE };
 
 /// Queues and rings: all that matters between one of each and four times sixteen.
 const SHAPES: [(u32, u16); 11] =
@@ -30,7 +33,7 @@ fn what_the_kernel_cannot_do_is_refused_with_the_reason() {
     };
     for (config, ports, says) in [
         (kernel(), ["gen:mix"].as_slice(), "use xdp:IF"),
-        (kernel(), &["xdp:lo", "xdp:lo"], "2 ports: give one port"),
+        (kernel(), &["xdp:lo", "xdp:lo/0?generic"], "two ports on the interface lo: name it once"),
         (YardConfig { groups: vec![Group::new("ids", 2)], ..kernel() }, &["xdp:lo"], "2 groups of rings: leave it out"),
         (YardConfig { host: Some("tap0".into()), ..kernel() }, &["xdp:lo"], "tap0"),
     ] {
@@ -51,6 +54,22 @@ fn what_the_kernel_cannot_do_is_refused_with_the_reason() {
     }
     let enough = YardConfig { buffers: Some(3137), ..kernel() };
     namespace.run(|| Yard::open(&enough, &specs(&["xdp:fy0"])).map(drop)).expect("so many are enough");
+
+    // Of several ports: all are xdp:, and the stock is enough for the queues of all of them, however they are shared out.
+    let namespace = TWO.namespace();
+    let few = YardConfig { buffers: Some(5760), ..kernel() };
+    for (config, ports, says) in [
+        (&kernel(), ["xdp:fy0", "packet:fy2"], "\"packet:fy2\": cannot be steered in the kernel; use xdp:IF"),
+        (&few, ["xdp:fy0", "xdp:fy2"], "more than 5760, 5248 for the kernel's rings and 512"),
+    ] {
+        let refusal = namespace.run(|| refusal(config, &ports));
+        assert!(refusal.contains(says), "{refusal}");
+    }
+    let ports = specs(&["xdp:fy0", "xdp:fy2?ring=64"]);
+    for (dispatchers, buffers) in [(1, 2624 + 384 + 512 + 1), (2, 2624 + 384 + 1024 + 2)] {
+        let enough = YardConfig { dispatchers, buffers: Some(buffers), ..kernel() };
+        namespace.run(|| Yard::open(&enough, &ports).map(drop)).expect("so many are enough");
+    }
 }
 
 /// Every shape on one place: conversations whole, sums to the packet, and tags those of user space.
@@ -93,6 +112,81 @@ fn in_the_stack_frames_of_several_buffers() {
     every_shape("xdp:fy0?generic", 9000, &long_frames());
 }
 
+/// The two directions of each conversation by an interface of its own, fragments of one datagram by both, errors by
+/// the other than what they quote: as if all had come by one.
+fn by_two_interfaces(port: &'static str, second: &'static str) {
+    let frames = frames();
+    let both = frames.iter().map(|frame| way_of(frame)).sum::<usize>();
+    assert!(both > FRAMES / 4 && both < FRAMES * 3 / 4, "{both} of {FRAMES} by the second");
+    for rings in [1, 4, 16] {
+        let case = Case { port, second: Some(second), rings, ..CASE };
+        let user = in_user_space(case, &frames);
+        for (queues, dispatchers, relay) in [(1, 1, false), (2, 1, false), (2, 2, false), (2, 1, true), (1, 2, true)] {
+            check_kernel(Case { queues, dispatchers, relay, ..case }, &frames, &user);
+        }
+    }
+}
+
+#[test]
+fn by_two_interfaces_in_the_driver() {
+    require_root!();
+    by_two_interfaces("xdp:fy0?native", "xdp:fy2?native");
+}
+
+#[test]
+fn by_two_interfaces_in_the_stack() {
+    require_root!();
+    by_two_interfaces("xdp:fy0?generic", "xdp:fy2?generic");
+}
+
+#[test]
+fn by_two_interfaces_one_in_the_driver_and_one_in_the_stack() {
+    require_root!();
+    by_two_interfaces("xdp:fy0?native", "xdp:fy2?generic&ring=256");
+}
+
+/// One of two interfaces is deleted: that is told, and the other goes on.
+#[test]
+fn an_interface_that_goes_leaves_the_other_alone() {
+    require_root!();
+    let _alone = alone();
+    let frames: Vec<Vec<u8>> = (0..CHUNK as u64).map(|n| numbered_frame(n as u16 % 64, n, 60)).collect();
+    for relay in [false, true] {
+        let case = Case { kernel: true, relay, ..TWO };
+        let namespace = case.namespace();
+        namespace.run(|| {
+            let (yard, readers) = Yard::open(&case.config(), &case.specs()).expect("root may");
+            let consumers: Vec<_> =
+                readers.into_iter().map(|reader| std::thread::spawn(move || consume(reader, case.rings))).collect();
+            let running = yard.start().expect("threads");
+            let wait = |count: usize| {
+                let deadline = Instant::now() + PATIENCE;
+                while running.live().iter().map(|l| l.received.load(Ordering::Relaxed)).sum::<u64>() < count as u64 {
+                    assert!(Instant::now() < deadline, "{count} frames arrive");
+                    std::thread::yield_now();
+                }
+            };
+            let wire = Wire::of(case);
+            wire.0.iter().for_each(|end| end.send(&frames).expect("the interface is up"));
+            wait(2 * frames.len());
+            namespace.command("ip link del fy2").expect("root may");
+            std::thread::sleep(Duration::from_millis(300));
+            wire.0[0].send(&frames).expect("the interface is up");
+            wait(3 * frames.len());
+            running.stop();
+            let report = join(running);
+            let got: usize = consumers.into_iter().map(|c| c.join().expect("no panic").0.len()).sum();
+            assert!(report.sums_agree() && report.buffers_missing == 0, "{report:?}");
+            assert!(
+                matches!(&report.errors[..], [one] if one.contains("fy2") && one.contains("deleted")),
+                "{report:?}"
+            );
+            let packets: Vec<u64> = report.ports.iter().map(|(_, counters)| counters.packets).collect();
+            assert_eq!((got, &packets[..]), (3 * frames.len(), &[512, 256][..]), "{report:?}");
+        });
+    }
+}
+
 #[test]
 fn shared_out_among_dispatchers_or_relayed_it_is_the_same() {
     require_root!();
@@ -115,7 +209,7 @@ fn with_a_ring_that(
     let (arrived, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let (arrived, done) = (&arrived, &done);
     case.namespace().run(|| {
-        let (yard, mut readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
+        let (yard, mut readers) = Yard::open(&case.config(), &case.specs()).expect("root may");
         let first = treat(readers.remove(0));
         let running = yard.start().expect("threads");
         std::thread::scope(|scope| {
@@ -196,7 +290,7 @@ fn what_a_reader_holds_at_the_end_stays_its_own() {
     let _alone = alone();
     let case = Case { kernel: true, rings: 1, ..CASE };
     case.namespace().run(|| {
-        let (yard, mut readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
+        let (yard, mut readers) = Yard::open(&case.config(), &case.specs()).expect("root may");
         let running = yard.start().expect("threads");
         let frames: Vec<Vec<u8>> = (0..10).map(|n| numbered_frame(1, n, 60)).collect();
         Injector::open("fy1").expect("root may").send(&frames).expect("the interface is up");
@@ -219,12 +313,12 @@ fn what_is_read_from_the_kernel_cannot_be_passed_on() {
     let _alone = alone();
     let case = Case { kernel: true, ..CASE };
     case.namespace().run(|| {
-        let (yard, mut readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
+        let (yard, mut readers) = Yard::open(&case.config(), &case.specs()).expect("root may");
         let refusal = Stage::new(readers.remove(0), 64).map(drop).expect_err("it is refused").to_string();
         assert!(refusal.contains("YardConfig::relay"), "{refusal}");
         drop(yard);
         let relayed = Case { relay: true, ..case };
-        let (_yard, mut readers) = Yard::open(&relayed.config(), &[spec(case.port)]).expect("root may");
+        let (_yard, mut readers) = Yard::open(&relayed.config(), &relayed.specs()).expect("root may");
         Stage::new(readers.remove(0), 64).expect("what is relayed can");
     });
 }
@@ -234,12 +328,13 @@ fn a_flood_is_lost_by_name_alone_and_ends_within_a_second() {
     require_root!();
     let _alone = alone();
     let frames = frames();
-    for relay in [false, true] {
-        let case = Case { queues: 4, kernel: true, relay, ..CASE };
+    for (relay, second) in [(false, None), (true, None), (false, TWO.second), (true, TWO.second)] {
+        let queues = if second.is_some() { 2 } else { 4 };
+        let case = Case { queues, kernel: true, relay, second, ..CASE };
         let namespace = case.namespace();
         let before = state(&namespace);
         // On a machine that does other things as well, one of three will do.
-        assert!((0..3).any(|_| namespace.run(|| flood(case, &frames)).as_secs() < 1), "relay: {relay}");
+        assert!((0..3).any(|_| namespace.run(|| flood(case, &frames)).as_secs() < 1), "relay: {relay}, {second:?}");
         assert_same_state(&before, &state(&namespace));
     }
 }
@@ -280,9 +375,7 @@ const MARK: u32 = 0x5a5a_5a5a;
 
 /// Two programs change places 10,000 times in a yard at work: every packet sent arrives, by exactly one of them, on
 /// the ring that this one says.
-#[test]
-fn programs_change_places_while_packets_come() {
-    require_root!();
+fn programs_change_places(case: Case) {
     let _alone = alone();
     let dir = tempfile::tempdir().expect("a directory");
     let moved = format!(
@@ -290,25 +383,16 @@ fn programs_change_places_while_packets_come() {
     );
     let Some(first) = user_program(dir.path(), "first", "tag->user = 1;") else { return };
     let Some(second) = user_program(dir.path(), "second", &moved) else { return };
-    let case = Case { kernel: true, ..CASE };
     let frames: Vec<Vec<u8>> = (0..CHUNK as u64).map(|n| numbered_frame(n as u16, n, 60)).collect();
     let expected = judged_by_policy(&frames, RINGS);
     let (arrived, wrong) = (AtomicU64::new(0), AtomicU64::new(0));
     let seen = [AtomicU64::new(0), AtomicU64::new(0)];
     let sent = case.namespace().run(|| {
-        let (yard, readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
+        let (yard, readers) = Yard::open(&case.config(), &case.specs()).expect("root may");
         let running = yard.start().expect("threads");
         let kernel = running.kernel().expect("it steers").clone();
         let lock = || kernel.lock().expect("nobody panicked");
-        let one = match lock().prepare("first", &first) {
-            Err(error) if error.to_string().contains("mount -t bpf") => {
-                skipped(module_path!(), line!(), "needs the BPF file system");
-                running.stop();
-                drop(join(running));
-                return None;
-            }
-            prepared => prepared.expect("the verifier agrees"),
-        };
+        let one = lock().prepare("first", &first).expect("the verifier agrees");
         let mut next = lock().prepare("second", &second).expect("the verifier agrees");
         assert!(lock().install(UserSlot::After, one).expect("it is installed").is_none());
         let swapping = AtomicBool::new(true);
@@ -340,11 +424,13 @@ fn programs_change_places_while_packets_come() {
                 }
                 swapping.store(false, Ordering::Relaxed);
             });
-            let injector = Injector::open("fy1").expect("root may");
+            let wire = Wire::of(case);
             let (mut sent, deadline) = (0, Instant::now() + PATIENCE);
             while swapping.load(Ordering::Relaxed) {
-                injector.send(&frames).expect("the interface is up");
-                sent += frames.len() as u64;
+                for end in &wire.0 {
+                    end.send(&frames).expect("the interface is up");
+                    sent += frames.len() as u64;
+                }
                 while arrived.load(Ordering::Relaxed) < sent {
                     assert!(Instant::now() < deadline, "{arrived:?} of {sent} arrived");
                     std::thread::yield_now();
@@ -355,16 +441,30 @@ fn programs_change_places_while_packets_come() {
             let report = join(running);
             assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
             assert_eq!((report.received(), report.lost_before(), report.dropped()), (sent, 0, 0), "{report:?}");
-            let note = |name: &str| report.ports[0].1.notes.iter().find(|(n, _)| *n == name).map_or(0, |(_, n)| *n);
-            assert_eq!((note("passed-to-host"), note("ended-in-users-program")), (0, 0), "{report:?}");
-            Some(sent)
+            for (_, counters) in &report.ports {
+                let note = |name: &str| counters.notes.iter().find(|(n, _)| *n == name).map_or(0, |(_, n)| *n);
+                assert_eq!((note("passed-to-host"), note("ended-in-users-program")), (0, 0), "{report:?}");
+                assert_eq!(counters.packets, sent / wire.0.len() as u64, "each has its own");
+            }
+            sent
         })
     });
-    let Some(sent) = sent else { return };
     let [first, second] = seen.map(AtomicU64::into_inner);
     println!("{SWAPS} swaps while {sent} packets came: {first} by the first program, {second} by the second");
     assert_eq!((wrong.into_inner(), first + second), (0, sent));
     assert!(first > 0 && second > 0);
+}
+
+#[test]
+fn programs_change_places_while_packets_come() {
+    require_root!();
+    programs_change_places(Case { kernel: true, ..CASE });
+}
+
+#[test]
+fn programs_change_places_on_two_interfaces_while_packets_come() {
+    require_root!();
+    programs_change_places(Case { kernel: true, port: "xdp:fy0?native", second: Some("xdp:fy2?generic"), ..CASE });
 }
 
 /// More sockets than files that may be open are refused before memory is taken.
@@ -381,6 +481,13 @@ fn more_sockets_than_files_are_refused() {
     let open = || Yard::open(&config, &specs(&["xdp:fy0"])).map(drop).expect_err("refused").to_string();
     let refusal = case.namespace().run(open);
     assert!(refusal.contains("40968 open files") && refusal.contains("ulimit -n"), "{refusal}");
+    // One alone would do.
+    if let Some(limit) = limit {
+        let config = YardConfig { rings: (limit / 12) as u16, ..config };
+        let open = || Yard::open(&config, &specs(&["xdp:fy0", "xdp:fy2"])).map(drop).expect_err("refused").to_string();
+        let refusal = Case { queues: 8, ..TWO }.namespace().run(open);
+        assert!(refusal.contains("xdp:fy2") && refusal.contains("of the ports before it"), "{refusal}");
+    }
 }
 
 /// Memory for very many rings is asked for in measure, and refused by name where there is not that much.

@@ -134,7 +134,8 @@ fn ports_help() -> String {
     }
     text.push_str(
         "\nExamples:\n  flowyard run\n  flowyard run pcap:trace.pcap.gz --rings 8\n  \
-         sudo flowyard run xdp:eth0 --rings 4 --for 10\n  sudo flowyard run xdp:eth0 --rings 4 --steer kernel\n  sudo flowyard run packet:eth0 -o out",
+         sudo flowyard run xdp:eth0 --rings 4 --for 10\n  sudo flowyard run xdp:eth0 --rings 4 --steer kernel\n  \
+         sudo flowyard run xdp:eth0 xdp:eth1 --rings 4 --steer kernel\n  sudo flowyard run packet:eth0 -o out",
     );
     text
 }

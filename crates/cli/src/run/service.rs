@@ -76,7 +76,7 @@ impl Run {
             needs.read.extend(std::env::current_exe()); // what is started is this program
         }
         if capabilities.contains(CapabilitySet::BPF) {
-            needs.write.push("/sys/fs/bpf".into()); // where maps have their names while a program is loaded
+            needs.write.push("/sys/fs/bpf".into()); // where counters lie for the next owner
         }
         let said = drop_to(user, &needs, self.service.keep_privileges)?;
         if !self.quiet {

@@ -45,6 +45,10 @@ const BRIEF_PATIENCE: Duration = Duration::from_millis(300);
 const PAUSE: Duration = Duration::from_millis(5);
 /// When what was left in another network namespace is given up.
 const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
+/// What to do where a journal has no place.
+const JOURNAL_REMEDY: &str = "have its folder be there and yours alone (mode 0700), or choose another by ?journal=DIR";
+/// How long an owner takes at most from making its folder to putting something into it.
+const A_WHILE: Duration = Duration::from_secs(60);
 /// Array that processes map (linux/bpf.h).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
@@ -99,7 +103,7 @@ impl Estate {
     /// Claims `interface`, and looks for what an owner before left for it.
     ///
     /// # Errors
-    /// Another owner has it: who.
+    /// Another owner has it: who. With `?keep`: there is no place for a journal.
     pub(super) fn find(
         port: &str,
         links: &Links,
@@ -123,8 +127,13 @@ impl Estate {
                         }
                     }
                 }
+                Err(error) if keep => {
+                    let action = format!("keep its journal in {} for the next owner (?keep)", place.folder().display());
+                    return Err(PortError::action(port, action, error, JOURNAL_REMEDY));
+                }
                 Err(error) => {
-                    words.push(format!("the journal {} is not used: {error}", place.file().display()));
+                    words
+                        .push(format!("the journal {} is not used: {error}; {JOURNAL_REMEDY}", place.file().display()));
                     keeper = None; // without a claim it might be another's
                 }
             },
@@ -296,7 +305,10 @@ impl Estate {
         let tally = Array::<MapData, Line>::create(self.queues, BPF_F_MMAPABLE).map_err(|e| said(&e))?;
         let mapped = Tally::map(IterableMap::map(&tally).fd(), self.queues).map_err(|e| e.to_string())?;
         self.pins.remove(id); // nobody's: the number is ours
-        counters.data().pin(self.pins.counts(id)).map_err(|e| said(&e))?;
+        if counters.data().pin(self.pins.counts(id)).is_err() {
+            self.pins.make()?; // it was old and empty, and somebody has just cleared it away
+            counters.data().pin(self.pins.counts(id)).map_err(|e| said(&e))?;
+        }
         tally.pin(self.pins.tally(id)).map_err(|e| said(&e))?;
         self.tally = Some(Arc::new(mapped));
         Ok(())
@@ -359,19 +371,32 @@ impl Estate {
         }
     }
 
-    /// The program was loaded anew.
-    pub(super) fn renamed(&self, program: ProgramName) {
+    /// The program was loaded anew, and is about to take the place of the one that is there. It is named before it does:
+    /// with `?keep` it stays from that moment on, whatever becomes of its owner.
+    pub(super) fn rename(&self, program: ProgramName) {
         let mut now = locked(&self.now);
         let Some(journal) = now.as_mut() else { return };
-        let old = std::mem::replace(&mut journal.programs, vec![program.clone()]);
-        for (from, to) in old.last().into_iter().flat_map(|old| {
-            let (from, to) = (old.id, program.id);
-            [(self.pins.counts(from), self.pins.counts(to)), (self.pins.tally(from), self.pins.tally(to))]
-        }) {
-            let _ = std::fs::rename(from, to);
+        let old = journal.programs.last().map(|old| old.id);
+        let number = program.id;
+        journal.programs.push(program);
+        self.write(journal);
+        if let Some(old) = old {
+            self.pins.rename(old, number);
         }
+    }
+
+    /// It is there.
+    pub(super) fn renamed(&self) {
+        let mut now = locked(&self.now);
+        let Some(journal) = now.as_mut() else { return };
+        journal.programs.drain(..journal.programs.len().saturating_sub(1));
+        self.write(journal);
+    }
+
+    /// Writes it down, as good as the next owner will find it.
+    fn write(&self, journal: &Journal) {
         if let Some(keeper) = &self.keeper {
-            let _ = keeper.write(journal); // as good as the next owner will find it
+            let _ = keeper.write(journal);
         }
     }
 
@@ -414,9 +439,7 @@ impl Estate {
                 (0..self.queues).for_each(|queue| tally.set(queue, Told::Settled, 1));
             }
             journal.started = 0;
-            if let Some(keeper) = &self.keeper {
-                let _ = keeper.write(&journal); // its programs are those that were announced
-            }
+            self.write(&journal); // its programs are those that were announced
             return;
         }
         self.clear_own(Some(&journal));
@@ -445,9 +468,7 @@ impl Estate {
             }
             journal.carried = Carried::default();
             journal.started = 0; // whatever becomes of the process, it owns this no more
-            if let Some(keeper) = &self.keeper {
-                let _ = keeper.write(journal); // the tally says the same
-            }
+            self.write(journal); // the tally says the same
             return;
         }
         self.clear_own(Some(journal));
@@ -506,16 +527,80 @@ fn claimed(
 /// that nobody will come for it.
 fn clear_gone(keeper: &Keeper, here: u64) {
     let Ok(links) = Links::open() else { return };
+    let no_interface = |index| links.by_index(index).is_err_and(|e| e.raw_os_error() == Some(libc::ENODEV));
     for (namespace, index, other) in keeper.others() {
-        let Ok(Some(journal)) = other.read() else { continue };
+        // Without a journal there may still be the lock of one that was killed before it wrote any.
+        let Ok(journal) = other.read() else { continue };
+        let none_runs = || journal.iter().flat_map(|j| &j.programs).all(|program| program_of(program.id).is_none());
         let gone = match namespace == here {
-            true => links.by_index(index).is_err_and(|e| e.raw_os_error() == Some(libc::ENODEV)),
-            false => other.age() > LONG_AGO && journal.programs.iter().all(|program| program_of(program.id).is_none()),
+            true => no_interface(index),
+            false => other.age() > LONG_AGO && none_runs(),
         };
-        // Whoever has the claim there has not ended.
+        // Whoever has the claim there has not ended. It takes its lock away with it.
         if gone && let Ok(_claim) = other.claim() {
-            Pins::new(namespace, index).clear_but(&[], false);
+            if journal.is_some() {
+                Pins::new(namespace, index).clear_but(&[], false);
+            }
             other.remove();
         }
+    }
+    for (namespace, index, age) in Pins::all() {
+        if age > A_WHILE || (namespace == here && no_interface(index)) {
+            Pins::new(namespace, index).remove_folder(); // where nothing is in it
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn estate(folder: &Path, programs: Vec<ProgramName>) -> Estate {
+        let journal = Journal {
+            boot: journal::boot(),
+            namespace: 17,
+            index: 4,
+            interface: "eth0".into(),
+            process: 1,
+            started: 1,
+            native: true,
+            keep: true,
+            packets: 0,
+            programs,
+            carried: Carried::default(),
+        };
+        Estate {
+            keeper: Keeper::new(folder.to_str(), 17, 4),
+            claim: None,
+            pins: Pins { folder: folder.join("pins/17-4") },
+            link_is_ours: true,
+            took_over: false,
+            keep: true,
+            before: None,
+            now: Mutex::new(Some(journal)),
+            tally: None,
+            queues: 1,
+            carried: Carried::default(),
+            words: Vec::new(),
+        }
+    }
+
+    /// Killed at any time while a program takes the place of another, an owner leaves a journal with the one that is there.
+    #[test]
+    fn a_program_is_named_before_it_takes_the_place_of_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let name = |id| ProgramName { id, tag: 7, name: "root_one".into() };
+        let estate = estate(folder.path(), vec![name(33)]);
+        estate.pins.make().expect("made");
+        std::fs::write(estate.pins.counts(33), "").expect("written");
+        let written = || {
+            let journal = estate.keeper.as_ref().expect("a place").read().expect("read").expect("there");
+            journal.programs.iter().map(|program| program.id).collect::<Vec<_>>()
+        };
+        estate.rename(name(34));
+        assert_eq!(written(), [33, 34], "either may be there");
+        assert!(estate.pins.counts(34).exists() && !estate.pins.counts(33).exists(), "the counters are the same");
+        estate.renamed();
+        assert_eq!(written(), [34]);
     }
 }

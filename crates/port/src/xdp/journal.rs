@@ -273,6 +273,11 @@ impl Keeper {
         &self.file
     }
 
+    /// Its folder.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Reads it; `None` if there is none.
     ///
     /// # Errors
@@ -319,7 +324,7 @@ impl Keeper {
             Unusable::System(error) => error,
             Unusable::Content(why) => io::Error::other(why),
         })?;
-        Claim::new(&self.file.with_extension("lock"))
+        Claim::new(&self.lock())
     }
 
     /// Writes it in the place of the one there.
@@ -361,25 +366,34 @@ impl Keeper {
         }
     }
 
-    /// The other journals of the folder: namespace, index, and where it is.
+    /// The others that the folder has something of, a journal or a lock: namespace, index, and where it is.
     pub(super) fn others(&self) -> Vec<(u64, u32, Keeper)> {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
         let numbers = |name: &str| -> Option<(u64, u32)> {
-            let (namespace, index) = name.strip_suffix(".journal")?.split_once('-')?;
+            let stem = [".journal", ".lock"].iter().find_map(|end| name.strip_suffix(end))?;
+            let (namespace, index) = stem.split_once('-')?;
             Some((namespace.parse().ok()?, index.parse().ok()?))
         };
-        entries
-            .flatten()
-            .filter(|entry| entry.path() != self.file)
-            .filter_map(|entry| Some((numbers(entry.file_name().to_str()?)?, entry.path())))
-            .map(|((namespace, index), file)| (namespace, index, Keeper { folder: self.folder.clone(), file }))
-            .collect()
+        let mut found: Vec<(u64, u32)> =
+            entries.flatten().filter_map(|entry| numbers(entry.file_name().to_str()?)).collect();
+        found.sort_unstable();
+        found.dedup();
+        let keeper = |(namespace, index)| {
+            let file = self.folder.join(format!("{namespace}-{index}.journal"));
+            (namespace, index, Keeper { folder: self.folder.clone(), file })
+        };
+        found.into_iter().map(keeper).filter(|(_, _, keeper)| keeper.file != self.file).collect()
     }
 
-    /// How long ago it was written.
+    /// How long ago it was written, or where it is not there, its lock.
     pub(super) fn age(&self) -> Duration {
-        let written = std::fs::symlink_metadata(&self.file).and_then(|about| about.modified()).ok();
+        let written = |file: &Path| std::fs::symlink_metadata(file).and_then(|about| about.modified()).ok();
+        let written = written(&self.file).or_else(|| written(&self.lock()));
         written.and_then(|at| at.elapsed().ok()).unwrap_or_default()
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.file.with_extension("lock")
     }
 }
 

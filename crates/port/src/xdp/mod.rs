@@ -23,6 +23,9 @@
 //! The kernel holds more buffers a queue than all receive rings of the queue can take (`?ring=N` entries
 //! each), so that a ring that is full loses its own packets and no others.
 //!
+//! Several ports may steer so, each with program, sockets and counters of its own; what must be one for all of them,
+//! where fragments went above all, their programs share ([`InKernel`]).
+//!
 //! # The way out
 //! Where it is asked for ([`Opener::ask_transmission`](crate::Opener)), the first queue of each part sends as well, from
 //! buffers of the region: see `transmitter`. Where a dispatcher has no queue of the interface, it sends by a packet
@@ -70,10 +73,11 @@ mod ring;
 mod socket;
 mod transmitter;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub use direct::{DirectCounts, DirectReader, DirectRing};
-use flowyard_kernel::ToHost;
+use flowyard_kernel::{Company, ToHost};
 use flowyard_mem::{Region, Stock};
 use flowyard_steer::Classifier;
 use socket::Sizes;
@@ -152,12 +156,10 @@ struct Shared {
     /// The one queue asked for; all if none.
     only: Option<u32>,
     parts: u32,
-    /// What the kernel steers by, if it does.
-    classifier: Option<Arc<Classifier>>,
+    /// How the kernel steers, if it does.
+    steering: Option<InKernel>,
     /// What goes on to the host's stack.
     host: ToHost,
-    /// Whether readers take what it steers from the kernel themselves.
-    direct: bool,
     sizes: Sizes,
     /// Buffers in the kernel's hands a queue.
     held: u32,
@@ -165,6 +167,11 @@ struct Shared {
 }
 
 impl Shared {
+    /// Whether readers take what the kernel steers from it themselves.
+    fn direct(&self) -> bool {
+        self.steering.as_ref().is_some_and(|steering| steering.direct)
+    }
+
     /// The queues of part `part` when the interface has `queues`.
     fn queues_of(&self, part: u32, queues: u32) -> Vec<u32> {
         match self.only {
@@ -188,7 +195,7 @@ impl Opener for XdpOpener {
     }
 
     fn ask_transmission(&mut self) -> Result<(), PortError> {
-        if self.shared.direct {
+        if self.shared.direct() {
             return Err(PortError::action(
                 &self.shared.name,
                 "have packets sent out of it",
@@ -205,14 +212,22 @@ impl Opener for XdpOpener {
     }
 }
 
-/// How the kernel is to steer.
+/// How the kernel is to steer: the same for all ports of a yard, whose programs are one company by that.
 #[derive(Debug, Clone)]
 pub struct InKernel {
-    /// By what.
-    pub classifier: Arc<Classifier>,
-    /// Whether each ring's reader takes its packets from the kernel itself ([`Port::readers`]), a thread of this
-    /// process; otherwise they all come by [`Port::receive`], with the heads of their tags.
-    pub direct: bool,
+    classifier: Arc<Classifier>,
+    direct: bool,
+    company: Company,
+    /// Files that the ports prepared so far need open.
+    files: Arc<AtomicU64>,
+}
+
+impl InKernel {
+    /// By `classifier`. With `direct` each ring's reader takes its packets from the kernel itself ([`Port::readers`]), a
+    /// thread of this process; otherwise they all come by [`Port::receive`], with the heads of their tags.
+    pub fn new(classifier: Arc<Classifier>, direct: bool) -> InKernel {
+        InKernel { classifier, direct, company: Company::default(), files: Arc::default() }
+    }
 }
 
 /// Entries of each receive ring, where the kernel steers to so many rings: fewer where there are many, so that the
@@ -247,7 +262,7 @@ pub(crate) fn prepare(
     }
     let used = if spec.queue.is_some() { 1 } else { queues };
     if let Some(steering) = steering {
-        enough_files(spec, used, u32::from(steering.classifier.table.rings()))?;
+        enough_files(spec, used, steering)?;
     }
     let parts = u32::try_from(parts).unwrap_or(u32::MAX).clamp(1, used);
     let frame = interface.mtu as usize + LAYER2_BYTES;
@@ -269,8 +284,7 @@ pub(crate) fn prepare(
         options,
         only: spec.queue,
         parts,
-        classifier: steering.map(|steering| steering.classifier.clone()),
-        direct: steering.is_some_and(|steering| steering.direct),
+        steering: steering.cloned(),
         host: host.clone(),
         sizes,
         held,
@@ -293,16 +307,22 @@ pub(crate) fn prepare(
 }
 
 /// Refuses more sockets than a process may have files open, before any memory is taken for them.
-fn enough_files(spec: &PortSpec, queues: u32, rings: u32) -> Result<(), PortError> {
+fn enough_files(spec: &PortSpec, queues: u32, steering: &InKernel) -> Result<(), PortError> {
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    // A socket a queue and ring, and one a queue for what is marked; two descriptors a ring for its pipe.
-    let wanted = u64::from(queues) * u64::from(rings + 1) + 2 * u64::from(rings);
+    let rings = u64::from(steering.classifier.table.rings());
+    // A socket a queue and ring, and one a queue for what is marked.
+    let own = u64::from(queues) * (rings + 1);
+    let before = steering.files.fetch_add(own, Ordering::Relaxed); // ports are prepared one after the other
+    // Two descriptors a ring for its pipe.
+    let wanted = before + own + 2 * rings;
     if wanted <= most {
         return Ok(());
     }
+    let others = if before > 0 { format!(" with the {before} of the ports before it") } else { String::new() };
     Err(spec.bad_option(
         format!(
-            "needs {wanted} open files to steer from {queues} queues to {rings} rings, and this process may have {most}"
+            "needs {wanted} open files{others} to steer from {queues} queues to {rings} rings, and this process may have \
+             {most}"
         ),
         "raise the limit (`ulimit -n`), or use fewer rings or one queue (xdp:IF/QUEUE)",
     ))

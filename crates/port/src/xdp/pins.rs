@@ -3,8 +3,10 @@
 //! Under /sys/fs/bpf/flowyard, in a folder for each network namespace and interface, by the number of the program. Nothing
 //! there is used where others could have put it.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData, MapType};
 use aya::programs::links::{FdLink, LinkType, PinnedLink};
@@ -15,6 +17,8 @@ use super::journal::{Carried, ProgramName};
 use super::ring::Tally;
 
 const BPF_FILES: &str = "/sys/fs/bpf";
+/// Times that the folder above may vanish between making it and making one in it.
+const TRIES: u32 = 16;
 
 /// A queue's line of a tally, or of the counters of the program for one socket a queue.
 pub(super) type Line = [u64; Tally::WORDS];
@@ -43,11 +47,17 @@ impl Pins {
 
     /// Makes the folder, and that above it.
     pub(super) fn make(&self) -> Result<(), String> {
-        for folder in self.folder.parent().into_iter().chain([self.folder.as_path()]) {
-            let made = std::fs::DirBuilder::new().mode(0o700).create(folder);
-            match made {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.to_string()),
-                _ => {}
+        let folders: Vec<&Path> = self.folder.parent().into_iter().chain([self.folder.as_path()]).collect();
+        let made = |folder: &&Path| match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        };
+        for left in (0..TRIES).rev() {
+            match folders.iter().try_for_each(made) {
+                // Another owner has ended, and has taken the one above away.
+                Err(error) if error.kind() == ErrorKind::NotFound && left > 0 => {}
+                Err(error) => return Err(error.to_string()),
+                Ok(()) => break,
             }
         }
         if self.is_ours() { Ok(()) } else { Err(format!("others can write to {}", self.folder.display())) }
@@ -114,11 +124,29 @@ impl Pins {
         }
     }
 
-    /// Removes the folder, if nothing is in it.
+    /// Has the counters of one program be those of another, which has the same maps.
+    pub(super) fn rename(&self, from: u32, to: u32) {
+        let _ = std::fs::rename(self.counts(from), self.counts(to));
+        let _ = std::fs::rename(self.tally(from), self.tally(to));
+    }
+
+    /// Removes the folder, if nothing is in it, and then that above it.
     pub(super) fn remove_folder(&self) {
-        if self.is_ours() {
-            let _ = std::fs::remove_dir(&self.folder);
+        if self.is_ours() && std::fs::remove_dir(&self.folder).is_ok() {
+            let _ = self.folder.parent().map(std::fs::remove_dir);
         }
+    }
+
+    /// The folders there are: namespace and index of each, and how long ago something came into it or went.
+    pub(super) fn all() -> Vec<(u64, u32, Duration)> {
+        let Ok(entries) = std::fs::read_dir(Path::new(BPF_FILES).join("flowyard")) else { return Vec::new() };
+        let read = |entry: std::fs::DirEntry| {
+            let name = entry.file_name();
+            let (namespace, index) = name.to_str()?.split_once('-')?;
+            let changed = entry.metadata().and_then(|about| about.modified()).ok()?;
+            Some((namespace.parse().ok()?, index.parse().ok()?, changed.elapsed().unwrap_or_default()))
+        };
+        entries.flatten().filter_map(read).collect()
     }
 
     /// Removes all but the counters of `programs`, and with `link` the link.
@@ -137,7 +165,7 @@ impl Pins {
             }
         }
         if stay.is_empty() {
-            let _ = std::fs::remove_dir(&self.folder);
+            self.remove_folder();
         }
     }
 }

@@ -87,6 +87,8 @@ pub(super) struct XdpPort {
 struct Queue {
     sockets: QueueSockets,
     before: ProgramCounts,
+    /// All of its sockets are in the program's map.
+    entered: bool,
 }
 
 impl XdpPort {
@@ -116,7 +118,7 @@ impl XdpPort {
                         port: name,
                         interface: &interface,
                         options: &shared.options,
-                        classifier: shared.classifier.as_deref(),
+                        steering: shared.steering.as_ref(),
                         host: &shared.host,
                         longest_bytes: capacity as u32,
                         several_buffers: needed,
@@ -135,7 +137,7 @@ impl XdpPort {
             info,
             part,
             queues: Vec::new(),
-            direct: match shared.direct {
+            direct: match shared.direct() {
                 true => (0..shared.sizes.lanes - 1).map(|ring| DirectRing::new(ring as u16)).collect(),
                 false => Vec::new(),
             },
@@ -208,7 +210,7 @@ impl XdpPort {
         let Some(attachment) = self.attachment.clone() else { return Ok(()) };
         let first = self.queues.first().map(|q| q.sockets.as_fd());
         let (sizes, held) = (self.shared.sizes, self.shared.held);
-        if self.shared.classifier.is_some() && buffers < held as usize {
+        if self.shared.steering.is_some() && buffers < held as usize {
             let enough = format!(
                 "{buffers} buffers are left of the {held} that {} receive rings of {} entries need: give the yard more \
                  buffers, or a smaller ?ring=N",
@@ -225,15 +227,29 @@ impl XdpPort {
             sockets.wake();
         }
         let before = attachment.counts(queue);
-        let entered = sockets.lanes.iter().enumerate().try_for_each(|(n, lane)| attachment.enter(queue, n, lane));
         if let Some(tally) = attachment.tally() {
             sockets.lanes.iter_mut().for_each(|lane| lane.tally = Some((tally.clone(), queue)));
         }
         for (ring, lane) in self.direct.iter().zip(sockets.part(self.direct.len())) {
             ring.add(lane);
         }
-        self.queues.push(Queue { sockets, before });
+        self.queues.push(Queue { sockets, before, entered: false });
+        let entered = self.enter(self.queues.len() - 1);
         entered.map_err(|source| Failed { action: format!("enter queue {queue} into the program's map"), source })
+    }
+
+    /// Lets the packets of a queue come: those of the sockets that could not be entered go past them.
+    fn enter(&mut self, at: usize) -> io::Result<()> {
+        let (Some(attachment), Queue { sockets, .. }) = (&self.attachment, &self.queues[at]) else { return Ok(()) };
+        let mut all = Ok(());
+        self.each_lane(sockets, |n, lane| {
+            let entered = attachment.enter(sockets.queue, n, lane);
+            if all.is_ok() {
+                all = entered;
+            }
+        });
+        self.queues[at].entered = all.is_ok();
+        all
     }
 
     /// That packets are copied, and why they have to be.
@@ -259,7 +275,7 @@ impl XdpPort {
             queue_count(self.queues.len()),
             match self.shared.sizes.lanes {
                 1 => String::new(),
-                lanes if self.shared.direct =>
+                lanes if self.shared.direct() =>
                     format!(" of {lanes} sockets, steered in the kernel, read by their readers"),
                 lanes => format!(" of {lanes} sockets, steered in the kernel"),
             },
@@ -318,6 +334,11 @@ impl XdpPort {
             let mut lost = 0;
             self.each_lane(sockets, |_, lane| lost += lane.lost());
             attachment.looked(sockets.queue, lost);
+        }
+        for at in 0..self.queues.len() {
+            if !self.queues[at].entered {
+                let _ = self.enter(at); // once more at the next look
+            }
         }
         if self.shared.only.is_none() {
             let real = receive_queues(&interface).min(attachment.queues());
@@ -392,7 +413,7 @@ impl XdpPort {
         self.stop();
         let Some(attachment) = &self.attachment else { return };
         self.direct.iter().for_each(|ring| ring.close());
-        for Queue { sockets, before } in &mut self.queues {
+        for Queue { sockets, before, .. } in &mut self.queues {
             let mut settled = 0;
             for lane in &mut sockets.lanes {
                 let waiting = lane.receive.ready(true);

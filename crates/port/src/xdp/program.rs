@@ -18,12 +18,11 @@ use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use flowyard_kernel::{Counts, CountsMap, Fallback, HostFilter, HostPlace, KernelSteer, Place, Setup, ToHost};
-use flowyard_steer::Classifier;
 
 use super::estate::{CountersMap, Estate};
 use super::journal::{Carried, ProgramName};
 use super::ring::{Counters, ProgramCounts, Tally};
-use super::{Options, locked, release, remedy};
+use super::{InKernel, Options, locked, release, remedy};
 use crate::PortError;
 use crate::interface::{Interface, Links, XdpPlace};
 
@@ -188,8 +187,8 @@ pub(super) struct Demand<'a> {
     pub interface: &'a Interface,
     /// What the user asked for.
     pub options: &'a Options,
-    /// What to steer by in the kernel, if that is to be.
-    pub classifier: Option<&'a Classifier>,
+    /// How to steer in the kernel, if that is to be.
+    pub steering: Option<&'a InKernel>,
     /// What goes on to the host's stack.
     pub host: &'a ToHost,
     /// Most bytes of a frame that fits in one buffer.
@@ -265,14 +264,16 @@ impl Demand<'_> {
     }
 
     /// Loads the steering program.
-    fn steering(&self, classifier: &Classifier, several_buffers: bool) -> Result<(Program, Choice), PortError> {
+    fn steering(&self, steering: &InKernel, several_buffers: bool) -> Result<(Program, Choice), PortError> {
         let (queues, longest_bytes) = (self.interface.most_queues, self.longest_bytes);
         let fallback = if *self.host == ToHost::Nothing { Fallback::Drop } else { Fallback::Pass };
         let host = match self.host {
             ToHost::Filter(filter) => Some(filter),
             _ => None,
         };
-        let setup = Setup { queues, several_buffers, longest_bytes, fallback, host, ..Setup::new(classifier) };
+        let company = Some(&steering.company);
+        let plain = Setup::new(&steering.classifier);
+        let setup = Setup { queues, several_buffers, longest_bytes, fallback, host, company, ..plain };
         let kernel = KernelSteer::load(&setup).map_err(|e| {
             let release = release::running();
             let old = release::numbers(&release).is_some_and(|version| version < release::STEERS);
@@ -292,7 +293,7 @@ impl Demand<'_> {
     fn install(&self, links: &Links, estate: &mut Estate) -> Result<Installed, PortError> {
         let Demand { port, interface, options, .. } = *self;
         let mut heirloom = estate.enter(port, links, interface)?;
-        estate.words.extend(release::missing(&release::running(), self.classifier.is_some()));
+        estate.words.extend(release::missing(&release::running(), self.steering.is_some()));
         let mut places = vec![XdpPlace::Native, XdpPlace::Generic];
         places.retain(|place| options.place.is_none_or(|only| only == *place));
         match &heirloom {
@@ -311,9 +312,9 @@ impl Demand<'_> {
             let mode = if candidate == XdpPlace::Native { XdpMode::Driver } else { XdpMode::Skb };
             // The stack merges frames (GRO, GSO), whatever the MTU.
             let several = self.several_buffers || candidate == XdpPlace::Generic;
-            let (program, choice) = match self.classifier {
+            let (program, choice) = match self.steering {
                 None => self.redirect(several)?,
-                Some(classifier) => self.steering(classifier, several)?,
+                Some(steering) => self.steering(steering, several)?,
             };
             let mut attached = Attached { program, id: 0, link: None };
             let name = attached.name().map_err(|e| self.fail("ask for the number of its XDP program", &e))?;
@@ -475,13 +476,15 @@ impl Attachment {
             let link = program.take_link(link)?;
             program.unload()?; // Only our descriptor: the link keeps what is attached.
             program.load()?;
-            let link = program.attach_to_link(link)?;
-            Ok((link, name_of(program)?))
+            let name = name_of(program)?;
+            let id = name.id;
+            self.estate.rename(name);
+            Ok((program.attach_to_link(link)?, id))
         };
-        let (link, name) = attached.program.with(renew).map_err(|e| io::Error::other(words_of(&e)))?;
+        let (link, id) = attached.program.with(renew).map_err(|e| io::Error::other(words_of(&e)))?;
         attached.link = Some(link);
-        attached.id = name.id;
-        self.estate.renamed(name);
+        attached.id = id;
+        self.estate.renamed();
         Ok(())
     }
 

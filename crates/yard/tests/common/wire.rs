@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowyard::mem::{Clock, Packet, Tag, Wait, flags};
 use flowyard::port::traffic::MixOptions;
-use flowyard::steer::{Classifier, Decision, FlowHash, Frame, LinkType, Policy, Table};
+use flowyard::steer::{Classifier, Decision, FlowHash, Fragment, Frame, LinkType, Policy, Table, dissect};
 use flowyard::{Report, RingReader, SharedFragments, Sorter, Witness, Yard, YardConfig};
 use flowyard_testkit::net::{Injector, Namespace, Veth};
 
@@ -26,6 +26,8 @@ const LONG_CHUNK: usize = 64;
 #[derive(Clone, Copy)]
 pub struct Case {
     pub port: &'static str,
+    /// A second port, on fy2: then a conversation comes by both, as [`way_of`] says.
+    pub second: Option<&'static str>,
     pub queues: u32,
     pub offloads: bool,
     pub dispatchers: usize,
@@ -37,6 +39,7 @@ pub struct Case {
 
 pub const CASE: Case = Case {
     port: "xdp:fy0",
+    second: None,
     queues: 1,
     offloads: false,
     dispatchers: 1,
@@ -51,12 +54,48 @@ impl Case {
         let namespace = Namespace::new().expect("root may");
         let veth = Veth { queues: self.queues, offloads: self.offloads, mtu: self.mtu, ..Veth::default() };
         namespace.veth(&veth).expect("root may");
+        if self.second.is_some() {
+            namespace.veth(&Veth { name: "fy2", peer: "fy3", ..veth }).expect("root may");
+        }
         namespace
+    }
+
+    pub fn specs(self) -> Vec<PortSpec> {
+        [Some(self.port), self.second].into_iter().flatten().map(spec).collect()
     }
 
     pub fn config(self) -> YardConfig {
         let Case { rings, dispatchers, kernel, relay, .. } = self;
         YardConfig { rings, hash: HASH, dispatchers, kernel, relay, ..YardConfig::default() }
+    }
+}
+
+/// Which of two interfaces a frame is sent by: each direction of a conversation has its own, as behind a passive tap,
+/// so an error comes by another than what it quotes; and so does a later fragment than its first.
+pub fn way_of(frame: &[u8]) -> usize {
+    let dissection = dissect(&Frame::new(frame, LinkType::ETHERNET), &Policy::default(), &mut ());
+    usize::from((frame[6..12] > frame[..6]) != (dissection.fragment() == Fragment::Later))
+}
+
+/// The sending ends.
+pub struct Wire(pub Vec<Injector>);
+
+impl Wire {
+    pub fn of(case: Case) -> Wire {
+        let ends = ["fy1", "fy3"].into_iter().take(1 + usize::from(case.second.is_some()));
+        Wire(ends.map(|end| Injector::open(end).expect("root may")).collect())
+    }
+
+    /// Sends them in their order, each by its way.
+    pub fn send(&self, frames: &[Vec<u8>]) {
+        match &self.0[..] {
+            [only] => only.send(frames).expect("the interface is up"),
+            ends => {
+                for part in frames.chunk_by(|one, next| way_of(one) == way_of(next)) {
+                    ends[way_of(&part[0])].send(part).expect("the interface is up");
+                }
+            }
+        };
     }
 }
 
@@ -148,16 +187,16 @@ pub fn send_from(turn: usize) {
 
 /// Sends all frames through a yard, in pieces that fit its queues.
 pub fn through_a_yard(case: Case, frames: &[Vec<u8>]) -> (Report, Vec<OfRing>, [u64; 2]) {
-    let (yard, readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
+    let (yard, readers) = Yard::open(&case.config(), &case.specs()).expect("root may");
     let consumers: Vec<_> =
         readers.into_iter().map(|reader| std::thread::spawn(move || consume(reader, case.rings))).collect();
     let running = yard.start().expect("threads");
     let from = now_ns();
-    let injector = Injector::open("fy1").expect("root may");
+    let wire = Wire::of(case);
     let mut sent = 0;
     for (turn, chunk) in frames.chunks(if case.mtu > 1500 { LONG_CHUNK } else { CHUNK }).enumerate() {
         send_from(turn);
-        injector.send(chunk).expect("the interface is up");
+        wire.send(chunk);
         sent += chunk.len() as u64;
         let deadline = Instant::now() + PATIENCE;
         let received = || running.live().iter().map(|l| l.received.load(Ordering::Relaxed)).sum::<u64>();
@@ -203,7 +242,8 @@ pub fn check(case: Case, frames: &[Vec<u8>]) -> Vec<Got> {
         assert!(fallback || (ring, tag.ring) == (ring_expected.into(), ring_expected), "ring {ring}, {tag:?}");
         fallbacks += u64::from(fallback);
         stripped += u64::from(tag.has(flags::VLAN_STRIPPED));
-        assert_eq!((tag.link, tag.port, tag.clock()), (1, 0, Clock::Realtime));
+        let port = if case.second.is_some() { way_of(bytes) as u16 } else { 0 };
+        assert_eq!((tag.link, tag.port, tag.clock()), (1, port, Clock::Realtime));
         assert_eq!(tag.wire_len, tag.len);
         assert!((from..=until).contains(&tag.time_ns), "{} is not between {from} and {until}", tag.time_ns);
         assert!(u32::from(tag.queue) < case.queues);
@@ -227,16 +267,17 @@ pub fn check(case: Case, frames: &[Vec<u8>]) -> Vec<Got> {
     got.into_iter().flatten().collect()
 }
 
-/// That the kernel has steered what came, but for what it marked, and that its sums agree with the port's.
+/// That the kernel has steered what came, but for what it marked, and that its sums agree with each port's.
 pub fn assert_steered(report: &Report) {
-    let counters = &report.ports[0].1;
-    let note = |wanted: &str| counters.notes.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, n)| *n);
-    let marked: u64 = counters.notes.iter().filter(|(name, _)| name.starts_with("marked-")).map(|(_, n)| n).sum();
-    assert_eq!(note("steered-in-kernel") + note("steered-in-user-space"), counters.packets, "{counters:?}");
-    assert_eq!(note("redirected"), counters.packets + counters.lost_total(), "{counters:?}");
-    assert!(marked * 10 < counters.packets, "{counters:?}");
-    if counters.lost_total() == 0 {
-        assert_eq!(note("steered-in-user-space"), marked, "{counters:?}");
+    for (_, counters) in &report.ports {
+        let note = |wanted: &str| counters.notes.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, n)| *n);
+        let marked: u64 = counters.notes.iter().filter(|(name, _)| name.starts_with("marked-")).map(|(_, n)| n).sum();
+        assert_eq!(note("steered-in-kernel") + note("steered-in-user-space"), counters.packets, "{counters:?}");
+        assert_eq!(note("redirected"), counters.packets + counters.lost_total(), "{counters:?}");
+        assert!(marked * 10 < counters.packets, "{counters:?}");
+        if counters.lost_total() == 0 {
+            assert_eq!(note("steered-in-user-space"), marked, "{counters:?}");
+        }
     }
 }
 
@@ -267,16 +308,16 @@ pub fn check_kernel(case: Case, frames: &[Vec<u8>], user: &[(Vec<u8>, Tag)]) {
 
 /// Answers how long it took to end while the flood went on.
 pub fn flood(case: Case, frames: &[Vec<u8>]) -> Duration {
-    let (yard, readers) = Yard::open(&case.config(), &[spec(case.port)]).expect("root may");
+    let (yard, readers) = Yard::open(&case.config(), &case.specs()).expect("root may");
     let consumers: Vec<_> =
         readers.into_iter().map(|reader| std::thread::spawn(move || consume(reader, case.rings))).collect();
     let running = yard.start().expect("a thread");
     let (flooding, sent) = (AtomicBool::new(true), AtomicU64::new(0));
     let (ending, report) = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let injector = Injector::open("fy1").expect("root may");
+            let wire = Wire::of(case);
             while flooding.load(Ordering::Relaxed) {
-                injector.send(frames).expect("the interface is up");
+                wire.send(frames);
                 sent.fetch_add(frames.len() as u64, Ordering::Relaxed);
             }
         });
@@ -294,11 +335,11 @@ pub fn flood(case: Case, frames: &[Vec<u8>]) -> Duration {
     });
     let (got, witnesses): (Vec<_>, Vec<_>) = consumers.into_iter().map(|c| c.join().expect("no panic")).unzip();
     assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
-    assert_eq!((report.violations, report.buffers_missing), (0, 0));
+    assert_eq!((report.violations, report.buffers_missing), (0, 0), "{report:?}");
     assert_eq!(got.iter().map(Vec::len).sum::<usize>() as u64, report.delivered());
     assert!(report.received() + report.lost_before() <= sent.load(Ordering::Relaxed) && report.received() > 1000);
-    let unaccounted = report.ports[0].1.lost.iter().find(|(name, _)| *name == "unaccounted").map_or(0, |(_, n)| *n);
-    assert_eq!(unaccounted, 0, "{report:?}");
+    let lost = report.ports.iter().flat_map(|(_, counters)| &counters.lost);
+    assert_eq!(lost.filter(|(name, _)| *name == "unaccounted").map(|(_, n)| n).sum::<u64>(), 0, "{report:?}");
     // A later fragment whose first one was lost, or came too late, goes by addresses: no other is parted.
     let fallbacks = got.iter().flatten().filter(|g| g.tag.has(flags::FRAGMENT_FALLBACK)).count() as u64;
     let findings = Witness::compare(&witnesses);

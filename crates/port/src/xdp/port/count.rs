@@ -29,7 +29,7 @@ impl XdpPort {
     pub(super) fn count(&self) -> PortCounters {
         let (mut no_buffer, mut ring_full, mut too_long, mut passed, mut redirected) = (0, 0, 0, 0, 0);
         let (mut fill_empty, mut fill_invalid, mut to_host) = (0, 0, 0);
-        for Queue { sockets, before } in &self.queues {
+        for Queue { sockets, before, .. } in &self.queues {
             self.each_lane(sockets, |n, lane| {
                 let Ok(s) = lane.statistics() else { return };
                 no_buffer += s.rx_dropped;
