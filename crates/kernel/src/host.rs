@@ -70,7 +70,7 @@ const LONGEST: usize = 4096;
 /// Farthest byte that is looked at: the verifier wants a bound.
 const FARTHEST: u32 = 0x7fff;
 /// `BPF_F_XDP_HAS_FRAGS` (linux/bpf.h).
-const HAS_FRAGS: u32 = 1 << 5;
+pub(crate) const HAS_FRAGS: u32 = 1 << 5;
 
 const MEMORY_AT: i16 = -64;
 const LENGTH_AT: i16 = -72;
@@ -111,9 +111,10 @@ impl HostFilter {
         let (slots, counts) = (place.slots.fd().as_fd().as_raw_fd(), place.counts.fd().as_fd().as_raw_fd());
         let program = self.translate(slots, counts, place.next, place.count_offset as i16, place.several_buffers)?;
         let flags = if place.several_buffers { HAS_FRAGS } else { 0 };
-        let loaded: OwnedFd = load_xdp("flowyard_host", c"Dual MIT/GPL", &program, flags).map_err(|(error, log)| {
-            KernelError::Refused { program: format!("--host {}", self.text), why: error.to_string(), log }
-        })?;
+        let loaded: OwnedFd =
+            load_xdp("flowyard_host", c"Dual MIT/GPL", &program, flags, None).map_err(|(error, log)| {
+                KernelError::Refused { program: format!("--host {}", self.text), why: error.to_string(), log }
+            })?;
         let action = || format!("put the filter for the host ({}) into its slot", self.text);
         put_program(place.slots, place.own, &loaded).map_err(|e| KernelError::system(action(), &e))
     }

@@ -10,7 +10,10 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use flowyard_steer::{Classifier, Table};
 
 use crate::user::Slots;
-use crate::{Counts, CountsMap, Fragments, HostFilter, HostPlace, KernelError, counts, policy};
+use crate::{
+    BoundProgram, CardCalls, CardFacts, Counts, CountsMap, Fragments, HostFilter, HostPlace, KernelError, counts,
+    policy,
+};
 
 /// bpf/steer.bpf.c, as bpf/build.sh built it.
 static OBJECT: &[u8] = include_bytes_aligned!("../bpf/steer.bpf.o");
@@ -40,6 +43,17 @@ pub enum Place {
     Marked,
 }
 
+/// What a card is to be asked.
+#[derive(Debug, Clone, Copy)]
+pub struct AskCard<'a> {
+    /// Number of the interface that the program is for: it is attached to no other.
+    pub interface: u32,
+    /// What the driver offers, and the kernel has functions for.
+    pub facts: CardFacts,
+    /// The kernel's functions.
+    pub calls: &'a CardCalls,
+}
+
 /// What [`KernelSteer::load`] needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup<'a> {
@@ -57,6 +71,8 @@ pub struct Setup<'a> {
     pub host: Option<&'a HostFilter>,
     /// Datagrams whose first fragments are remembered.
     pub fragments: u32,
+    /// What the card is asked, if anything: the program is bound to its device then, and needs Linux 6.16.
+    pub card: Option<AskCard<'a>>,
 }
 
 impl<'a> Setup<'a> {
@@ -70,6 +86,7 @@ impl<'a> Setup<'a> {
             fallback: Fallback::Pass,
             host: None,
             fragments: 65_536,
+            card: None,
         }
     }
 }
@@ -81,6 +98,7 @@ impl<'a> Setup<'a> {
 /// last descriptor of theirs, and it falls back for every packet: whoever holds the link holds this as well.
 pub struct KernelSteer {
     ebpf: Ebpf,
+    bound: Option<Bound>,
     queues: u32,
     rings: u16,
     several_buffers: bool,
@@ -89,6 +107,12 @@ pub struct KernelSteer {
     counts: CountsMap,
     fragments: MapData,
     slots: Mutex<Slots>,
+}
+
+/// The root that asks the card.
+struct Bound {
+    program: BoundProgram,
+    loaded: Xdp,
 }
 
 impl KernelSteer {
@@ -123,8 +147,17 @@ impl KernelSteer {
             .override_global("rings", &u32::from(rings), true)
             .override_global("fallback", &fallback, true)
             .override_global("longest_bytes", &setup.longest_bytes, true)
+            .override_global("card", &u32::from(setup.card.is_some()), true)
+            .override_global("card_tells", &setup.card.map_or(0, |ask| ask.facts.flags()), true)
             .load(OBJECT)
             .map_err(|e| KernelError::system("load the maps of the steering program", &e))?;
+
+        let several_buffers = setup.several_buffers;
+        let bound = setup.card.map(|ask| {
+            let name = named("root_card", several_buffers);
+            BoundProgram::new(OBJECT, &ebpf, &name, ask.calls, ask.interface, several_buffers)
+        });
+        let bound = bound.transpose()?;
 
         let Some(Map::ProgramArray(slots)) = ebpf.take_map("flowyard_slots") else { return Err(odd("flowyard_slots")) };
         let Some(Map::PerCpuArray(counted)) = ebpf.take_map("flowyard_counts") else {
@@ -139,7 +172,6 @@ impl KernelSteer {
         let mut slots = ProgramArray::try_from(Map::ProgramArray(slots)).map_err(use_map)?;
         let counts = CountsMap::new(counted)?;
 
-        let several_buffers = setup.several_buffers;
         load_into(&mut ebpf, "steer", several_buffers, SLOT_STEER, &mut slots)?;
         load_into(&mut ebpf, "deliver", several_buffers, SLOT_DELIVER, &mut slots)?;
         if let Some(filter) = setup.host {
@@ -149,9 +181,14 @@ impl KernelSteer {
         }
         let root = named("root", several_buffers);
         program(&mut ebpf, &root)?.load().map_err(|e| KernelError::refused(&root, &e))?;
+        let bound = match bound {
+            Some(program) => Some(Bound { loaded: program.load()?, program }),
+            None => None,
+        };
 
         let kernel = KernelSteer {
             ebpf,
+            bound,
             queues: setup.queues,
             rings,
             several_buffers,
@@ -170,7 +207,28 @@ impl KernelSteer {
     /// # Errors
     /// None that a built object has.
     pub fn root(&mut self) -> Result<&mut Xdp, KernelError> {
-        program(&mut self.ebpf, &named("root", self.several_buffers))
+        match &mut self.bound {
+            Some(bound) => Ok(&mut bound.loaded),
+            None => program(&mut self.ebpf, &named("root", self.several_buffers)),
+        }
+    }
+
+    /// Loads the program that goes on the interface a second time, another one to the kernel, for whoever holds the link
+    /// to put into that.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn renew_root(&mut self) -> Result<(), KernelError> {
+        match &mut self.bound {
+            Some(bound) => bound.loaded = bound.program.load()?,
+            None => {
+                let name = named("root", self.several_buffers);
+                let root = program(&mut self.ebpf, &name)?;
+                root.unload().map_err(|e| KernelError::refused(&name, &e))?;
+                root.load().map_err(|e| KernelError::refused(&name, &e))?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn root_ref(&self) -> Result<&Xdp, KernelError> {

@@ -11,7 +11,7 @@ use crate::program::{again, program};
 use crate::{KernelError, KernelSteer, UserMap};
 
 /// Where maps can be given a name, so that an object finds them.
-const NAMES: &str = "/sys/fs/bpf";
+pub(crate) const NAMES: &str = "/sys/fs/bpf";
 
 /// Where a user's program stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
