@@ -75,6 +75,17 @@ pub struct CardWord {
 }
 
 impl CardWord {
+    /// As a program writes it.
+    pub fn bytes(&self) -> [u8; CARD_BYTES] {
+        let mut bytes = [0; CARD_BYTES];
+        let (time, hash) = (self.time_ns.to_ne_bytes(), self.hash.to_ne_bytes());
+        let rest = [self.vlan.to_ne_bytes(), (self.flags as u16).to_ne_bytes()];
+        for (to, from) in bytes.iter_mut().zip(time.into_iter().chain(hash).chain(rest.into_iter().flatten())) {
+            *to = from;
+        }
+        bytes
+    }
+
     /// Reads it. The bytes may be anybody's: flags that are none of a card's are not taken over.
     #[inline]
     pub fn read(bytes: &[u8; CARD_BYTES]) -> CardWord {
@@ -104,6 +115,7 @@ mod tests {
         let flags = flags::HARDWARE_TIME | flags::CARD_HASH | flags::VLAN_STRIPPED | flags::VLAN_SERVICE;
         let told = CardWord { time_ns: 1_700_000_000_123_456_789, hash: 0x0102_0304, vlan: 0x2007, flags };
         assert_eq!(CardWord::read(&bytes), told);
+        assert_eq!(CardWord::read(&told.bytes()), told);
     }
 
     #[test]
