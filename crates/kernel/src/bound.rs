@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::Ebpf;
 use aya::maps::Map;
-use aya::programs::Xdp;
+use aya::programs::{Xdp, loaded_programs};
 use aya_obj::Object;
 use aya_obj::btf::{Btf, BtfKind};
 use aya_obj::programs::XdpAttachType;
 
 use crate::host::HAS_FRAGS;
-use crate::sys::{Instruction, load_xdp, pin};
+use crate::sys::{Instruction, load_xdp, number_of, pin};
 use crate::user::NAMES;
 use crate::{CardFacts, KernelError};
 
@@ -107,10 +107,11 @@ impl BoundProgram {
         Ok(BoundProgram { name: name.to_owned(), instructions, interface, flags })
     }
 
-    /// Loads it. It has a name under /sys/fs/bpf meanwhile.
+    /// Loads it, and has aya find it: by its number, which takes CAP_SYS_ADMIN, or by a name that it has under /sys/fs/bpf
+    /// for a moment.
     ///
     /// # Errors
-    /// What the verifier or the kernel said; no BPF file system.
+    /// What the verifier or the kernel said; neither right nor BPF file system.
     pub fn load(&self) -> Result<Xdp, KernelError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let loaded = load_xdp(&self.name, c"Dual MIT/GPL", &self.instructions, self.flags, Some(self.interface));
@@ -119,16 +120,24 @@ impl BoundProgram {
             why: error.to_string(),
             log,
         })?;
+        if let Some(program) = number_of(&loaded).ok().and_then(|number| self.by_number(number)) {
+            return Ok(program);
+        }
         let number = NEXT.fetch_add(1, Ordering::Relaxed); // only has to differ
         let path = Path::new(NAMES).join(format!("{}-{}-{number}", self.name, std::process::id()));
         pin(&loaded, &path).map_err(|e| KernelError::Object {
             object: path.display().to_string(),
             why: format!("cannot name a program so: {e}"),
-            remedy: format!("mount the BPF file system: mount -t bpf bpf {NAMES}"),
+            remedy: format!("run it as root (sudo), or mount the BPF file system (mount -t bpf bpf {NAMES})"),
         })?;
         let program = Xdp::from_pin(&path, XdpAttachType::Interface);
         let _ = std::fs::remove_file(&path);
         program.map_err(|e| KernelError::refused(&self.name, &e))
+    }
+
+    fn by_number(&self, number: u32) -> Option<Xdp> {
+        let info = loaded_programs().find_map(|info| info.ok().filter(|info| info.id() == number))?;
+        Xdp::from_program_info(info, self.name.clone().into(), XdpAttachType::Interface).ok()
     }
 }
 

@@ -177,7 +177,8 @@ impl KernelSteer {
         if let Some(filter) = setup.host {
             let [slots, counts] = &shared;
             let (own, next, count_offset) = (SLOT_HOST, &[SLOT_BEFORE, SLOT_STEER], counts::TO_HOST as u16 * 8);
-            filter.install(&HostPlace { slots, own, next, counts, count_offset, several_buffers })?;
+            let metadata = setup.card.is_some();
+            filter.install(&HostPlace { slots, own, next, counts, count_offset, several_buffers, metadata })?;
         }
         let root = named("root", several_buffers);
         program(&mut ebpf, &root)?.load().map_err(|e| KernelError::refused(&root, &e))?;

@@ -1,5 +1,5 @@
-//! Calls of bpf(2) that aya does not make: loading a program given as instructions, giving it a name, and reading and
-//! writing entries of maps whose shape is known at run time only.
+//! Calls of bpf(2) that aya does not make: loading a program given as instructions, its number and a name for
+//! it, and reading and writing entries of maps whose shape is known at run time only.
 //!
 //! Invariants:
 //! 1. Attributes are structures of integers laid out as linux/bpf.h has them, zero beyond what is filled in; the
@@ -22,6 +22,7 @@ const BPF_MAP_DELETE_ELEM: i32 = 3;
 const BPF_MAP_GET_NEXT_KEY: i32 = 4;
 const BPF_PROG_LOAD: i32 = 5;
 const BPF_OBJ_PIN: i32 = 6;
+const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 /// Attach type of XDP programs.
 const BPF_XDP: u32 = 37;
@@ -56,6 +57,14 @@ struct Load {
     name: [u8; 16],
     interface: u32,
     attach_type: u32,
+}
+
+/// `union bpf_attr` for BPF_OBJ_GET_INFO_BY_FD.
+#[repr(C)]
+struct Info {
+    object: u32,
+    len: u32,
+    info: u64,
 }
 
 /// `union bpf_attr` for BPF_OBJ_PIN.
@@ -135,6 +144,16 @@ pub(crate) fn load_xdp(
             Err((error, String::from_utf8_lossy(said).into_owned()))
         }
     }
+}
+
+/// The kernel's number of a program.
+pub(crate) fn number_of(program: &OwnedFd) -> io::Result<u32> {
+    let mut head = [0u32; 2]; // of `struct bpf_prog_info`: what kind of program, and its number
+    let (info, len) = (head.as_mut_ptr() as u64, size_of_val(&head) as u32);
+    let mut ask = Info { object: program.as_raw_fd() as u32, len, info };
+    // SAFETY: a descriptor, and room with its length.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut ask) }?;
+    Ok(head[1])
 }
 
 /// Gives a program a name in the BPF file system.

@@ -84,7 +84,7 @@ fn wire(queues: u32) -> Namespace {
     wire.veth(&Veth { queues, ..Veth::default() }).expect("as root");
     wire.veth(&Veth { name: "in0", peer: "in1", ..Veth::default() }).expect("as root");
     for line in [
-        "ip link add br0 type bridge",
+        "ip link add br0 type bridge mcast_snooping 0", // it joins groups otherwise, and says so
         "ip link set in1 master br0",
         "ip link set fy1 master br0",
         "ip link set br0 up",
@@ -117,10 +117,10 @@ fn assert_told(packets: &[Packet], sent: u64) {
         let number = number_of(bytes).expect("without a tag it is one of ours");
         assert_eq!(bytes[..], numbered_frame((number % 16) as u16, number, 100), "frame {number}");
         let stripped = arrival.flags & flags::VLAN_STRIPPED != 0;
-        assert_eq!(stripped, number % 2 == 0, "frame {number}: {arrival:?}");
+        assert_eq!(stripped, number.is_multiple_of(2), "frame {number}: {arrival:?}");
         let vlan = if stripped { number as u16 + 1 } else { 0 };
         assert_eq!(arrival.stripped_vlan, vlan, "frame {number}: {arrival:?}");
-        assert_eq!(arrival.flags & flags::VLAN_SERVICE != 0, number % 4 == 0, "frame {number}: {arrival:?}");
+        assert_eq!(arrival.flags & flags::VLAN_SERVICE != 0, number.is_multiple_of(4), "frame {number}: {arrival:?}");
         assert!(arrival.flags & flags::CARD_HASH != 0, "frame {number}: {arrival:?}");
         let untagged = if stripped { None } else { Some(flows.entry(number % 16).or_insert(arrival.card_hash)) };
         assert!(untagged.is_none_or(|hash| *hash == arrival.card_hash), "a flow has one hash"); // which has the tag in it
@@ -167,4 +167,134 @@ fn what_the_driver_knows_arrives_with_every_packet() {
             assert_eq!(count(&counters, "of-which-without-metadata"), 0, "{what}: {counters:?}");
         });
     }
+}
+
+/// Readers take their packets from the kernel, and those of new queues, by a program that was loaded anew.
+#[test]
+fn direct_readers_have_it_in_the_tag_of_new_queues_too() {
+    require_root!();
+    let wire = wire(4);
+    for interface in ["fy0", "fy1"] {
+        wire.command(&format!("ethtool -L {interface} rx 2 tx 2")).expect("veth has channels");
+    }
+    wire.run(|| {
+        let steering = InKernel { direct: true, ..in_kernel() };
+        let opener = opener("xdp:fy0?metadata&ring=256", Some(&steering), &ToHost::Pass);
+        let mut bench = Bench::open(opener);
+        assert!(bench.mode().starts_with("2 queues") && bench.mode().contains("the card tells"), "{}", bench.mode());
+        for interface in ["fy0", "fy1"] {
+            wire.command(&format!("ethtool -L {interface} rx 4 tx 4")).expect("more queues may come");
+        }
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while !bench.mode().starts_with("4 queues") && Instant::now() < deadline {
+            bench.collect(1);
+        }
+        let mut readers = bench.port.readers(3);
+        let sent = frames(400);
+        Injector::open("in0").expect("as root").send(&sent).expect("the wire takes it");
+        let (mut packets, mut queues) = (Vec::new(), std::collections::BTreeSet::new());
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while packets.len() < sent.len() && Instant::now() < deadline {
+            for reader in &mut readers {
+                while let Some(packet) = reader.next() {
+                    let (tag, slot) = (packet.tag(), *packet.slot());
+                    assert_eq!((tag.port, slot.time_ns), (3, tag.time_ns));
+                    let stripped = slot.flags & flowyard_mem::slot_flags::VLAN_STRIPPED != 0;
+                    assert_eq!(stripped, tag.has(flags::VLAN_STRIPPED));
+                    assert_eq!(tag.vlan, tag.stripped_vlan, "the outermost tag is the one that was taken off");
+                    assert_eq!((tag.kind, tag.hash_version), (0, 1));
+                    queues.insert(tag.queue);
+                    let arrival = Arrival {
+                        time_ns: tag.time_ns,
+                        clock: tag.clock(),
+                        flags: tag.flags & 0x00ff_ffff,
+                        stripped_vlan: tag.stripped_vlan,
+                        card_hash: tag.card_hash,
+                        ..Arrival::default()
+                    };
+                    packets.push(Packet { bytes: packet.data().to_vec(), arrival });
+                }
+            }
+        }
+        assert_told(&packets, 400);
+        assert!(queues.iter().any(|queue| *queue >= 2), "new queues are used: {queues:?}");
+        drop(readers);
+        let counters = bench.close();
+        assert_eq!((counters.packets, counters.lost_total()), (400, 0), "{counters:?}");
+    });
+}
+
+/// Half of the packets are picked out for the host's stack by a program in between.
+#[test]
+fn the_host_has_its_packets_as_ever() {
+    require_root!();
+    for steering in [None, Some(in_kernel())] {
+        let wire = wire(1);
+        wire.run(|| {
+            // Odd source ports, which begin at 10000.
+            let odd = [(0x30, 0, 0, 35), (0x54, 0, 0, 1), (0x15, 0, 1, 1), (0x06, 0, 0, 1), (0x06, 0, 0, 0)];
+            let odd = odd.map(|(code, jt, jf, k)| Classic { code, jt, jf, k }).to_vec();
+            let host = ToHost::Filter(HostFilter::new("odd source ports", odd).expect("a filter"));
+            let mut bench = Bench::open(opener("xdp:fy0?metadata", steering.as_ref(), &host));
+            assert!(bench.mode().contains("the card tells"), "{}", bench.mode());
+            Injector::open("in0").expect("as root").send(&frames(200)).expect("the wire takes it");
+            assert_eq!(bench.collect(100).len(), 100);
+            let counters = bench.close();
+            assert_eq!((counters.packets, count(&counters, "to-host")), (100, 100), "{counters:?}");
+        });
+    }
+}
+
+/// The next owner puts a program of another kind into the link that was left, and back.
+#[test]
+fn a_program_that_asks_takes_the_place_of_one_that_does_not() {
+    require_root!();
+    let wire = wire(1);
+    let folder = tempfile::tempdir().expect("a directory");
+    wire.run(|| {
+        for (metadata, keep) in [("", "keep&"), ("&metadata", "keep&"), ("&metadata", "keep&"), ("", "")] {
+            let name = format!("xdp:fy0?{keep}journal={}{metadata}", folder.path().display());
+            let mut bench = Bench::open(opener(&name, None, &ToHost::Pass));
+            assert_eq!(bench.mode().contains("the card tells"), !metadata.is_empty(), "{}", bench.mode());
+            Injector::open("in0").expect("as root").send(&frames(20)).expect("the wire takes it");
+            let packets = bench.collect(20);
+            if metadata.is_empty() {
+                assert!(packets.iter().all(|packet| packet.arrival.flags == 0 && packet.arrival.card_hash == 0));
+                assert_eq!(packets.len(), 20);
+            } else {
+                let stripped = packets.iter().filter(|packet| packet.arrival.flags & flags::VLAN_STRIPPED != 0);
+                assert_eq!((stripped.count(), packets.len()), (10, 20));
+            }
+            assert_eq!(bench.close().lost_total(), 0);
+        }
+    });
+}
+
+/// Where nobody can be asked the ordinary program does its work, and the mode says why.
+#[test]
+fn what_cannot_be_had_is_said_and_nothing_else_suffers() {
+    require_root!();
+    let spec: PortSpec = "xdp:lo?metadata&generic".parse().expect("a name");
+    let refused = prepare_to_host(&spec, 1, None, &ToHost::Pass).err().expect("both are asked for").to_string();
+    assert!(refused.contains("metadata") && refused.contains("leave out"), "{refused}");
+
+    let wire = Namespace::new().expect("as root");
+    wire.veth(&Veth::default()).expect("as root");
+    wire.command("ip link add mv0 link fy0 type macvlan mode passthru").expect("a macvlan");
+    wire.command("ip link set mv0 up").expect("as root");
+    wire.command("ip tuntap add ta0 mode tap").expect("a TAP device");
+    wire.command("ip link set ta0 up").expect("as root");
+    wire.run(|| {
+        for (name, why) in [("mv0", "in the stack (generic)"), ("ta0", "its driver tells XDP programs nothing")] {
+            let bench = Bench::open(opener(&format!("xdp:{name}?metadata"), None, &ToHost::Pass));
+            let said = bench.mode();
+            assert!(said.contains("no metadata from the card") && said.contains(why), "{name}: {said}");
+            bench.close();
+        }
+        let mut bench = Bench::open(opener("xdp:mv0?metadata", Some(&in_kernel()), &ToHost::Pass));
+        Injector::open("fy1").expect("as root").send(&[numbered_frame(1, 1, 100)]).expect("the wire takes it");
+        let packets = bench.collect(1);
+        assert_eq!(packets.first().map(|packet| packet.arrival.flags), Some(0));
+        bench.close();
+    });
 }

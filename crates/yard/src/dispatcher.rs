@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowyard_kernel::{Answer, HEAD_BYTES};
 use flowyard_mem::{Clock, Region, Stock, Tag, flags};
-use flowyard_port::{DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received};
+use flowyard_port::{Arrival, DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received};
 use flowyard_steer::{Classifier, Datagram, Decision, Frame, Hold, LinkType, Table, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -52,7 +52,7 @@ pub(crate) struct Source {
     ended: bool,
     /// It found no free buffer when it was last asked: its descriptors say nothing until some come home.
     starved: bool,
-    /// Time of the last packet, and by which clock.
+    /// Packet time of the last packet, and by which clock.
     last: (u64, Clock),
 }
 
@@ -60,6 +60,19 @@ impl Source {
     pub(crate) fn new(port: Box<dyn Port>, number: u16, sorter: Sorter<Parcel>) -> Source {
         let steered = port.kernel().is_some();
         Source { port, number, sorter, steered, ended: false, starved: false, last: (0, Clock::None) }
+    }
+
+    /// The packet time of what has arrived. A card's own clock may stand anywhere, and may be told of some packets only:
+    /// these are judged by the time of day, which is asked for once a batch (`day_ns`, 0 before).
+    #[inline]
+    fn packet_time(arrival: &Arrival, day_ns: &mut u64) -> (u64, Clock) {
+        if arrival.clock != Clock::Hardware {
+            return (arrival.time_ns, arrival.clock);
+        }
+        if *day_ns == 0 {
+            *day_ns = realtime_ns();
+        }
+        (*day_ns, Clock::Realtime)
     }
 
     /// Packet time now: the last packet's, or the time of day where packets carry that. So files are
@@ -361,6 +374,7 @@ impl Dispatcher {
         let source = &mut self.sources[at];
         let mut batch = std::mem::take(&mut self.batch);
         let mut received = batch.drain(..);
+        let mut day_ns = 0;
         while let Some(head) = received.next() {
             if let Some(soon) = received.as_slice().get(LOOK_AHEAD) {
                 self.region.prefetch(&soon.buffer, soon.offset.into());
@@ -376,7 +390,8 @@ impl Dispatcher {
                     }
                 }
             }
-            source.last = (head.arrival.time_ns, head.arrival.clock);
+            source.last = Source::packet_time(&head.arrival, &mut day_ns);
+            let now_ns = source.last.0;
             self.received.0 += 1;
             self.received.1 += u64::from(head.arrival.len);
             let mut parcel = Parcel { first, rest, arrival: head.arrival, port: source.number, user: 0 };
@@ -390,7 +405,7 @@ impl Dispatcher {
                 }
             }
             let item = self.gate.begin(parcel);
-            let wait = look(&self.region, &mut source.sorter, item, &mut self.scratch[..]);
+            let wait = look(&self.region, &mut source.sorter, item, now_ns, &mut self.scratch[..]);
             if (wait.is_some() || source.sorter.waiting() > 0)
                 && let Some(Item { parcel, decision, .. }) = self.gate.take_back()
             {
@@ -398,7 +413,6 @@ impl Dispatcher {
                     None => Verdict::Ring(decision),
                     Some(datagram) => Verdict::Hold(Hold { datagram, fallback: decision }),
                 };
-                let now_ns = parcel.arrival.time_ns;
                 source.sorter.settle(&verdict, now_ns, parcel, |p, d, r| self.gate.queue(p, d, r));
             }
         }
@@ -536,12 +550,13 @@ fn look(
     region: &Region,
     sorter: &mut Sorter<Parcel>,
     Item { parcel: Parcel { first, arrival, .. }, decision, .. }: &mut Item,
+    now_ns: u64,
     scratch: &mut [u8],
 ) -> Option<Datagram> {
     let bytes = region.peek(&first.buffer, first.offset.into(), first.len.into(), scratch);
     let stripped_vlan = (arrival.flags & flags::VLAN_STRIPPED != 0).then_some(arrival.stripped_vlan);
     let frame = Frame { bytes, link: LinkType(arrival.link), stripped_vlan, wire_len: arrival.wire_len };
-    sorter.look_into(&frame, arrival.time_ns, &mut (), decision)
+    sorter.look_into(&frame, now_ns, &mut (), decision)
 }
 
 /// What the kernel says of a packet; where it leaves that to us, the user's word alone. A foreign process may
@@ -559,4 +574,22 @@ fn steered(region: &Region, first: &Segment, rings: u16) -> Result<Tag, u64> {
 
 fn realtime_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_s_own_clock_ages_nothing() {
+        let arrival = |time_ns, clock| Arrival { time_ns, clock, ..Arrival::default() };
+        let mut day_ns = 0;
+        for clock in [Clock::Realtime, Clock::Recorded, Clock::Generated] {
+            assert_eq!(Source::packet_time(&arrival(7, clock), &mut day_ns), (7, clock));
+        }
+        assert_eq!(day_ns, 0, "nobody asked");
+        let day = Source::packet_time(&arrival(7, Clock::Hardware), &mut day_ns);
+        assert!(day.0 > 1_700_000_000_000_000_000 && day.1 == Clock::Realtime, "{day:?}");
+        assert_eq!(Source::packet_time(&arrival(1 << 62, Clock::Hardware), &mut day_ns), day, "once a batch");
+    }
 }

@@ -258,7 +258,7 @@ impl Demand<'_> {
             // The verifier's log goes on for lines, of which the last but one says what is wrong.
             let said = e.to_string();
             let mut lines = said.lines().map(str::trim).filter(|line| !line.starts_with("processed "));
-            let line = match (lines.next().unwrap_or_default(), lines.last()) {
+            let line = match (lines.next().unwrap_or_default(), lines.next_back()) {
                 (first, Some(last)) => format!("{first} {last}"),
                 (first, None) => first.to_owned(),
             };
@@ -302,7 +302,7 @@ impl Demand<'_> {
         let counters = Counters::map(counters_map.fd().as_fd(), queues)
             .map_err(|e| PortError::action(port, "map the counters of its XDP program", e, ""))?;
         let slots = match self.host {
-            ToHost::Filter(filter) => Some(self.pick(&mut ebpf, filter, &counters_map, several)?),
+            ToHost::Filter(filter) => Some(self.pick(&mut ebpf, filter, &counters_map, several, ask.is_some())?),
             _ => None,
         };
         let program = match bound {
@@ -327,6 +327,7 @@ impl Demand<'_> {
         filter: &HostFilter,
         counts: &MapData,
         several_buffers: bool,
+        metadata: bool,
     ) -> Result<MapData, PortError> {
         let fail = |e: &(dyn Error + 'static)| self.fail("load the filter for the host's stack (--host)", e);
         let name = if several_buffers { "redirect_frags" } else { "redirect_xdp" };
@@ -345,6 +346,7 @@ impl Demand<'_> {
             counts,
             count_offset: TO_HOST_AT,
             several_buffers,
+            metadata,
         };
         filter.install(&place).map_err(|e| fail(&e))?;
         Ok(slots)
