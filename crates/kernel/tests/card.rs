@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{classifier, head_of, load, load_asking, memory};
+use common::{can_ask, classifier, head_of, load, load_asking, memory};
 use flowyard_kernel::{Answer, CardWord, KernelSteer, Mark};
 use flowyard_mem::flags;
 use flowyard_port::traffic::{Mix, MixOptions};
@@ -27,6 +27,9 @@ fn answer(kernel: &KernelSteer, frame: &[u8], told: &CardWord) -> Answer {
 #[test]
 fn the_answer_is_that_of_user_space_and_knows_the_tag_that_was_taken_off() {
     require_root!();
+    if !can_ask(line!()) {
+        return;
+    }
     let classifier = classifier(16);
     for several_buffers in [false, true] {
         let ordinary = load(&classifier, several_buffers);
@@ -63,6 +66,9 @@ fn the_answer_is_that_of_user_space_and_knows_the_tag_that_was_taken_off() {
 #[test]
 fn without_a_word_of_the_card_a_head_stands_alone() {
     require_root!();
+    if !can_ask(line!()) {
+        return;
+    }
     let classifier = classifier(16);
     let (asking, _interface) = load_asking(&classifier, false);
     let ordinary = load(&classifier, false);

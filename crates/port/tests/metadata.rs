@@ -6,12 +6,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flowyard_kernel::{Classic, HostFilter, ToHost};
+use flowyard_kernel::{CardCalls, CardFacts, Classic, HostFilter, ToHost};
 use flowyard_mem::{Clock, Geometry, Region, Stock, flags};
 use flowyard_port::{Arrival, InKernel, Opener, Port, PortCounters, PortSpec, Received, prepare_to_host};
 use flowyard_steer::{Classifier, FlowHash, Policy, Table};
-use flowyard_testkit::net::{Injector, Namespace, Veth, number_of, numbered_frame};
+use flowyard_testkit::net::{Injector, Namespace, Veth, number_of, numbered_frame, skipped};
 use flowyard_testkit::require_root;
+
+/// Ends the calling test, reported as skipped, where not everything can be asked.
+macro_rules! require_everything {
+    () => {
+        require_root!();
+        if CardCalls::find().map(|calls| calls.facts()).ok() != Some(CardFacts::ALL) {
+            skipped(module_path!(), line!(), "needs a kernel that has everything to ask for (Linux 6.8)");
+            return;
+        }
+    };
+}
 
 /// A packet copied out of its buffers.
 struct Packet {
@@ -134,7 +145,7 @@ fn assert_told(packets: &[Packet], sent: u64) {
 
 #[test]
 fn what_the_driver_knows_arrives_with_every_packet() {
-    require_root!();
+    require_everything!();
     for (queues, steering, host, mtu) in [
         (1, None, false, 1500),
         (2, None, true, 1500),
@@ -172,7 +183,7 @@ fn what_the_driver_knows_arrives_with_every_packet() {
 /// Readers take their packets from the kernel, and those of new queues, by a program that was loaded anew.
 #[test]
 fn direct_readers_have_it_in_the_tag_of_new_queues_too() {
-    require_root!();
+    require_everything!();
     let wire = wire(4);
     for interface in ["fy0", "fy1"] {
         wire.command(&format!("ethtool -L {interface} rx 2 tx 2")).expect("veth has channels");
@@ -227,7 +238,7 @@ fn direct_readers_have_it_in_the_tag_of_new_queues_too() {
 /// Half of the packets are picked out for the host's stack by a program in between.
 #[test]
 fn the_host_has_its_packets_as_ever() {
-    require_root!();
+    require_everything!();
     for steering in [None, Some(in_kernel())] {
         let wire = wire(1);
         wire.run(|| {
@@ -248,7 +259,7 @@ fn the_host_has_its_packets_as_ever() {
 /// The next owner puts a program of another kind into the link that was left, and back.
 #[test]
 fn a_program_that_asks_takes_the_place_of_one_that_does_not() {
-    require_root!();
+    require_everything!();
     let wire = wire(1);
     let folder = tempfile::tempdir().expect("a directory");
     wire.run(|| {
@@ -273,7 +284,7 @@ fn a_program_that_asks_takes_the_place_of_one_that_does_not() {
 /// Where nobody can be asked the ordinary program does its work, and the mode says why.
 #[test]
 fn what_cannot_be_had_is_said_and_nothing_else_suffers() {
-    require_root!();
+    require_everything!();
     let spec: PortSpec = "xdp:lo?metadata&generic".parse().expect("a name");
     let refused = prepare_to_host(&spec, 1, None, &ToHost::Pass).err().expect("both are asked for").to_string();
     assert!(refused.contains("metadata") && refused.contains("leave out"), "{refused}");
