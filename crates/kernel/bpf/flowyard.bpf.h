@@ -24,6 +24,9 @@
  * BEFORE there is no head yet; `flowyard_make_tag` makes one, whose `user` STEER keeps. With a head of its
  * own that says a ring, BEFORE may go on to DELIVER at once: nothing is dissected then.
  *
+ * Where the port was asked for what the card knows (`xdp:IF?metadata`), that lies right before the head:
+ * `flowyard_card(ctx)`. Both are there from the start then; make a head by `flowyard_make_tag` all the same.
+ *
  * A frame has its first bytes between `data` and `data_end`; where it spans several buffers, the rest is
  * reached by bpf_xdp_load_bytes() alone.
  */
@@ -51,8 +54,30 @@ struct flowyard_tag {
 
 _Static_assert(sizeof(struct flowyard_tag) == 32, "every kernel takes 32 bytes of metadata");
 
-/* Bit of `kind`: the program could not decide, user space does. No tag that a consumer sees has it. */
-#define FLOWYARD_MARKED 0x80
+/* Bits of `kind`; no tag that a consumer sees has them. */
+#define FLOWYARD_MARKED 0x80 /* the program could not decide, user space does */
+#define FLOWYARD_CARD 0x40 /* a struct flowyard_card lies right before the head; set where the packet is delivered */
+
+/* What the card knows of a packet, host order. What it has not told is zero. */
+struct flowyard_card {
+	__u64 time_ns; /* by the card's own clock */
+	__u32 hash;
+	__u16 vlan;  /* TCI of the tag that it took off */
+	__u16 flags; /* what it has told: enum flowyard_card_flag */
+};
+
+_Static_assert(sizeof(struct flowyard_card) == 16, "before the head of the tag, 48 bytes in all");
+
+/* Bits of `flags`, as `flowyard_mem::flags` has them. */
+enum flowyard_card_flag {
+	FLOWYARD_CARD_VLAN = 1 << 3,
+	FLOWYARD_CARD_TIME = 1 << 5,
+	FLOWYARD_CARD_HASH = 1 << 6,
+	FLOWYARD_CARD_SERVICE = 1 << 9, /* that tag's TPID was 0x88a8 rather than 0x8100 */
+};
+
+/* Flowyard's program for one socket a queue has no use for what follows. */
+#ifndef FLOWYARD_TYPES_ONLY
 
 /* Why a packet is marked. */
 enum flowyard_mark {
@@ -153,20 +178,39 @@ static __always_inline struct flowyard_tag *flowyard_tag(struct xdp_md *ctx)
 	void *head = (void *)(long)ctx->data_meta;
 	void *packet = (void *)(long)ctx->data;
 
-	if (head + sizeof(struct flowyard_tag) > packet || packet - head != sizeof(struct flowyard_tag))
+	if (packet - head == sizeof(struct flowyard_card) + sizeof(struct flowyard_tag))
+		head += sizeof(struct flowyard_card);
+	else if (packet - head != sizeof(struct flowyard_tag))
+		return (void *)0;
+	if (head + sizeof(struct flowyard_tag) > packet)
 		return (void *)0;
 	return head;
 }
 
-/* A tag head, all zero, in the place of whatever lies before the packet; NULL if the driver has no room. */
+/* What the card knows of the packet; NULL if nobody asked it. Look again after bpf_xdp_adjust_*(). */
+static __always_inline struct flowyard_card *flowyard_card(struct xdp_md *ctx)
+{
+	void *card = (void *)(long)ctx->data_meta;
+	void *packet = (void *)(long)ctx->data;
+	const __u32 bytes = sizeof(struct flowyard_card) + sizeof(struct flowyard_tag);
+
+	if (packet - card != bytes || card + bytes > packet)
+		return (void *)0;
+	return card;
+}
+
+/* A tag head, all zero, in the place of whatever lies before the packet, what the card knows excepted; NULL if the
+ * driver has no room. */
 static __always_inline struct flowyard_tag *flowyard_make_tag(struct xdp_md *ctx)
 {
 	long before = (long)ctx->data - (long)ctx->data_meta;
-	struct flowyard_tag *tag;
+	struct flowyard_tag *tag = flowyard_tag(ctx);
 
-	if (bpf_xdp_adjust_meta(ctx, (int)before - (int)sizeof(*tag)))
-		return 0;
-	tag = flowyard_tag(ctx);
+	if (!tag) {
+		if (bpf_xdp_adjust_meta(ctx, (int)before - (int)sizeof(*tag)))
+			return 0;
+		tag = flowyard_tag(ctx);
+	}
 	if (tag)
 		__builtin_memset(tag, 0, sizeof(*tag));
 	return tag;
@@ -196,4 +240,5 @@ static __always_inline void flowyard_to_ring(struct flowyard_tag *tag, __u16 rin
 	SEC("xdp") int name##_one(struct xdp_md *ctx) { return name(ctx); } \
 	SEC("xdp.frags") int name##_several(struct xdp_md *ctx) { return name(ctx); }
 
+#endif /* FLOWYARD_TYPES_ONLY */
 #endif

@@ -7,11 +7,14 @@
 //   link.h tags.h ip.h tunnel.h   one step a protocol
 //   fragment.h  where first fragments went
 //   hash.h      the default hash, version 1
+//   card.h      what the card knows of a packet
 //   flowyard.bpf.h  what a user's program shares with this one
 //
 // Three programs follow one another by tail calls: `root` is what sits on the interface, `steer` fills the
 // tag head, `deliver` chooses the socket. A user's program may stand before `steer` and before `deliver`;
-// where none stands, `steer` delivers by itself.
+// where none stands, `steer` delivers by itself. In the place of `root` may stand `root_card`, which asks the card
+// first what it knows of the packet, and is bound to its device for that; it is in no array of programs, and goes on to
+// the same ones.
 //
 // Every answer is that of user space, or none: what could differ is marked, with a reason, and goes to the
 // socket behind those of the rings, where user space decides.
@@ -20,6 +23,7 @@
 #include "tunnel.h"
 #include "fragment.h"
 #include "hash.h"
+#include "card.h"
 
 #define BUCKETS 4096
 // Bytes from where a walk ends that its last step may have looked at and missed: an IPv6 header, with room.
@@ -227,8 +231,22 @@ static __always_inline int root(struct xdp_md *ctx)
 	return fallback;
 }
 
+// The same, with what the card tells before a head that is zero. Where there is no room for both, without.
+static __always_inline int root_card(struct xdp_md *ctx)
+{
+	note_card(ctx, sizeof(struct flowyard_tag));
+	return root(ctx);
+}
+
+// The bit of `kind` that says whether what the card tells lies before the head.
+static __always_inline __u8 card_bit(struct xdp_md *ctx)
+{
+	return card && flowyard_card(ctx) ? FLOWYARD_CARD : 0;
+}
+
 static __always_inline int steer(struct xdp_md *ctx, int several)
 {
+	struct flowyard_card *told = card ? flowyard_card(ctx) : (void *)0;
 	struct flowyard_counts *counts = flowyard_counted(ctx);
 	struct walk w = { .headers_left = MAX_DEPTH };
 	struct flowyard_tag found, *tag;
@@ -240,6 +258,10 @@ static __always_inline int steer(struct xdp_md *ctx, int several)
 	w.end = ctx->data_end - ctx->data;
 	if (several)
 		w.several = bpf_xdp_get_buff_len(ctx) > w.end;
+	if (told && told->flags & FLOWYARD_CARD_VLAN) { // the outermost tag, though it is not in the frame
+		w.has_vlan = 1;
+		w.vlan = told->vlan;
+	}
 	conclude(ctx, &w, walk_down(ctx, &w), &found);
 
 	// Room for the head, unless the user's program has made it.
@@ -251,6 +273,7 @@ static __always_inline int steer(struct xdp_md *ctx, int several)
 		return fallback;
 	}
 	found.user = user;
+	found.kind |= card_bit(ctx);
 	*tag = found;
 
 	bpf_tail_call(ctx, &flowyard_slots, FLOWYARD_AFTER);
@@ -270,17 +293,21 @@ static __always_inline int deliver(struct xdp_md *ctx, int several)
 		counts->of[FLOWYARD_PASSED]++; // the user's program took the head away
 		return fallback;
 	}
+	if (card) // the user's program may have made another head
+		tag->kind = (tag->kind & ~FLOWYARD_CARD) | card_bit(ctx);
 	copy = *tag;
 	return hand_over(ctx, &copy, several, counts);
 }
 
 // For drivers whose frames fit in one buffer.
 SEC("xdp") int root_one(struct xdp_md *ctx) { return root(ctx); }
+SEC("xdp") int root_card_one(struct xdp_md *ctx) { return root_card(ctx); }
 SEC("xdp") int steer_one(struct xdp_md *ctx) { return steer(ctx, 0); }
 SEC("xdp") int deliver_one(struct xdp_md *ctx) { return deliver(ctx, 0); }
 
 // For larger MTUs, and for the stack, which merges frames: one may span several buffers.
 SEC("xdp.frags") int root_several(struct xdp_md *ctx) { return root(ctx); }
+SEC("xdp.frags") int root_card_several(struct xdp_md *ctx) { return root_card(ctx); }
 SEC("xdp.frags") int steer_several(struct xdp_md *ctx) { return steer(ctx, 1); }
 SEC("xdp.frags") int deliver_several(struct xdp_md *ctx) { return deliver(ctx, 1); }
 

@@ -8,6 +8,8 @@ pub const HEAD_BYTES: usize = 32;
 
 /// Bit of `kind`: the packet is marked (`FLOWYARD_MARKED` in flowyard.bpf.h).
 const MARKED: u8 = 0x80;
+/// Bit of `kind`: what the card knows lies right before the head (`FLOWYARD_CARD`).
+const CARD: u8 = 0x40;
 
 macro_rules! marks {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)*) => {
@@ -65,13 +67,21 @@ impl Answer {
         for (to, from) in bytes.iter_mut().zip(head) {
             *to = *from;
         }
-        let tag = Tag::read_from_bytes(&bytes).unwrap_or_default();
+        let mut tag = Tag::read_from_bytes(&bytes).unwrap_or_default();
+        tag.kind &= !CARD;
         if tag.kind & MARKED == 0 {
             return Answer::Ring(tag);
         }
         let mark = Mark::ALL.get(usize::from(tag.stop)).copied().unwrap_or(Mark::Protocol);
         Answer::Marked(mark, Tag { user: tag.user, ..Tag::default() })
     }
+}
+
+/// Whether what the card knows ([`CardWord`](crate::CardWord)) lies right before this head.
+#[inline]
+pub fn card_before(head: &[u8; HEAD_BYTES]) -> bool {
+    const KIND: usize = 15;
+    head[KIND] & CARD != 0
 }
 
 #[cfg(test)]
@@ -93,6 +103,7 @@ mod tests {
         assert!(header_has("FLOWYARD_TO_HOST", crate::counts::TO_HOST));
         assert!(header_has("FLOWYARD_UNSERVED", crate::counts::UNSERVED));
         assert!(crate::USER_HEADER.contains(&format!("FLOWYARD_MARKED {MARKED:#x}")));
+        assert!(crate::USER_HEADER.contains(&format!("FLOWYARD_CARD {CARD:#x}")));
     }
 
     #[test]
@@ -103,7 +114,11 @@ mod tests {
         head[24..].copy_from_slice(&99u64.to_ne_bytes());
         let expected = Tag { hash: 0x0102_0304, ring: 7, user: 99, ..Tag::default() };
         assert_eq!(Answer::read(&head), Answer::Ring(expected));
+        head[15] = CARD;
+        assert_eq!(Answer::read(&head), Answer::Ring(expected), "a consumer never sees that bit");
+        assert!(card_before(&head));
         head[15] = MARKED;
+        assert!(!card_before(&head));
         for mark in Mark::ALL {
             head[6] = *mark as u8;
             assert_eq!(Answer::read(&head), Answer::Marked(*mark, Tag { user: 99, ..Tag::default() }));

@@ -63,6 +63,9 @@ pub struct HostPlace<'a> {
     pub count_offset: u16,
     /// Whether frames may span several buffers.
     pub several_buffers: bool,
+    /// Whether something may stand before a packet: it is taken away before the stack has it, which merges no packets
+    /// before which different things stand.
+    pub metadata: bool,
 }
 
 /// Longest program.
@@ -70,13 +73,14 @@ const LONGEST: usize = 4096;
 /// Farthest byte that is looked at: the verifier wants a bound.
 const FARTHEST: u32 = 0x7fff;
 /// `BPF_F_XDP_HAS_FRAGS` (linux/bpf.h).
-const HAS_FRAGS: u32 = 1 << 5;
+pub(crate) const HAS_FRAGS: u32 = 1 << 5;
 
 const MEMORY_AT: i16 = -64;
 const LENGTH_AT: i16 = -72;
 const QUEUE_AT: i16 = -80;
 const MAP_LOOKUP: i32 = 1;
 const TAIL_CALL: i32 = 12;
+const ADJUST_META: i32 = 54;
 const GET_BUFF_LEN: i32 = 188;
 const XDP_PASS: i32 = 2;
 
@@ -94,7 +98,7 @@ impl HostFilter {
     /// It is too long, jumps out of itself, or has an instruction that classic BPF has not.
     pub fn new(text: &str, classic: Vec<Classic>) -> Result<HostFilter, KernelError> {
         let filter = HostFilter { text: text.to_owned(), classic };
-        filter.translate(0, 0, &[], 0, false)?;
+        filter.translate(0, 0, &[], 0, (false, false))?;
         Ok(filter)
     }
 
@@ -109,11 +113,18 @@ impl HostFilter {
     /// The verifier will not have it, or the system's.
     pub fn install(&self, place: &HostPlace<'_>) -> Result<(), KernelError> {
         let (slots, counts) = (place.slots.fd().as_fd().as_raw_fd(), place.counts.fd().as_fd().as_raw_fd());
-        let program = self.translate(slots, counts, place.next, place.count_offset as i16, place.several_buffers)?;
+        let program = self.translate(
+            slots,
+            counts,
+            place.next,
+            place.count_offset as i16,
+            (place.several_buffers, place.metadata),
+        )?;
         let flags = if place.several_buffers { HAS_FRAGS } else { 0 };
-        let loaded: OwnedFd = load_xdp("flowyard_host", c"Dual MIT/GPL", &program, flags).map_err(|(error, log)| {
-            KernelError::Refused { program: format!("--host {}", self.text), why: error.to_string(), log }
-        })?;
+        let loaded: OwnedFd =
+            load_xdp("flowyard_host", c"Dual MIT/GPL", &program, flags, None).map_err(|(error, log)| {
+                KernelError::Refused { program: format!("--host {}", self.text), why: error.to_string(), log }
+            })?;
         let action = || format!("put the filter for the host ({}) into its slot", self.text);
         put_program(place.slots, place.own, &loaded).map_err(|e| KernelError::system(action(), &e))
     }
@@ -124,7 +135,7 @@ impl HostFilter {
         counts: i32,
         next: &[u32],
         count_offset: i16,
-        several_buffers: bool,
+        (several_buffers, metadata): (bool, bool),
     ) -> Result<Vec<Instruction>, KernelError> {
         let refuse = |why: String| KernelError::Object {
             object: format!("the filter {:?}", self.text),
@@ -153,7 +164,7 @@ impl HostFilter {
                 *reached.get_mut(to).ok_or_else(jumps_out)? = true;
             }
         }
-        out.end(slots, counts, next, count_offset);
+        out.end(slots, counts, next, count_offset, metadata);
         out.finish().ok_or_else(|| refuse("is too long when translated".into()))
     }
 }
@@ -320,7 +331,7 @@ impl Translation {
         self.put(0, 0, 0, 0, 0);
     }
 
-    fn end(&mut self, slots: i32, counts: i32, next: &[u32], count_offset: i16) {
+    fn end(&mut self, slots: i32, counts: i32, next: &[u32], count_offset: i16, metadata: bool) {
         let wanted = |jumps: &[(usize, Target)], what| jumps.iter().any(|(_, to)| *to == what);
         if wanted(&self.jumps, Target::Match) {
             self.matched = Some(self.program.len());
@@ -333,6 +344,13 @@ impl Translation {
             self.put(0x15, 0, 0, 2, 0); // if r0 == 0, skip the count
             self.put(0xb7, 1, 0, 0, 1);
             self.put(0xdb, 0, 1, count_offset, 0); // lock *(u64 *)(r0 + offset) += r1
+            if metadata {
+                self.put(0xbf, 1, CONTEXT, 0, 0);
+                self.put(0xbf, 2, PACKET, 0, 0);
+                self.put(0x61, 3, CONTEXT, 8, 0); // ctx->data_meta
+                self.put(0x1f, 2, 3, 0, 0); // r2 = r7 - r3
+                self.put(0x85, 0, 0, 0, ADJUST_META);
+            }
             self.put(0xb7, 0, 0, 0, XDP_PASS);
             self.put(0x95, 0, 0, 0, 0);
         }

@@ -19,6 +19,9 @@
 //! A yard on several interfaces has a [`KernelSteer`] for each, all of one [`Company`]: so conversations, fragments and
 //! errors stay together whichever of them they come by.
 //!
+//! What the card knows of a packet ([`CardWord`]: its time, its hash, the VLAN tag that it took off) lies before the head
+//! where it is asked for ([`Setup::card`]): the program on the interface is bound to its device then ([`BoundProgram`]).
+//!
 //! Kernels from 6.1; tried on 6.1, 6.12 and 6.18.
 //!
 //! Cost, one packet, by BPF_PROG_TEST_RUN repeated a million times (Linux 6.18, two virtual cores; the frame of
@@ -42,6 +45,8 @@
 #![deny(unsafe_code)]
 
 mod answer;
+mod bound;
+mod card;
 mod company;
 mod counts;
 mod error;
@@ -54,14 +59,16 @@ mod run;
 mod sys;
 mod user;
 
-pub use answer::{Answer, HEAD_BYTES, Mark};
+pub use answer::{Answer, HEAD_BYTES, Mark, card_before};
+pub use bound::{BoundProgram, CardCalls};
+pub use card::{CARD_BYTES, CardFacts, CardWord};
 pub use company::Company;
 pub use counts::{Counts, CountsMap};
 pub use error::KernelError;
 pub use fragments::Fragments;
 pub use host::{Classic, HostFilter, HostPlace, ToHost};
 pub use maps::UserMap;
-pub use program::{Fallback, KernelSteer, Place, Setup};
+pub use program::{AskCard, Fallback, KernelSteer, Place, Setup};
 pub use run::{Action, Run};
 pub use user::{Prepared, UserSlot};
 

@@ -12,7 +12,10 @@ use flowyard_steer::{Classifier, Table};
 use crate::company::{Member, Shared, Terms};
 use crate::sys;
 use crate::user::data_of;
-use crate::{Company, Counts, CountsMap, Fragments, HostFilter, HostPlace, KernelError, counts, policy};
+use crate::{
+    BoundProgram, CardCalls, CardFacts, Company, Counts, CountsMap, Fragments, HostFilter, HostPlace, KernelError,
+    counts, policy,
+};
 
 /// bpf/steer.bpf.c, as bpf/build.sh built it.
 static OBJECT: &[u8] = include_bytes_aligned!("../bpf/steer.bpf.o");
@@ -42,6 +45,17 @@ pub enum Place {
     Marked,
 }
 
+/// What a card is to be asked.
+#[derive(Debug, Clone, Copy)]
+pub struct AskCard<'a> {
+    /// Number of the interface that the program is for: it is attached to no other.
+    pub interface: u32,
+    /// What the driver offers, and the kernel has functions for.
+    pub facts: CardFacts,
+    /// The kernel's functions.
+    pub calls: &'a CardCalls,
+}
+
 /// What [`KernelSteer::load`] needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup<'a> {
@@ -62,6 +76,8 @@ pub struct Setup<'a> {
     /// The programs of other interfaces that this one shares its table, its memory of fragments and the user's
     /// programs with; none if there is none.
     pub company: Option<&'a Company>,
+    /// What the card is asked, if anything: the program is bound to its device then, and needs Linux 6.16.
+    pub card: Option<AskCard<'a>>,
 }
 
 impl<'a> Setup<'a> {
@@ -76,6 +92,7 @@ impl<'a> Setup<'a> {
             host: None,
             fragments: 65_536,
             company: None,
+            card: None,
         }
     }
 }
@@ -90,6 +107,7 @@ impl<'a> Setup<'a> {
 /// programs are changed for all of them, by whichever is asked.
 pub struct KernelSteer {
     ebpf: Ebpf,
+    bound: Option<Bound>,
     queues: u32,
     rings: u16,
     several_buffers: bool,
@@ -100,6 +118,12 @@ pub struct KernelSteer {
     company: Company,
     /// This one's number in it.
     member: u32,
+}
+
+/// The root that asks the card.
+struct Bound {
+    program: BoundProgram,
+    loaded: Xdp,
 }
 
 impl KernelSteer {
@@ -138,12 +162,21 @@ impl KernelSteer {
             .override_global("rings", &u32::from(rings), true)
             .override_global("fallback", &fallback, true)
             .override_global("longest_bytes", &setup.longest_bytes, true)
+            .override_global("card", &u32::from(setup.card.is_some()), true)
+            .override_global("card_tells", &setup.card.map_or(0, |ask| ask.facts.flags()), true)
             .load(OBJECT)
             .map_err(|e| KernelError::system("load the maps of the steering program", &e))?;
         if let Some(Shared { table, fragments, .. }) = others {
             share(&ebpf, "table", table)?;
             share(&ebpf, "firsts", fragments)?;
         }
+
+        let several_buffers = setup.several_buffers;
+        let bound = setup.card.map(|ask| {
+            let name = variant("root_card", several_buffers);
+            BoundProgram::new(OBJECT, &ebpf, &name, ask.calls, ask.interface, several_buffers)
+        });
+        let bound = bound.transpose()?;
 
         let Some(Map::ProgramArray(slots)) = ebpf.take_map("flowyard_slots") else { return Err(odd("flowyard_slots")) };
         let Some(Map::PerCpuArray(counted)) = ebpf.take_map("flowyard_counts") else {
@@ -160,21 +193,26 @@ impl KernelSteer {
         let mut slots = ProgramArray::try_from(Map::ProgramArray(slots)).map_err(use_map)?;
         let counts = CountsMap::new(counted)?;
 
-        let several_buffers = setup.several_buffers;
         load_into(&mut ebpf, "steer", several_buffers, SLOT_STEER, &mut slots)?;
         load_into(&mut ebpf, "deliver", several_buffers, SLOT_DELIVER, &mut slots)?;
         if let Some(filter) = setup.host {
             let [slots, counts] = &shared;
             let (own, next, count_offset) = (SLOT_HOST, &[SLOT_BEFORE, SLOT_STEER], counts::TO_HOST as u16 * 8);
-            filter.install(&HostPlace { slots, own, next, counts, count_offset, several_buffers })?;
+            let metadata = setup.card.is_some();
+            filter.install(&HostPlace { slots, own, next, counts, count_offset, several_buffers, metadata })?;
         }
         let root = variant("root", several_buffers);
         program(&mut ebpf, &root)?.load().map_err(|e| KernelError::refused(&root, &e))?;
+        let bound = match bound {
+            Some(program) => Some(Bound { loaded: program.load()?, program }),
+            None => None,
+        };
 
         let member = together.admit(common, Member::new(slots, shared, several_buffers));
         drop(together);
         let kernel = KernelSteer {
             ebpf,
+            bound,
             queues: setup.queues,
             rings,
             several_buffers,
@@ -194,7 +232,28 @@ impl KernelSteer {
     /// # Errors
     /// None that a built object has.
     pub fn root(&mut self) -> Result<&mut Xdp, KernelError> {
-        program(&mut self.ebpf, &variant("root", self.several_buffers))
+        match &mut self.bound {
+            Some(bound) => Ok(&mut bound.loaded),
+            None => program(&mut self.ebpf, &variant("root", self.several_buffers)),
+        }
+    }
+
+    /// Loads the program that goes on the interface a second time, another one to the kernel, for whoever holds the link
+    /// to put into that.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn renew_root(&mut self) -> Result<(), KernelError> {
+        match &mut self.bound {
+            Some(bound) => bound.loaded = bound.program.load()?,
+            None => {
+                let name = variant("root", self.several_buffers);
+                let root = program(&mut self.ebpf, &name)?;
+                root.unload().map_err(|e| KernelError::refused(&name, &e))?;
+                root.load().map_err(|e| KernelError::refused(&name, &e))?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn root_ref(&self) -> Result<&Xdp, KernelError> {

@@ -1,6 +1,6 @@
-//! What aya does not do: loading a program given as instructions, reading and writing entries of maps whose shape is known
-//! at run time only, and giving an object a map that is there already without a name in the BPF file system, which would
-//! stay there if we were killed meanwhile.
+//! What aya does not do: loading a program given as instructions, its number and a name for it, reading and writing entries
+//! of maps whose shape is known at run time only, and giving an object a map that is there already without a name in the
+//! BPF file system, which would stay there if we were killed meanwhile.
 //!
 //! Invariants:
 //! 1. Attributes are structures of integers laid out as linux/bpf.h has them, zero beyond what is filled in; the
@@ -9,10 +9,12 @@
 //!    what the kernel said of the map ([`RawMap::of`]); the kernel keeps none beyond the call.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use aya::maps::{MapData, MapError};
 
@@ -21,9 +23,13 @@ const BPF_MAP_UPDATE_ELEM: i32 = 2;
 const BPF_MAP_DELETE_ELEM: i32 = 3;
 const BPF_MAP_GET_NEXT_KEY: i32 = 4;
 const BPF_PROG_LOAD: i32 = 5;
+const BPF_OBJ_PIN: i32 = 6;
+const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 /// Attach type of XDP programs.
 const BPF_XDP: u32 = 37;
+/// The program runs on one device only, though not on the card.
+const BPF_F_XDP_DEV_BOUND_ONLY: u32 = 1 << 6;
 /// Bytes that the verifier may say.
 const LOG_BYTES: usize = 64 << 10;
 
@@ -55,6 +61,22 @@ struct Load {
     attach_type: u32,
 }
 
+/// `union bpf_attr` for BPF_OBJ_GET_INFO_BY_FD.
+#[repr(C)]
+struct Info {
+    object: u32,
+    len: u32,
+    info: u64,
+}
+
+/// `union bpf_attr` for BPF_OBJ_PIN.
+#[repr(C)]
+struct Pin {
+    path: u64,
+    object: u32,
+    flags: u32,
+}
+
 /// `union bpf_attr` for calls on entries of maps.
 #[repr(C)]
 struct Entry {
@@ -75,7 +97,7 @@ unsafe fn bpf<A>(command: i32, attributes: &mut A) -> io::Result<i64> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done) }
 }
 
-/// Loads an XDP program.
+/// Loads an XDP program; with the number of an `interface`, bound to that.
 ///
 /// # Errors
 /// The system's, and what the verifier said.
@@ -84,6 +106,7 @@ pub(crate) fn load_xdp(
     license: &CStr,
     instructions: &[Instruction],
     flags: u32,
+    interface: Option<u32>,
 ) -> Result<OwnedFd, (io::Error, String)> {
     let mut log = vec![0u8; LOG_BYTES];
     let mut short = [0; 16];
@@ -99,9 +122,9 @@ pub(crate) fn load_xdp(
         log_size: 0,
         log: 0,
         kernel_version: 0,
-        flags,
+        flags: flags | if interface.is_some() { BPF_F_XDP_DEV_BOUND_ONLY } else { 0 },
         name: short,
-        interface: 0,
+        interface: interface.unwrap_or(0),
         attach_type: BPF_XDP,
     };
     // SAFETY: instructions with their number, a license that ends in zero, and no log.
@@ -123,6 +146,24 @@ pub(crate) fn load_xdp(
             Err((error, String::from_utf8_lossy(said).into_owned()))
         }
     }
+}
+
+/// The kernel's number of a program.
+pub(crate) fn number_of(program: &OwnedFd) -> io::Result<u32> {
+    let mut head = [0u32; 2]; // of `struct bpf_prog_info`: what kind of program, and its number
+    let (info, len) = (head.as_mut_ptr() as u64, size_of_val(&head) as u32);
+    let mut ask = Info { object: program.as_raw_fd() as u32, len, info };
+    // SAFETY: a descriptor, and room with its length.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut ask) }?;
+    Ok(head[1])
+}
+
+/// Gives a program a name in the BPF file system.
+pub(crate) fn pin(program: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut pin = Pin { path: path.as_ptr() as u64, object: program.as_raw_fd() as u32, flags: 0 };
+    // SAFETY: a path that ends in zero, and a descriptor.
+    unsafe { bpf(BPF_OBJ_PIN, &mut pin) }.map(|_| ())
 }
 
 /// A map, whatever it holds: keys and values are bytes.

@@ -8,6 +8,9 @@ use crate::maps::Shape;
 use crate::program::{again, program, share};
 use crate::{KernelError, KernelSteer, UserMap};
 
+/// Where maps can be given a name, so that an object finds them.
+pub(crate) const NAMES: &str = "/sys/fs/bpf";
+
 /// Where a user's program stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UserSlot {

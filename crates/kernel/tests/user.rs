@@ -6,8 +6,9 @@ mod common;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{classifier, load};
-use flowyard_kernel::{Action, Answer, KernelError, KernelSteer, Place, Setup, UserSlot};
+use common::{can_ask, classifier, load, load_asking};
+use flowyard_kernel::{Action, Answer, CardWord, KernelError, KernelSteer, Place, Setup, UserSlot};
+use flowyard_mem::flags;
 use flowyard_testkit::net::skipped;
 use flowyard_testkit::require_root;
 
@@ -134,6 +135,46 @@ fn a_program_before_steering_may_mark_the_tag_or_take_the_packet() {
     assert_eq!((run.action, run.answer), (Action::Pass, None));
     let counts = kernel.counts(0).expect("counters");
     assert_eq!((counts.seen, counts.steered, counts.by_user(), counts.verdicts), (4, 3, 1, [0; 5]));
+}
+
+#[test]
+fn what_the_card_told_is_there_for_both_and_stays() {
+    require_root!();
+    if !has_clang(line!()) || !can_ask(line!()) {
+        return;
+    }
+    let classifier = classifier(16);
+    let (kernel, _interface) = load_asking(&classifier, false);
+    let told = CardWord { time_ns: 77, hash: 0x0a0b_0c0d, vlan: 5, flags: flags::CARD_HASH | flags::VLAN_STRIPPED };
+    let run = |kernel: &KernelSteer| {
+        let run = kernel.run_told(&frame(None), &told).expect("it runs");
+        match run.answer {
+            Some(Answer::Ring(tag)) => (tag, run.told),
+            other => panic!("{other:?}"),
+        }
+    };
+    let plain = run(&kernel);
+    assert_eq!((plain.0.vlan, plain.1), (5, Some(told)));
+    let mark = "struct flowyard_tag *tag = flowyard_make_tag(ctx);\n\
+                struct flowyard_card *card = flowyard_card(ctx);\n\
+                if (tag && card) tag->user = card->time_ns;\n\
+                return flowyard_go_on(ctx, FLOWYARD_STEER);";
+    install(&kernel, UserSlot::Before, "mark", &compile(mark));
+    assert_eq!(run(&kernel), (flowyard_mem::Tag { user: 77, ..plain.0 }, Some(told)));
+    let by_card = "struct flowyard_tag *tag = flowyard_tag(ctx);\n\
+                   struct flowyard_card *card = flowyard_card(ctx);\n\
+                   if (tag && card) { flowyard_set_hash(tag, card->hash); flowyard_to_ring(tag, card->vlan); }\n\
+                   return flowyard_go_on(ctx, FLOWYARD_DELIVER);";
+    install(&kernel, UserSlot::After, "by_card", &compile(by_card));
+    let tag = flowyard_mem::Tag { user: 77, hash: told.hash, ring: 5, hash_version: 0, ..plain.0 };
+    assert_eq!(run(&kernel), (tag, Some(told)));
+    kernel.take_out(UserSlot::After).expect("it goes");
+    // One that takes it away has it taken away, and the head says so.
+    let takes = "if (bpf_xdp_adjust_meta(ctx, 16)) return XDP_ABORTED;\n\
+                 return flowyard_go_on(ctx, FLOWYARD_STEER);";
+    install(&kernel, UserSlot::Before, "takes", &compile(takes));
+    let (tag, left) = run(&kernel);
+    assert_eq!((tag.hash, tag.ring, left), (plain.0.hash, plain.0.ring, None));
 }
 
 /// Rings without dissection: the user's program makes the head itself.

@@ -97,8 +97,9 @@ impl Hand {
     /// Gives the packet a tag that is kept here, in place of the one in front of it; and its slot what that says.
     #[inline]
     pub fn set_tag(&mut self, tag: Tag) {
-        let Tag { hash, inner_l3: l3, inner_l4: l4, len: total, .. } = tag;
-        self.current = Slot { hash, l3, l4, total, ..self.current };
+        let Tag { hash, inner_l3: l3, inner_l4: l4, len: total, time_ns, .. } = tag;
+        let stripped = if tag.has(crate::flags::VLAN_STRIPPED) { slot_flags::VLAN_STRIPPED } else { 0 };
+        self.current = Slot { hash, l3, l4, total, time_ns, flags: self.current.flags | stripped, ..self.current };
         (self.tag, self.tag_in_hand) = (tag, true);
     }
 }

@@ -16,7 +16,7 @@ pub enum Clock {
     Realtime = 1,
     /// As recorded in a capture file, in nanoseconds since 1970-01-01 UTC.
     Recorded = 2,
-    /// The network card's own clock.
+    /// The network card's own clock, in nanoseconds: of its PTP clock, wherever that stands (`phc_ctl`, `ptp4l`).
     Hardware = 3,
     /// Made up by a generator: nanoseconds since its start.
     Generated = 4,
@@ -78,7 +78,8 @@ pub struct Tag {
     /// Innermost IP protocol number (after extension headers).
     pub protocol: u8,
     /// Bits: 0–1 fragment (0 none, 1 first, 2 later), 2 zero, 3 innermost is IPv6,
-    /// 4 is an ICMP error that quotes a packet, 7 never (a head from the kernel has it where user space is to decide).
+    /// 4 is an ICMP error that quotes a packet, 6 and 7 never (a head from the kernel has 7 where user space is to decide,
+    /// 6 where what the card knows lies before it).
     pub kind: u8,
     /// Identifier of the innermost tunnel (VNI, TEID, GRE key, session, label), host order; 0 without one.
     pub tunnel_id: u32,

@@ -14,7 +14,7 @@ trap 'rm -rf "$target"' EXIT
 for source in *.bpf.c; do
 	object=${source%.c}.o
 	"$clang" -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror \
-		-I"/usr/include/$(uname -m)-linux-gnu" \
+		-I"/usr/include/$(uname -m)-linux-gnu" -I../../kernel/bpf \
 		-fdebug-compilation-dir=. -ffile-prefix-map="$PWD"=. \
 		-c "$source" -o "$target/$object"
 	if [ "${1:-}" = --check ]; then

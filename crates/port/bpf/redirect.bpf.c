@@ -8,9 +8,15 @@
 // would be one among other drops. Each packet that the program sees raises exactly one counter.
 //
 // User space maps `counters` and reads it without a system call.
+//
+// The programs whose names begin with `card` ask the card first what it knows of the packet, and put that right before
+// it; they are bound to their device for that. Two of them make no tail call: only from 6.16 on, or where that was taken
+// over, does the kernel let a bound program make one.
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#define FLOWYARD_TYPES_ONLY
+#include "card.h"
 
 // One cache line a queue: two queues never write the same line.
 struct counter {
@@ -18,7 +24,8 @@ struct counter {
 	__u64 passed;     // no socket on the queue: the fallback action
 	__u64 too_long;   // longer than `longest_bytes`: dropped
 	__u64 to_host;    // picked out for the host's stack, by the program in `slots`
-	__u64 unused[4];
+	__u64 no_room;    // of `passed`: the driver had no room for what the card knows
+	__u64 unused[3];
 };
 
 // Socket of each queue. Sized by the loader to the interface's queues.
@@ -55,7 +62,13 @@ const volatile __u32 picks = 0;
 // Most bytes of a frame that a socket without several buffers takes. Set by the loader.
 const volatile __u32 longest_bytes = 0xffffffff;
 
-static __always_inline int redirect_packet(struct xdp_md *ctx, int too_long)
+// Takes away what stands before the packet: the stack merges none before which different things stand.
+static __always_inline void forget_card(struct xdp_md *ctx)
+{
+	bpf_xdp_adjust_meta(ctx, before_packet(ctx));
+}
+
+static __always_inline int redirect_packet(struct xdp_md *ctx, int several)
 {
 	__u32 queue = ctx->rx_queue_index;
 	struct counter *count = bpf_map_lookup_elem(&counters, &queue);
@@ -67,14 +80,29 @@ static __always_inline int redirect_packet(struct xdp_md *ctx, int too_long)
 	// Atomic: in generic mode two processors may work on one queue.
 	if (action != XDP_REDIRECT) {
 		__sync_fetch_and_add(&count->passed, 1);
+		if (card)
+			forget_card(ctx);
 		return action;
 	}
-	if (too_long) {
+	if (!several && ctx->data_end - ctx->data > longest_bytes) {
 		__sync_fetch_and_add(&count->too_long, 1);
 		return XDP_DROP;
 	}
 	__sync_fetch_and_add(&count->redirected, 1);
 	return action;
+}
+
+// There was no room for what the card knows, and who reads the packet cannot tell.
+static __always_inline int no_room(struct xdp_md *ctx)
+{
+	__u32 queue = ctx->rx_queue_index;
+	struct counter *count = bpf_map_lookup_elem(&counters, &queue);
+
+	if (count) {
+		__sync_fetch_and_add(&count->passed, 1);
+		__sync_fetch_and_add(&count->no_room, 1);
+	}
+	return fallback;
 }
 
 // For drivers whose frames fit in one buffer.
@@ -83,14 +111,29 @@ int flowyard_xdp(struct xdp_md *ctx)
 {
 	if (picks)
 		bpf_tail_call(ctx, &slots, PICK);
-	return redirect_packet(ctx, ctx->data_end - ctx->data > longest_bytes);
+	return redirect_packet(ctx, 0);
 }
 
-// The same for what was not picked out.
+SEC("xdp")
+int card_xdp(struct xdp_md *ctx)
+{
+	return note_card(ctx, 0) ? redirect_packet(ctx, 0) : no_room(ctx);
+}
+
+SEC("xdp")
+int card_pick_xdp(struct xdp_md *ctx)
+{
+	if (!note_card(ctx, 0))
+		return no_room(ctx);
+	bpf_tail_call(ctx, &slots, PICK);
+	return redirect_packet(ctx, 0);
+}
+
+// What was not picked out goes on here.
 SEC("xdp")
 int redirect_xdp(struct xdp_md *ctx)
 {
-	return redirect_packet(ctx, ctx->data_end - ctx->data > longest_bytes);
+	return redirect_packet(ctx, 0);
 }
 
 // For larger MTUs, and for the stack, which merges frames: one may span several buffers.
@@ -99,13 +142,28 @@ int flowyard_frags(struct xdp_md *ctx)
 {
 	if (picks)
 		bpf_tail_call(ctx, &slots, PICK);
-	return redirect_packet(ctx, 0);
+	return redirect_packet(ctx, 1);
+}
+
+SEC("xdp.frags")
+int card_frags(struct xdp_md *ctx)
+{
+	return note_card(ctx, 0) ? redirect_packet(ctx, 1) : no_room(ctx);
+}
+
+SEC("xdp.frags")
+int card_pick_frags(struct xdp_md *ctx)
+{
+	if (!note_card(ctx, 0))
+		return no_room(ctx);
+	bpf_tail_call(ctx, &slots, PICK);
+	return redirect_packet(ctx, 1);
 }
 
 SEC("xdp.frags")
 int redirect_frags(struct xdp_md *ctx)
 {
-	return redirect_packet(ctx, 0);
+	return redirect_packet(ctx, 1);
 }
 
 // The kernel's word for MIT, which is one of the licences of this file.

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use flowyard_kernel::CardFacts;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -103,6 +104,7 @@ const GENL_BYTES: usize = 4;
 const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
+const NETDEV_A_DEV_XDP_RX_METADATA_FEATURES: u16 = 5;
 const NETDEV_XDP_ACT_BASIC: u32 = 1;
 const NETDEV_XDP_ACT_XSK_ZEROCOPY: u32 = 8;
 
@@ -168,16 +170,22 @@ impl Links {
     /// Whether the driver of interface `index` runs XDP programs itself. `None` where the kernel does
     /// not say (before 6.3).
     pub(crate) fn driver_has_xdp(&self, index: u32) -> Option<bool> {
-        self.xdp_features(index).map(|features| features & NETDEV_XDP_ACT_BASIC != 0)
+        self.driver_says(index, NETDEV_A_DEV_XDP_FEATURES).map(|features| features & NETDEV_XDP_ACT_BASIC != 0)
     }
 
     /// Whether the driver of interface `index` has packets written into our memory by the card. `None` as above.
     pub(crate) fn driver_has_zero_copy(&self, index: u32) -> Option<bool> {
-        self.xdp_features(index).map(|features| features & NETDEV_XDP_ACT_XSK_ZEROCOPY != 0)
+        self.driver_says(index, NETDEV_A_DEV_XDP_FEATURES).map(|features| features & NETDEV_XDP_ACT_XSK_ZEROCOPY != 0)
     }
 
-    /// What the driver of an interface says of XDP (`enum netdev_xdp_act`).
-    fn xdp_features(&self, index: u32) -> Option<u32> {
+    /// What the driver of interface `index` lets an XDP program know of a packet. `None` where the kernel does not say
+    /// (before 6.7).
+    pub(crate) fn driver_knows(&self, index: u32) -> Option<CardFacts> {
+        self.driver_says(index, NETDEV_A_DEV_XDP_RX_METADATA_FEATURES).map(|bits| CardFacts::of_driver(bits.into()))
+    }
+
+    /// What the driver of an interface says of XDP: one of its attributes, a set of bits.
+    fn driver_says(&self, index: u32, attribute: u16) -> Option<u32> {
         let socket = rustix::net::socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
@@ -199,7 +207,7 @@ impl Links {
         let family = ask(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, name, CTRL_ATTR_FAMILY_ID)?;
         let which = (NETDEV_A_DEV_IFINDEX, index.to_ne_bytes().to_vec());
         // The low half of a u64, on the little-endian machines that this runs on.
-        ask(family as u16, NETDEV_CMD_DEV_GET, which, NETDEV_A_DEV_XDP_FEATURES)
+        ask(family as u16, NETDEV_CMD_DEV_GET, which, attribute)
     }
 }
 

@@ -26,7 +26,7 @@ pub const KINDS: [(Kind, &str, &str); 5] = [
         Kind::Xdp,
         "xdp",
         "xdp:IF[/QUEUE]  AF_XDP on an interface (all queues, or one)\n\
-         \x20                 ?native ?generic ?copy ?zerocopy ?promisc ?ring=N ?keep ?journal=DIR",
+         \x20                 ?native ?generic ?copy ?zerocopy ?promisc ?ring=N ?keep ?journal=DIR ?metadata",
     ),
     (
         Kind::Packet,

@@ -52,7 +52,7 @@ pub(crate) struct Source {
     ended: bool,
     /// It found no free buffer when it was last asked: its descriptors say nothing until some come home.
     starved: bool,
-    /// Time of the last packet, and by which clock.
+    /// Packet time of the last packet, and by which clock.
     last: (u64, Clock),
 }
 
@@ -60,6 +60,19 @@ impl Source {
     pub(crate) fn new(port: Box<dyn Port>, number: u16, sorter: Sorter<Parcel>) -> Source {
         let steered = port.kernel().is_some();
         Source { port, number, sorter, steered, ended: false, starved: false, last: (0, Clock::None) }
+    }
+
+    /// The packet time of what has arrived. A card's own clock may stand anywhere, and may be told of some packets only:
+    /// these are judged by the time of day, which is asked for once a batch (`day_ns`, 0 before).
+    #[inline]
+    fn packet_time(arrival: &Arrival, day_ns: &mut u64) -> (u64, Clock) {
+        if arrival.clock != Clock::Hardware {
+            return (arrival.time_ns, arrival.clock);
+        }
+        if *day_ns == 0 {
+            *day_ns = realtime_ns();
+        }
+        (*day_ns, Clock::Realtime)
     }
 
     /// Packet time now: the last packet's, or the time of day where packets carry that. So files are
@@ -362,16 +375,16 @@ impl Dispatcher {
     fn sort_batch(&mut self, at: usize) {
         let straight = !self.sources[at].steered && self.outlets.has_one_group() && self.gate.may_be_passed_by();
         let mut batch = std::mem::take(&mut self.batch);
-        let mut done = 0;
+        let (mut done, mut day_ns) = (0, 0);
         loop {
             if straight && self.sources[at].sorter.waiting() == 0 {
-                done += self.pass(at, &mut batch[done..]);
+                done += self.pass(at, &mut batch[done..], &mut day_ns);
             }
             let Some(rest) = batch.get_mut(done..).filter(|rest| !rest.is_empty()) else { break };
             if let Some(soon) = rest.get(LOOK_AHEAD) {
                 self.region.prefetch(&soon.buffer, soon.offset.into());
             }
-            done += self.sort(at, rest);
+            done += self.sort(at, rest, &mut day_ns);
             if straight {
                 self.flush(at);
             }
@@ -384,7 +397,7 @@ impl Dispatcher {
     /// Sends packets of common kinds straight to their rings, up to the first of another kind; answers how many. One
     /// loop, out of line: what it needs of so large a struct stays in registers.
     #[inline(never)]
-    fn pass(&mut self, at: usize, batch: &mut [Received]) -> usize {
+    fn pass(&mut self, at: usize, batch: &mut [Received], day_ns: &mut u64) -> usize {
         let Dispatcher { region, stock, sources, outlets, scratch, received, .. } = self;
         let source = &mut sources[at];
         let (classifier, port) = (&**source.sorter.classifier(), source.number);
@@ -409,14 +422,14 @@ impl Dispatcher {
             outlets.deliver_glanced(segment, &head.arrival, port, &glance, stock);
         }
         if let Some(last) = passed.checked_sub(1) {
-            source.last = (batch[last].arrival.time_ns, batch[last].arrival.clock);
+            source.last = Source::packet_time(&batch[last].arrival, day_ns);
         }
         *received = (received.0 + passed as u64, received.1 + bytes);
         passed
     }
 
     /// Sorts the first packet of `batch`: it is gathered, or waits. Answers how many entries it has.
-    fn sort(&mut self, at: usize, batch: &mut [Received]) -> usize {
+    fn sort(&mut self, at: usize, batch: &mut [Received], day_ns: &mut u64) -> usize {
         let source = &mut self.sources[at];
         let [head, further @ ..] = batch else { return 0 };
         let segment = |received: &mut Received| Segment {
@@ -438,7 +451,8 @@ impl Dispatcher {
         let entries = 1 + rest.len();
         self.received.0 += 1;
         self.received.1 += u64::from(head.arrival.len);
-        source.last = (head.arrival.time_ns, head.arrival.clock);
+        source.last = Source::packet_time(&head.arrival, day_ns);
+        let now_ns = source.last.0;
         let mut parcel = Parcel { first, rest, arrival: head.arrival, port: source.number, user: 0 };
         if source.steered {
             match steered(&self.region, &parcel.first, source.sorter.classifier().table.rings()) {
@@ -450,7 +464,7 @@ impl Dispatcher {
             }
         }
         let item = self.gate.begin(parcel);
-        let wait = look(&self.region, &mut source.sorter, item, &mut self.scratch[..]);
+        let wait = look(&self.region, &mut source.sorter, item, now_ns, &mut self.scratch[..]);
         if (wait.is_some() || source.sorter.waiting() > 0)
             && let Some(Item { parcel, decision, .. }) = self.gate.take_back()
         {
@@ -458,7 +472,6 @@ impl Dispatcher {
                 None => Verdict::Ring(decision),
                 Some(datagram) => Verdict::Hold(Hold { datagram, fallback: decision }),
             };
-            let now_ns = parcel.arrival.time_ns;
             source.sorter.settle(&verdict, now_ns, parcel, |p, d, r| self.gate.queue(p, d, r));
         }
         entries
@@ -593,10 +606,11 @@ fn look(
     region: &Region,
     sorter: &mut Sorter<Parcel>,
     Item { parcel: Parcel { first, arrival, .. }, decision, .. }: &mut Item,
+    now_ns: u64,
     scratch: &mut [u8],
 ) -> Option<Datagram> {
     let bytes = region.peek(&first.buffer, first.offset.into(), first.len.into(), scratch);
-    sorter.look_into(&frame(bytes, arrival), arrival.time_ns, &mut (), decision)
+    sorter.look_into(&frame(bytes, arrival), now_ns, &mut (), decision)
 }
 
 /// A packet's bytes with what its port knows.
@@ -621,4 +635,22 @@ fn steered(region: &Region, first: &Segment, rings: u16) -> Result<Tag, u64> {
 
 fn realtime_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_s_own_clock_ages_nothing() {
+        let arrival = |time_ns, clock| Arrival { time_ns, clock, ..Arrival::default() };
+        let mut day_ns = 0;
+        for clock in [Clock::Realtime, Clock::Recorded, Clock::Generated] {
+            assert_eq!(Source::packet_time(&arrival(7, clock), &mut day_ns), (7, clock));
+        }
+        assert_eq!(day_ns, 0, "nobody asked");
+        let day = Source::packet_time(&arrival(7, Clock::Hardware), &mut day_ns);
+        assert!(day.0 > 1_700_000_000_000_000_000 && day.1 == Clock::Realtime, "{day:?}");
+        assert_eq!(Source::packet_time(&arrival(1 << 62, Clock::Hardware), &mut day_ns), day, "once a batch");
+    }
 }

@@ -95,6 +95,12 @@ fn in_the_driver() {
 }
 
 #[test]
+fn in_the_driver_that_is_asked_what_it_knows() {
+    require_root!();
+    every_shape("xdp:fy0?native&metadata", 1500, &frames());
+}
+
+#[test]
 fn in_the_stack() {
     require_root!();
     every_shape("xdp:fy0?generic", 1500, &frames());

@@ -2,9 +2,10 @@
 
 #![allow(dead_code)]
 
-use flowyard_kernel::{KernelSteer, Setup};
+use flowyard_kernel::{AskCard, CardCalls, CardFacts, KernelSteer, Setup};
 use flowyard_mem::{NO_OFFSET, Tag};
 use flowyard_steer::{Classifier, Decision, FlowHash, FragmentTable, Frame, LinkType, Policy, Table, Verdict};
+use flowyard_testkit::net::{Namespace, Veth, skipped};
 
 /// A seed that is not symmetric in its halves.
 pub const SEED: u64 = 0x0123_4567_89ab_cdef;
@@ -19,6 +20,29 @@ pub fn classifier(rings: u16) -> Classifier {
 
 pub fn load(classifier: &Classifier, several_buffers: bool) -> KernelSteer {
     KernelSteer::load(&Setup { several_buffers, ..Setup::new(classifier) }).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Whether a card can be asked for everything; if not, the test is reported as skipped.
+pub fn can_ask(line: u32) -> bool {
+    let all = CardCalls::find().is_ok_and(|calls| calls.facts() == CardFacts::ALL);
+    if !all {
+        skipped(module_path!(), line, "needs a kernel that has everything to ask for (Linux 6.8)");
+    }
+    all
+}
+
+/// A program that asks the card of an interface, in a namespace of its own, which has to be kept.
+pub fn load_asking(classifier: &Classifier, several_buffers: bool) -> (KernelSteer, Namespace) {
+    let here = Namespace::new().expect("a namespace");
+    here.veth(&Veth::default()).expect("a pair");
+    let calls = CardCalls::find().unwrap_or_else(|e| panic!("{e}"));
+    let shown = here.command("ip -o link show fy0").expect("ip runs");
+    let interface = shown.split(':').next().and_then(|number| number.parse().ok()).expect("its number");
+    let kernel = here.run(|| {
+        let card = Some(AskCard { interface, facts: CardFacts::ALL.and(calls.facts()), calls: &calls });
+        KernelSteer::load(&Setup { several_buffers, card, ..Setup::new(classifier) }).unwrap_or_else(|e| panic!("{e}"))
+    });
+    (kernel, here)
 }
 
 /// A memory as large as the program's.

@@ -34,9 +34,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use flowyard_kernel::{Answer, HEAD_BYTES};
 use flowyard_mem::{Clock, Hand, Packet, Region, Slot, Tag, slot_flags};
 
-use super::locked;
 use super::ring::{Descriptor, FillRing};
 use super::socket::{self, Lane};
+use super::{card, locked};
 use crate::link::ETHERNET;
 
 /// Packets taken from one receive ring before the next has its turn.
@@ -272,6 +272,8 @@ pub struct DirectReader {
     hand: Hand,
     buffer_bytes: u64,
     port: u16,
+    /// Whether what the card knows may lie before a head.
+    card: bool,
     /// Entries taken from one receive ring, those handed out first.
     batch: Vec<Descriptor>,
     /// How many were handed out.
@@ -284,12 +286,13 @@ pub struct DirectReader {
 impl DirectReader {
     /// The reader of `ring`, of which there is to be one. `region` is that of the ring's port; packets are tagged as
     /// those of `port`.
-    pub(super) fn new(ring: Arc<DirectRing>, region: &Region, port: u16) -> DirectReader {
+    pub(super) fn new(ring: Arc<DirectRing>, region: &Region, port: u16, card: bool) -> DirectReader {
         DirectReader {
             shared: ring,
             hand: Hand::new(region),
             buffer_bytes: region.geometry().buffer_bytes as u64,
             port,
+            card,
             batch: Vec::with_capacity(2 * BATCH),
             at: 0,
             queue: 0,
@@ -370,6 +373,9 @@ impl DirectReader {
             ..head
         };
         tag.set_clock(Clock::Realtime);
+        if self.card {
+            card::complete(&mut tag, self.hand.before().as_ref());
+        }
         self.hand.set_tag(tag);
     }
 

@@ -47,9 +47,15 @@
 //! - A merged (GSO, GRO) frame is one long packet. In the driver there are none: attaching makes
 //!   veth's peer stop merging, and drivers hand frames over before they are merged. The stack
 //!   (`generic`) has merged them already, so frames may span several buffers there whatever the MTU.
-//! - A VLAN tag that the card took off is gone: `ethtool -K IF rxvlan off` leaves it in.
+//! - A VLAN tag that the card took off is gone: `ethtool -K IF rxvlan off` leaves it in, and `?metadata` tells it.
 //!
 //! `packet:IF` tells all three.
+//!
+//! # What the card knows
+//! With `?metadata` the program asks the driver for the card's time, its hash and the VLAN tag that it took off, and
+//! writes what it is told before the packet ([`card`]); it is bound to the device for that. Time is by the card's own
+//! clock ([`Clock::Hardware`](flowyard_mem::Clock)) where it told one, by the system's otherwise. Where driver or kernel
+//! have it not, the ordinary program does its work, and the port's mode says why.
 //!
 //! # What a queue loses
 //! See [`Port::counters`](crate::Port::counters): `no-buffer` (the yard was too slow to return
@@ -60,6 +66,7 @@
 
 #[cfg(feature = "bench")]
 pub mod bare;
+mod card;
 mod claim;
 mod direct;
 mod estate;
@@ -118,11 +125,13 @@ struct Options {
     keep: bool,
     /// Folder of the journal.
     journal: Option<String>,
+    /// Whether the card is asked what it knows of a packet.
+    metadata: bool,
 }
 
 impl Options {
     fn read(spec: &PortSpec, default_ring: u32) -> Result<Options, PortError> {
-        spec.only(&["native", "generic", "copy", "zerocopy", "promisc", "ring", "keep", "journal"])?;
+        spec.only(&["native", "generic", "copy", "zerocopy", "promisc", "ring", "keep", "journal", "metadata"])?;
         let either = |yes: &str, no: &str| match (spec.flag(yes)?, spec.flag(no)?) {
             (true, true) => Err(spec.bad_option(format!("cannot be both {yes} and {no}"), "write one of them")),
             (true, false) => Ok(Some(true)),
@@ -134,6 +143,11 @@ impl Options {
         if place == Some(XdpPlace::Generic) && copy == Some(false) {
             return Err(spec.bad_option("cannot be zerocopy in generic mode", "write ?native&zerocopy, or ?generic"));
         }
+        let metadata = spec.flag("metadata")?;
+        if metadata && place == Some(XdpPlace::Generic) {
+            let problem = "has no metadata from the card in generic mode: the driver alone is asked";
+            return Err(spec.bad_option(problem, "leave out ?generic or ?metadata"));
+        }
         let allowed = "a power of two from 64 to 65536";
         let ring = spec.value("ring", allowed)?.unwrap_or(default_ring);
         if !ring.is_power_of_two() || !(64..=65536).contains(&ring) {
@@ -143,7 +157,8 @@ impl Options {
         if journal.as_deref().is_some_and(|folder| !folder.starts_with('/')) {
             return Err(spec.bad_option("option journal is no folder", "write ?journal=/FOLDER"));
         }
-        Ok(Options { place, copy, promiscuous: spec.flag("promisc")?, ring, keep: spec.flag("keep")?, journal })
+        let (promiscuous, keep) = (spec.flag("promisc")?, spec.flag("keep")?);
+        Ok(Options { place, copy, promiscuous, ring, keep, journal, metadata })
     }
 }
 

@@ -20,6 +20,7 @@ use flowyard_kernel::{KernelSteer, ToHost};
 use flowyard_mem::{Lent, Region, Stock};
 
 use self::take::Takes;
+use super::card::CardPlace;
 use super::direct::{DirectReader, DirectRing};
 use super::program::{Attachment, Demand};
 use super::ring::ProgramCounts;
@@ -60,6 +61,8 @@ pub(super) struct XdpPort {
     lent: Lent,
     links: Links,
     binding: Binding,
+    /// Where what the card knows of a packet lies.
+    card: CardPlace,
     /// The queue whose turn it is, and its lane.
     next: (usize, usize),
     calls: u32,
@@ -130,7 +133,7 @@ impl XdpPort {
         };
         // A driver that can do zero-copy refuses nothing in generic mode, and then loses packets.
         let copy = if attachment.place == XdpPlace::Generic { Some(true) } else { shared.options.copy };
-        let several_buffers = attachment.several_buffers;
+        let (several_buffers, card) = (attachment.several_buffers, attachment.card);
         info.longest_packet = if several_buffers { LONGEST_MERGED } else { capacity };
         info.buffer_bytes = region.geometry().buffer_bytes;
         let mut port = XdpPort {
@@ -145,6 +148,7 @@ impl XdpPort {
             region: region.clone(),
             lent: region.lent(),
             links,
+            card,
             binding: Binding { copy, several_buffers, transmit, patience: BUSY_PATIENCE },
             next: (0, 0),
             calls: 0,
@@ -298,7 +302,7 @@ impl XdpPort {
         if self.shared.options.keep {
             self.info.mode.push_str(", its program stays");
         }
-        for word in attachment.words() {
+        for word in attachment.card_words.iter().chain(attachment.words()) {
             self.info.mode.push_str("; ");
             self.info.mode.push_str(word);
         }
@@ -490,7 +494,9 @@ impl Port for XdpPort {
                 time_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
             }
             let room = (limit - batch.len()).min(QUANTUM);
-            let mut takes = Takes { lane, time_ns, number: self.number, packets: 0, bytes: 0, invalid: 0 };
+            let (region, card) = (&self.region, self.card);
+            let mut takes =
+                Takes { region, card, lane, time_ns, number: self.number, packets: 0, bytes: 0, invalid: 0 };
             if takes.take(sockets, &mut self.lent, stock, batch, room, buffer_bytes) == 0 {
                 quiet += 1; // The rest of a packet is still on its way.
             }
@@ -528,7 +534,8 @@ impl Port for XdpPort {
         if std::mem::replace(&mut self.readers_made, true) {
             return Vec::new(); // of each ring there is one
         }
-        self.direct.iter().map(|ring| DirectReader::new(ring.clone(), &self.region, number)).collect()
+        let card = self.card == CardPlace::BeforeHead;
+        self.direct.iter().map(|ring| DirectReader::new(ring.clone(), &self.region, number, card)).collect()
     }
 
     fn transmitter(&mut self) -> Result<Option<Box<dyn Transmitter>>, PortError> {

@@ -17,8 +17,11 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use flowyard_kernel::{Counts, CountsMap, Fallback, HostFilter, HostPlace, KernelSteer, Place, Setup, ToHost};
+use flowyard_kernel::{
+    AskCard, BoundProgram, Counts, CountsMap, Fallback, HostFilter, HostPlace, KernelSteer, Place, Setup, ToHost,
+};
 
+use super::card::{Asking, CardPlace};
 use super::estate::{CountersMap, Estate};
 use super::journal::{Carried, ProgramName};
 use super::ring::{Counters, ProgramCounts, Tally};
@@ -32,6 +35,9 @@ static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/redirect.bpf.o");
 /// The program for frames that fit in one buffer, and the one for frames that may span several.
 const ONE_BUFFER: &str = "flowyard_xdp";
 const SEVERAL_BUFFERS: &str = "flowyard_frags";
+/// The same that ask the card: without a filter for the host's stack, and with one.
+const CARD_ONE_BUFFER: [&str; 2] = ["card_xdp", "card_pick_xdp"];
+const CARD_SEVERAL_BUFFERS: [&str; 2] = ["card_frags", "card_pick_frags"];
 
 /// Slots of the program for one socket a queue (bpf/redirect.bpf.c).
 const SLOT_PICK: u32 = 0;
@@ -54,6 +60,10 @@ pub(super) struct Attachment {
     pub why: Option<String>,
     /// Whether frames may span several buffers.
     pub several_buffers: bool,
+    /// Where what the card knows of a packet lies.
+    pub card: CardPlace,
+    /// What there is to say of that, where it was asked for.
+    pub card_words: Option<String>,
     program: Mutex<Attached>,
     choice: Choice,
     queues: u32,
@@ -86,7 +96,7 @@ impl Choice {
     fn seen(&self, queue: u32) -> u64 {
         match self {
             Choice::Queue(redirect) => {
-                let ProgramCounts { redirected, passed, too_long, to_host } = redirect.counters.of(queue);
+                let ProgramCounts { redirected, passed, too_long, to_host, .. } = redirect.counters.of(queue);
                 redirected + passed + too_long + to_host
             }
             Choice::Ring(_, counts) => counts.of(queue).map_or(0, |counts| counts.seen),
@@ -107,15 +117,42 @@ struct Redirect {
 /// The program, loaded.
 enum Program {
     Redirect(Ebpf, &'static str),
+    Bound(Box<BoundRedirect>),
     Steer(Arc<Mutex<KernelSteer>>),
+}
+
+/// The program for one socket a queue that asks the card.
+struct BoundRedirect {
+    program: BoundProgram,
+    loaded: Xdp,
+    // The program's instructions name its maps by descriptor, whenever it is loaded.
+    _maps: Ebpf,
 }
 
 impl Program {
     fn with<T>(&mut self, work: impl FnOnce(&mut Xdp) -> Result<T, ProgramError>) -> Result<T, ProgramError> {
         match self {
             Program::Redirect(ebpf, name) => work(ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?),
+            Program::Bound(bound) => work(&mut bound.loaded),
             Program::Steer(kernel) => work(locked(kernel).root().map_err(|_| ProgramError::NotLoaded)?),
         }
+    }
+
+    /// Loads it a second time, another one to the kernel. Only our descriptor goes: a link keeps what is attached.
+    fn renew(&mut self) -> io::Result<()> {
+        let renewed = match self {
+            Program::Redirect(..) => {
+                return self
+                    .with(|program| {
+                        program.unload()?;
+                        program.load()
+                    })
+                    .map_err(|e| io::Error::other(words_of(&e)));
+            }
+            Program::Bound(bound) => bound.program.load().map(|program| bound.loaded = program),
+            Program::Steer(kernel) => locked(kernel).renew_root(),
+        };
+        renewed.map_err(io::Error::other)
     }
 }
 
@@ -202,8 +239,40 @@ impl Demand<'_> {
         PortError::action(self.port, action, words_of(error), remedy(errno(error)))
     }
 
+    /// Loads the program, one that asks the card if that is wanted.
+    fn load(&self, several: bool, ask: Option<&Asking>) -> Result<(Program, Choice), PortError> {
+        match self.steering {
+            None => self.redirect(several, ask),
+            Some(steering) => self.steering(steering, several, ask),
+        }
+    }
+
+    /// Loads the program that asks the card, or says why there is none.
+    fn load_asking(&self, links: &Links, place: XdpPlace, several: bool) -> Result<(Program, Choice, Asking), String> {
+        if place != XdpPlace::Native {
+            return Err("in the stack (generic) no driver is asked".into());
+        }
+        let asking = Asking::find(links, self.interface.index)?;
+        let (program, choice) = self.load(several, Some(&asking)).map_err(|e| {
+            // The verifier's log goes on for lines, of which the last but one says what is wrong.
+            let said = e.to_string();
+            let mut lines = said.lines().map(str::trim).filter(|line| !line.starts_with("processed "));
+            let line = match (lines.next().unwrap_or_default(), lines.next_back()) {
+                (first, Some(last)) => format!("{first} {last}"),
+                (first, None) => first.to_owned(),
+            };
+            match release::no_bound_tail_calls(&release::running()) {
+                Some(word) if self.steering.is_some() || matches!(self.host, ToHost::Filter(_)) => {
+                    format!("{line} ({word})")
+                }
+                _ => line,
+            }
+        })?;
+        Ok((program, choice, asking))
+    }
+
     /// Loads the program for one socket a queue.
-    fn redirect(&self, several: bool) -> Result<(Program, Choice), PortError> {
+    fn redirect(&self, several: bool, ask: Option<&Asking>) -> Result<(Program, Choice), PortError> {
         let port = self.port;
         let queues = self.interface.most_queues;
         let mut ebpf = EbpfLoader::new()
@@ -213,8 +282,16 @@ impl Demand<'_> {
             .override_global("longest_bytes", &self.longest_bytes, true)
             .override_global("fallback", &if *self.host == ToHost::Nothing { XDP_DROP } else { XDP_PASS }, true)
             .override_global("picks", &u32::from(matches!(self.host, ToHost::Filter(_))), true)
+            .override_global("card", &u32::from(ask.is_some()), true)
+            .override_global("card_tells", &ask.map_or(0, |ask| ask.facts.flags()), true)
             .load(OBJECT)
             .map_err(|e| self.fail("load its XDP program", &e))?;
+        let bound = ask.map(|ask| {
+            let names = if several { CARD_SEVERAL_BUFFERS } else { CARD_ONE_BUFFER };
+            let name = names[usize::from(matches!(self.host, ToHost::Filter(_)))];
+            BoundProgram::new(OBJECT, &ebpf, name, &ask.calls, self.interface.index, several)
+        });
+        let bound = bound.transpose().map_err(|e| PortError::action(port, "load its XDP program", e, ""))?;
         let odd = |what: &str| {
             PortError::action(port, "load its XDP program", format!("the object has no {what}"), "run bpf/build.sh")
         };
@@ -224,11 +301,20 @@ impl Demand<'_> {
         let counters = Counters::map(counters_map.fd().as_fd(), queues)
             .map_err(|e| PortError::action(port, "map the counters of its XDP program", e, ""))?;
         let slots = match self.host {
-            ToHost::Filter(filter) => Some(self.pick(&mut ebpf, filter, &counters_map, several)?),
+            ToHost::Filter(filter) => Some(self.pick(&mut ebpf, filter, &counters_map, several, ask.is_some())?),
             _ => None,
         };
-        let mut program = Program::Redirect(ebpf, if several { SEVERAL_BUFFERS } else { ONE_BUFFER });
-        program.with(Xdp::load).map_err(|e| self.fail("load its XDP program", &e))?;
+        let program = match bound {
+            Some(program) => {
+                let loaded = program.load().map_err(|e| PortError::action(port, "load its XDP program", e, ""))?;
+                Program::Bound(Box::new(BoundRedirect { program, loaded, _maps: ebpf }))
+            }
+            None => {
+                let mut program = Program::Redirect(ebpf, if several { SEVERAL_BUFFERS } else { ONE_BUFFER });
+                program.with(Xdp::load).map_err(|e| self.fail("load its XDP program", &e))?;
+                program
+            }
+        };
         let sockets = Mutex::new(sockets);
         Ok((program, Choice::Queue(Box::new(Redirect { counters, sockets, counters_map, _slots: slots }))))
     }
@@ -240,6 +326,7 @@ impl Demand<'_> {
         filter: &HostFilter,
         counts: &MapData,
         several_buffers: bool,
+        metadata: bool,
     ) -> Result<MapData, PortError> {
         let fail = |e: &(dyn Error + 'static)| self.fail("load the filter for the host's stack (--host)", e);
         let name = if several_buffers { "redirect_frags" } else { "redirect_xdp" };
@@ -258,22 +345,29 @@ impl Demand<'_> {
             counts,
             count_offset: TO_HOST_AT,
             several_buffers,
+            metadata,
         };
         filter.install(&place).map_err(|e| fail(&e))?;
         Ok(slots)
     }
 
     /// Loads the steering program.
-    fn steering(&self, steering: &InKernel, several_buffers: bool) -> Result<(Program, Choice), PortError> {
+    fn steering(
+        &self,
+        steering: &InKernel,
+        several_buffers: bool,
+        ask: Option<&Asking>,
+    ) -> Result<(Program, Choice), PortError> {
         let (queues, longest_bytes) = (self.interface.most_queues, self.longest_bytes);
         let fallback = if *self.host == ToHost::Nothing { Fallback::Drop } else { Fallback::Pass };
         let host = match self.host {
             ToHost::Filter(filter) => Some(filter),
             _ => None,
         };
+        let card = ask.map(|ask| AskCard { interface: self.interface.index, facts: ask.facts, calls: &ask.calls });
         let company = Some(&steering.company);
         let plain = Setup::new(&steering.classifier);
-        let setup = Setup { queues, several_buffers, longest_bytes, fallback, host, company, ..plain };
+        let setup = Setup { queues, several_buffers, longest_bytes, fallback, host, company, card, ..plain };
         let kernel = KernelSteer::load(&setup).map_err(|e| {
             let release = release::running();
             let old = release::numbers(&release).is_some_and(|version| version < release::STEERS);
@@ -312,9 +406,18 @@ impl Demand<'_> {
             let mode = if candidate == XdpPlace::Native { XdpMode::Driver } else { XdpMode::Skb };
             // The stack merges frames (GRO, GSO), whatever the MTU.
             let several = self.several_buffers || candidate == XdpPlace::Generic;
-            let (program, choice) = match self.steering {
-                None => self.redirect(several)?,
-                Some(steering) => self.steering(steering, several)?,
+            let asked = options.metadata.then(|| self.load_asking(links, candidate, several));
+            let (program, choice, card, card_words) = match asked {
+                Some(Ok((program, choice, asking))) => {
+                    let steers = self.steering.is_some();
+                    let card = if steers { CardPlace::BeforeHead } else { CardPlace::BeforePacket };
+                    (program, choice, card, Some(asking.words()))
+                }
+                asked => {
+                    let why = asked.and_then(Result::err).map(|why| format!("no metadata from the card: {why}"));
+                    let (program, choice) = self.load(several, None)?;
+                    (program, choice, CardPlace::Nowhere, why)
+                }
             };
             let mut attached = Attached { program, id: 0, link: None };
             let name = attached.name().map_err(|e| self.fail("ask for the number of its XDP program", &e))?;
@@ -340,7 +443,7 @@ impl Demand<'_> {
             let done = if inherited { Ok(()) } else { attached.attach(interface.index, mode) };
             match done {
                 Ok(()) => {
-                    found = Some((candidate, several, attached, choice, inherited));
+                    found = Some((candidate, several, attached, choice, inherited, card, card_words));
                     break;
                 }
                 // Only a driver that cannot is a reason to go on to the stack.
@@ -350,7 +453,7 @@ impl Demand<'_> {
                 Err(e) => return Err(self.fail(&format!("attach its XDP program ({})", candidate.word()), &e)),
             }
         }
-        let Some((place, several_buffers, mut attached, choice, inherited)) = found else {
+        let Some((place, several_buffers, mut attached, choice, inherited, card, card_words)) = found else {
             return Err(PortError::action(port, "attach its XDP program", "there is no place to go", ""));
         };
         if options.keep && !inherited {
@@ -368,7 +471,7 @@ impl Demand<'_> {
         let seen = || (0..queues).map(|queue| choice.seen(queue)).sum::<u64>();
         let (after, seen) = at_rest(seen, || links.by_index(interface.index).unwrap_or_else(|_| interface.clone()));
         estate.settle_in(inherited, &after, seen);
-        Ok(Installed { place, why, several_buffers, attached, choice, promiscuous })
+        Ok(Installed { place, why, several_buffers, card, card_words, attached, choice, promiscuous })
     }
 }
 
@@ -377,6 +480,8 @@ struct Installed {
     place: XdpPlace,
     why: Option<String>,
     several_buffers: bool,
+    card: CardPlace,
+    card_words: Option<String>,
     attached: Attached,
     choice: Choice,
     promiscuous: Option<OwnedFd>,
@@ -390,11 +495,13 @@ impl Attachment {
         let links = Links::open().map_err(|e| PortError::action(port, "open a netlink socket", e, ""))?;
         let mut estate = Estate::find(port, &links, interface, options.journal.as_deref(), options.keep)?;
         let installed = demand.install(&links, &mut estate).inspect_err(|_| estate.abandon())?;
-        let Installed { place, why, several_buffers, attached, choice, promiscuous } = installed;
+        let Installed { place, why, several_buffers, card, card_words, attached, choice, promiscuous } = installed;
         Ok(Attachment {
             place,
             why,
             several_buffers,
+            card,
+            card_words,
             program: Mutex::new(attached),
             choice,
             queues: interface.most_queues,
@@ -472,16 +579,16 @@ impl Attachment {
     pub(super) fn install_again(&self) -> io::Result<()> {
         let mut attached = locked(&self.program);
         let Some(link) = attached.link.take() else { return Ok(()) };
-        let renew = |program: &mut Xdp| {
-            let link = program.take_link(link)?;
-            program.unload()?; // Only our descriptor: the link keeps what is attached.
-            program.load()?;
+        let failed = |e: ProgramError| io::Error::other(words_of(&e));
+        let link = attached.program.with(|program| program.take_link(link)).map_err(failed)?;
+        attached.program.renew()?;
+        let replace = |program: &mut Xdp| {
             let name = name_of(program)?;
             let id = name.id;
             self.estate.rename(name);
             Ok((program.attach_to_link(link)?, id))
         };
-        let (link, id) = attached.program.with(renew).map_err(|e| io::Error::other(words_of(&e)))?;
+        let (link, id) = attached.program.with(replace).map_err(failed)?;
         attached.link = Some(link);
         attached.id = id;
         self.estate.renamed();
@@ -495,7 +602,7 @@ impl Attachment {
             Choice::Ring(..) => {
                 let counts = self.steering_counts(queue);
                 let Counts { redirected, too_long, to_host, .. } = counts;
-                ProgramCounts { redirected, passed: counts.fell_back(), too_long, to_host }
+                ProgramCounts { redirected, passed: counts.fell_back(), too_long, to_host, no_room: counts.no_room }
             }
         }
     }

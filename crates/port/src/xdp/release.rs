@@ -43,6 +43,20 @@ pub(super) fn no_several_buffers(release: &str) -> Option<String> {
     })
 }
 
+/// First release that lets a program that is bound to a device make tail calls.
+const BOUND_TAIL_CALLS: (u32, u32) = (6, 16);
+
+/// Why a program that asks the card is refused where it has to make tail calls.
+pub(super) fn no_bound_tail_calls(release: &str) -> Option<String> {
+    numbers(release).filter(|version| *version < BOUND_TAIL_CALLS).map(|_| {
+        let (major, minor) = BOUND_TAIL_CALLS;
+        format!(
+            "with --steer kernel and --host FILTER it takes tail calls from a program that is bound to a device, from Linux \
+             {major}.{minor} on, and this is {release}"
+        )
+    })
+}
+
 /// A line about what is missing, if anything is.
 pub(super) fn missing(release: &str, steers: bool) -> Option<String> {
     let version = numbers(release)?;
@@ -75,6 +89,8 @@ mod tests {
         assert_eq!((missing("", true), missing("frog", true), missing("6", true)), (None, None, None));
         assert!(no_several_buffers("6.1.0-18").is_some_and(|said| said.contains("6.6") && said.contains("MTU")));
         assert_eq!(no_several_buffers("6.6.1"), None);
+        assert!(no_bound_tail_calls("6.12.0").is_some_and(|said| said.contains("6.16")));
+        assert_eq!(no_bound_tail_calls("6.18.44"), None);
         assert!(numbers(&running()).is_some(), "{}", running());
     }
 }

@@ -352,6 +352,8 @@ pub(super) struct ProgramCounts {
     pub too_long: u64,
     /// Picked out for the host's stack.
     pub to_host: u64,
+    /// Of `passed`: the driver had no room for what the card knows.
+    pub no_room: u64,
 }
 
 /// The program's counters, mapped read-only: reading them takes no system call.
@@ -381,7 +383,7 @@ impl Counters {
             let counter = unsafe { line.add(queue as usize * (COUNTER_BYTES / 8) + n).as_ref() };
             counter.load(Ordering::Relaxed) // Relaxed: a figure, read for itself alone.
         };
-        ProgramCounts { redirected: word(0), passed: word(1), too_long: word(2), to_host: word(3) }
+        ProgramCounts { redirected: word(0), passed: word(1), too_long: word(2), to_host: word(3), no_room: word(4) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use flowyard_kernel::{Mark, ToHost};
 
+use super::super::card::CardPlace;
 use super::super::journal::Carried;
 use super::super::program::Attachment;
 use super::{Queue, XdpPort};
@@ -28,7 +29,7 @@ impl XdpPort {
 
     pub(super) fn count(&self) -> PortCounters {
         let (mut no_buffer, mut ring_full, mut too_long, mut passed, mut redirected) = (0, 0, 0, 0, 0);
-        let (mut fill_empty, mut fill_invalid, mut to_host) = (0, 0, 0);
+        let (mut fill_empty, mut fill_invalid, mut to_host, mut no_room) = (0, 0, 0, 0);
         for Queue { sockets, before, .. } in &self.queues {
             self.each_lane(sockets, |n, lane| {
                 let Ok(s) = lane.statistics() else { return };
@@ -48,6 +49,7 @@ impl XdpPort {
             for counts in self.counted_queues(attachment).map(|queue| attachment.counts(queue)) {
                 passed += counts.passed; // for whatever reason: all take the fallback
                 to_host += counts.to_host;
+                no_room += counts.no_room;
             }
         }
         // Without a way to the host, what no socket takes is dropped.
@@ -85,6 +87,9 @@ impl XdpPort {
                 ("queues-refused", self.queues_refused),
             ],
         };
+        if self.card == CardPlace::BeforePacket {
+            counters.notes.push(("of-which-without-metadata", no_room)); // of what passed to the host, or not to the host
+        }
         self.count_steering(&mut counters.notes);
         self.count_before(&mut counters.notes);
         counters

@@ -1,13 +1,16 @@
 //! Taking packets off a receive ring, whole.
 
-use flowyard_mem::{Clock, Lent, Stock};
+use flowyard_mem::{Clock, Lent, Region, Stock};
 
+use super::super::card::CardPlace;
 use super::super::socket::QueueSockets;
 use crate::link::ETHERNET;
 use crate::{Arrival, Received};
 
 /// What one visit to a socket took from it.
-pub(super) struct Takes {
+pub(super) struct Takes<'a> {
+    pub(super) region: &'a Region,
+    pub(super) card: CardPlace,
     pub(super) lane: usize,
     pub(super) time_ns: u64,
     pub(super) number: u64,
@@ -16,7 +19,7 @@ pub(super) struct Takes {
     pub(super) invalid: u64,
 }
 
-impl Takes {
+impl Takes<'_> {
     /// Moves up to `most` packets from a lane to `batch`; answers how many entries it used.
     pub(super) fn take(
         &mut self,
@@ -33,7 +36,7 @@ impl Takes {
         while used < ready && batch.len() - start < most {
             let Some(segments) = receive.whole(used, &mut ready) else { break };
             let len = (used..used + segments).fold(0u32, |len, at| len.saturating_add(receive.peek(at).len));
-            let arrival = Arrival {
+            let mut arrival = Arrival {
                 time_ns: self.time_ns,
                 clock: Clock::Realtime,
                 len,
@@ -53,6 +56,9 @@ impl Takes {
                     continue;
                 };
                 *held -= 1;
+                if segment == used {
+                    self.card.tell(self.region, &buffer, offset, &mut arrival);
+                }
                 let fits = at.len as usize <= buffer_bytes - offset;
                 sound &= fits;
                 batch.push(Received {
