@@ -114,7 +114,7 @@ pub fn run() {
     println!("| | instructions |\n|---|---|");
     PARTS.iter().for_each(|part| print(part, none));
     // Compiled once for all of them.
-    let folder = std::env::temp_dir().join(format!("flowyard-bench-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("flowyard-bench-steps-{}", std::process::id()));
     match compile::compile(&folder) {
         Ok(object) => {
             PEERS.iter().for_each(|part| print(part, &object));
