@@ -1,5 +1,6 @@
 /*
- * rte_ring with one producer and one consumer, in bursts of 32. Entries have 16 or 32 bytes.
+ * rte_ring with one producer and one consumer, in bursts of 32. Entries have 16 or 32 bytes. Bursts are copied
+ * from and to an array, as most applications do it, or written and read in place.
  *
  * What an entry says is hidden from the compiler, one entry at a time, as in the loops of the others.
  */
@@ -8,6 +9,7 @@
 #include <rte_pause.h>
 #include <rte_ring.h>
 #include <rte_ring_elem.h>
+#include <rte_ring_peek_zc.h>
 
 #include "peers.h"
 
@@ -34,10 +36,10 @@ void ring_free(struct rte_ring *ring)
 	free(ring);
 }
 
-/* Entries `from` to `from + BURST`: words count up. */
-static inline void fill(uint64_t *burst, uint64_t from, unsigned int words)
+/* `count` entries beginning with number `from`: words count up. */
+static inline void fill(uint64_t *burst, uint64_t from, unsigned int count, unsigned int words)
 {
-	for (unsigned int i = 0; i < BURST; i++) {
+	for (unsigned int i = 0; i < count; i++) {
 		uint64_t n = from + i;
 
 		hide(&n);
@@ -68,7 +70,7 @@ static inline void send_all(struct rte_ring *ring, uint64_t count, unsigned int 
 	for (uint64_t n = 0; n < count; n += BURST) {
 		unsigned int sent = 0;
 
-		fill(burst, n, words);
+		fill(burst, n, BURST, words);
 		while ((sent += rte_ring_sp_enqueue_burst_elem(ring, &burst[sent * words], 8 * words, BURST - sent,
 							       NULL)) < BURST)
 			rte_pause();
@@ -97,7 +99,7 @@ static inline uint64_t by_turns(struct rte_ring *ring, uint64_t count, unsigned 
 	uint64_t total = 0;
 
 	for (uint64_t n = 0; n < count; n += BURST) {
-		fill(burst, n, words);
+		fill(burst, n, BURST, words);
 		rte_ring_sp_enqueue_burst_elem(ring, burst, 8 * words, BURST, NULL);
 		unsigned int taken = rte_ring_sc_dequeue_burst_elem(ring, burst, 8 * words, BURST, NULL);
 
@@ -106,20 +108,91 @@ static inline uint64_t by_turns(struct rte_ring *ring, uint64_t count, unsigned 
 	return total;
 }
 
-/* Sends entries 0 to `count`, a multiple of BURST. */
-void ring_send(struct rte_ring *ring, uint64_t count, uint32_t words)
+/* Up to `most` entries, in place, from number `from` on; answers how many there was room for. */
+static inline unsigned int put(struct rte_ring *ring, uint64_t from, unsigned int most, unsigned int words)
 {
-	words == 2 ? send_all(ring, count, 2) : send_all(ring, count, 4);
+	struct rte_ring_zc_data at;
+	unsigned int count = rte_ring_enqueue_zc_burst_elem_start(ring, 8 * words, most, &at, NULL);
+
+	if (count == 0)
+		return 0;
+	fill(at.ptr1, from, at.n1, words);
+	if (count > at.n1)
+		fill(at.ptr2, from + at.n1, count - at.n1, words);
+	rte_ring_enqueue_zc_elem_finish(ring, count);
+	return count;
+}
+
+/* A burst at most, in place; answers how many there were. */
+static inline unsigned int get(struct rte_ring *ring, uint64_t *total, unsigned int words)
+{
+	struct rte_ring_zc_data at;
+	unsigned int count = rte_ring_dequeue_zc_burst_elem_start(ring, 8 * words, BURST, &at, NULL);
+
+	if (count == 0)
+		return 0;
+	*total += sum_up(at.ptr1, at.n1, words);
+	if (count > at.n1)
+		*total += sum_up(at.ptr2, count - at.n1, words);
+	rte_ring_dequeue_zc_elem_finish(ring, count);
+	return count;
+}
+
+static inline void send_all_in_place(struct rte_ring *ring, uint64_t count, unsigned int words)
+{
+	for (uint64_t n = 0; n < count;) {
+		unsigned int sent = put(ring, n, RTE_MIN(count - n, (uint64_t)BURST), words);
+
+		if (sent == 0)
+			rte_pause();
+		n += sent;
+	}
+}
+
+static inline uint64_t take_all_in_place(struct rte_ring *ring, uint64_t count, unsigned int words)
+{
+	uint64_t total = 0;
+
+	for (uint64_t seen = 0; seen < count;) {
+		unsigned int taken = get(ring, &total, words);
+
+		if (taken == 0)
+			rte_pause();
+		seen += taken;
+	}
+	return total;
+}
+
+static inline uint64_t by_turns_in_place(struct rte_ring *ring, uint64_t count, unsigned int words)
+{
+	uint64_t total = 0;
+
+	for (uint64_t n = 0; n < count; n += BURST) {
+		put(ring, n, BURST, words);
+		get(ring, &total, words);
+	}
+	return total;
+}
+
+/* The loop for these entries. */
+#define CHOOSE(loop)                                                                                         \
+	(words == 2 ? in_place ? loop##_in_place(ring, count, 2) : loop(ring, count, 2)                      \
+		    : in_place ? loop##_in_place(ring, count, 4) : loop(ring, count, 4))
+
+/* Sends entries 0 to `count`, a multiple of BURST. */
+void ring_send(struct rte_ring *ring, uint64_t count, uint32_t words, int in_place)
+{
+	CHOOSE(send_all);
 }
 
 /* Takes `count` entries; answers the sum of their words. */
-uint64_t ring_take(struct rte_ring *ring, uint64_t count, uint32_t words)
+uint64_t ring_take(struct rte_ring *ring, uint64_t count, uint32_t words, int in_place)
 {
-	return words == 2 ? take_all(ring, count, 2) : take_all(ring, count, 4);
+	return CHOOSE(take_all);
 }
 
 /* Both, a burst in and the burst out. */
-uint64_t ring_by_turns(struct rte_ring *ring, uint64_t count, uint32_t words)
+uint64_t ring_by_turns(struct rte_ring *ring, uint64_t count, uint32_t words, int in_place)
 {
-	return words == 2 ? by_turns(ring, count, 2) : by_turns(ring, count, 4);
+	return CHOOSE(by_turns);
 }

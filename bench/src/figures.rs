@@ -34,6 +34,17 @@ struct Spread {
 }
 
 impl Spread {
+    /// Fewest values whose median can be told with 95 % confidence.
+    const ENOUGH: usize = 6;
+
+    /// What the median lies between, each end told by `tell`.
+    fn tell_sure(&self, joined: &str, tell: impl Fn(f64) -> String) -> String {
+        if self.count < Spread::ENOUGH {
+            return "too few".into();
+        }
+        format!("{}{joined}{}", tell(self.sure.0), tell(self.sure.1))
+    }
+
     fn of(mut values: Vec<f64>) -> Option<Spread> {
         values.sort_by(f64::total_cmp);
         let last = values.len().checked_sub(1)?;
@@ -68,8 +79,12 @@ pub fn print_over(title: &str, item: &str, outcome: &Outcome, base: usize) {
             let over = rounds.iter().filter_map(|round| Some(round.figures[at]? - round.figures[base]?));
             match Spread::of(over.collect()) {
                 Some(s) => println!(
-                    "| {name} | **{:+.1}** | {:+.1}…{:+.1} | {:+.1}…{:+.1} | {} |",
-                    s.median, s.sure.0, s.sure.1, s.low, s.high, s.count
+                    "| {name} | **{:+.1}** | {} | {:+.1}…{:+.1} | {} |",
+                    s.median,
+                    s.tell_sure("…", |end| format!("{end:+.1}")),
+                    s.low,
+                    s.high,
+                    s.count
                 ),
                 None => println!("| {name} | disturbed | | | 0 |"),
             }
@@ -105,8 +120,12 @@ fn print_ratios(outcome: &Outcome, rounds: &[&Round], ratios: &[Ratio]) {
     for ratio in ratios {
         match judge(outcome, rounds, *ratio) {
             (name, Some(s)) => println!(
-                "| {name} | **{:.2}** | {:.2}–{:.2} | {:.2}–{:.2} | {} |",
-                s.median, s.sure.0, s.sure.1, s.low, s.high, s.count
+                "| {name} | **{:.2}** | {} | {:.2}–{:.2} | {} |",
+                s.median,
+                s.tell_sure("–", |end| format!("{end:.2}")),
+                s.low,
+                s.high,
+                s.count
             ),
             (name, None) => println!("| {name} | disturbed | | | 0 |"),
         }
@@ -157,6 +176,9 @@ mod tests {
     fn spread_is_by_rank() {
         let spread = Spread::of((0..=10).rev().map(f64::from).collect());
         assert_eq!(spread, Some(Spread { low: 1.0, median: 5.0, high: 9.0, sure: (2.0, 8.0), count: 11 }));
+        assert_eq!(spread.map(|s| s.tell_sure("–", |end| format!("{end}"))), Some("2–8".into()));
         assert_eq!(Spread::of(vec![]), None);
+        let few = Spread::of(vec![1.0; 5]).expect("five values");
+        assert_eq!(few.tell_sure("–", |end| format!("{end}")), "too few");
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! Ours lies in a memfd that is mapped twice and checks every index that the peer shows; the others live
 //! on the heap of one process and trust both sides. `rte_ring` (one producer, one consumer) copies bursts
-//! from and to an array of the caller, and of its places one stays empty.
+//! from and to an array of the caller, or *in place* lets them be written and read where they lie; of its places
+//! one stays empty.
 
 use std::hint::{black_box, spin_loop};
 
@@ -15,6 +16,7 @@ use rtrb::RingBuffer;
 use crate::figures::{self, ratio};
 use crate::laps::{Meter, meet};
 use crate::machine;
+use crate::peers::dpdk::ring::Entries::{self, Copied, InPlace};
 use crate::peers::dpdk::{Dpdk, dpdk};
 use crate::rounds::{self, Contender, Setting};
 
@@ -29,7 +31,7 @@ const LAPS: usize = 12;
 /// Runs and prints.
 pub fn run(setting: &Setting) {
     let ratios = [ratio(0, 1), ratio(2, 3), ratio(2, 0), ratio(3, 1)];
-    let theirs = [ratio(0, 4), ratio(2, 5), ratio(1, 4), ratio(3, 5)];
+    let theirs = [ratio(0, 4), ratio(2, 5), ratio(0, 6), ratio(2, 7), ratio(1, 6), ratio(3, 7)];
     let ratios = [&ratios[..], if dpdk().is_some() { &theirs } else { &[] }].concat();
     if let Some(core) = setting.other {
         let mut contenders = vec![
@@ -39,8 +41,14 @@ pub fn run(setting: &Setting) {
             Contender::new("rtrb, 32 bytes", move |_: &()| two_cores(core, rtrb::<4>())),
         ];
         if let Some(dpdk) = dpdk() {
-            contenders.push(Contender::new("rte_ring, 16 bytes", move |_: &()| bursts_on_two_cores::<2>(core, dpdk)));
-            contenders.push(Contender::new("rte_ring, 32 bytes", move |_: &()| bursts_on_two_cores::<4>(core, dpdk)));
+            let narrow = |name, how| Contender::new(name, move |_: &()| bursts_on_two_cores::<2>(core, dpdk, how));
+            let wide = |name, how| Contender::new(name, move |_: &()| bursts_on_two_cores::<4>(core, dpdk, how));
+            contenders.extend([
+                narrow("rte_ring, 16 bytes", Copied),
+                wide("rte_ring, 32 bytes", Copied),
+                narrow("rte_ring in place, 16 bytes", InPlace),
+                wide("rte_ring in place, 32 bytes", InPlace),
+            ]);
         }
         let outcome = rounds::run(setting, true, &mut (), |()| {}, &contenders);
         figures::print("Ring", "entry", &outcome, &ratios);
@@ -54,8 +62,14 @@ pub fn run(setting: &Setting) {
         Contender::new("rtrb, 32 bytes", |_: &()| one_core(rtrb::<4>())),
     ];
     if let Some(dpdk) = dpdk() {
-        contenders.push(Contender::new("rte_ring, 16 bytes", move |_: &()| bursts_on_one_core::<2>(dpdk)));
-        contenders.push(Contender::new("rte_ring, 32 bytes", move |_: &()| bursts_on_one_core::<4>(dpdk)));
+        let narrow = |name, how| Contender::new(name, move |_: &()| bursts_on_one_core::<2>(dpdk, how));
+        let wide = |name, how| Contender::new(name, move |_: &()| bursts_on_one_core::<4>(dpdk, how));
+        contenders.extend([
+            narrow("rte_ring, 16 bytes", Copied),
+            wide("rte_ring, 32 bytes", Copied),
+            narrow("rte_ring in place, 16 bytes", InPlace),
+            wide("rte_ring in place, 32 bytes", InPlace),
+        ]);
     }
     let outcome = rounds::run(setting, false, &mut (), |()| {}, &contenders);
     figures::print("Ring", "entry", &outcome, &ratios);
@@ -193,14 +207,14 @@ fn one_core<A: Write, B: Read>(pair: Pair<A, B>) -> Option<f64> {
 }
 
 /// As [`two_cores`], with both loops in C.
-fn bursts_on_two_cores<const W: usize>(core: usize, dpdk: &Dpdk) -> Option<f64> {
-    let (mut sender, mut taker) = dpdk.ring::<W>(SLOTS);
+fn bursts_on_two_cores<const W: usize>(core: usize, dpdk: &Dpdk, entries: Entries) -> Option<f64> {
+    let (mut sender, mut taker) = dpdk.ring::<W>(SLOTS, entries);
     apart(core, || sender.send(LAP), move || taker.take(LAP), expected::<W>())
 }
 
 /// As [`one_core`], with the loop in C.
-fn bursts_on_one_core<const W: usize>(dpdk: &Dpdk) -> Option<f64> {
-    let (mut sender, mut taker) = dpdk.ring::<W>(SLOTS);
+fn bursts_on_one_core<const W: usize>(dpdk: &Dpdk, entries: Entries) -> Option<f64> {
+    let (mut sender, mut taker) = dpdk.ring::<W>(SLOTS, entries);
     alone(|| sender.by_turns(&mut taker, LAP), expected::<W>())
 }
 

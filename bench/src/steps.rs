@@ -23,6 +23,7 @@ use crate::packets::{NO_TUNNELS, Packets, is_ordinary};
 use crate::peers::compile;
 use crate::peers::dpdk::hash::Method;
 use crate::peers::dpdk::pipeline::Parse;
+use crate::peers::dpdk::ring::Entries;
 use crate::peers::dpdk::{BURST, dpdk};
 use crate::peers::etherparse;
 use crate::pipeline::{alone, bare};
@@ -60,7 +61,7 @@ const PARTS: [Part; 22] = [
 ];
 
 /// Those in C.
-const PEERS: [Part; 8] = [
+const PEERS: [Part; 9] = [
     ("plain-c", "plain C + sort + rte_hash_crc, mixed", |n| peer(Method::PlainCrc, &[], n)),
     ("plain-c-no-tunnels", "the same, no tunnels", |n| peer(Method::PlainCrc, &NO_TUNNELS, n)),
     ("plain-c-plain", "the same, plain", |n| peer(Method::PlainCrc, &[Carrier::Plain], n)),
@@ -70,7 +71,8 @@ const PEERS: [Part; 8] = [
     ("softrss-no-tunnels", "rte_net_get_ptype + rte_softrss, no tunnels", |n| {
         peer(Method::PtypeSoftrss, &NO_TUNNELS, n)
     }),
-    ("rte-ring", "rte_ring of 16 bytes, in and out", rte_ring),
+    ("rte-ring", "rte_ring of 16 bytes, in and out", |n| rte_ring(Entries::Copied, n)),
+    ("rte-ring-in-place", "the same, entries in place", |n| rte_ring(Entries::InPlace, n)),
 ];
 
 /// DPDK's pipeline: what its two turns take.
@@ -115,7 +117,7 @@ pub fn run() {
     println!("| | instructions |\n|---|---|");
     PARTS.iter().for_each(|part| print(part, none));
     // Compiled once for all of them.
-    let folder = std::env::temp_dir().join(format!("flowyard-bench-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("flowyard-bench-steps-{}", std::process::id()));
     match compile::compile(&folder) {
         Ok(object) => {
             PEERS.iter().for_each(|part| print(part, &object));
@@ -261,9 +263,9 @@ fn peer(how: Method, carriers: &[Carrier], passes: usize) -> u64 {
     sum
 }
 
-fn rte_ring(passes: usize) -> u64 {
+fn rte_ring(entries: Entries, passes: usize) -> u64 {
     let Some(dpdk) = dpdk() else { return 0 };
-    let (mut sender, mut taker) = dpdk.ring::<2>(1024);
+    let (mut sender, mut taker) = dpdk.ring::<2>(1024, entries);
     sender.by_turns(&mut taker, passes * COUNT)
 }
 

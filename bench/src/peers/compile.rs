@@ -3,6 +3,7 @@
 //! `bench/peers` is embedded here, so that the program runs from anywhere. What compiles it is `cc`, and
 //! `pkg-config` says where DPDK is.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,10 +21,11 @@ const SOURCES: [(&str, &str); 5] = [
 /// Flags that a DPDK user would take. The processor is named last: pkg-config names an old one.
 const FLAGS: [&str; 4] = ["-O3", "-shared", "-fPIC", "-march=native"];
 
-/// Compiles the peers into a shared object in `folder`; answers its path, or why there is none.
+/// Compiles the peers into a shared object in `folder`, which is made; answers its path, or why there is none.
 pub fn compile(folder: &Path) -> Result<PathBuf, String> {
     let dpdk = output(Command::new("pkg-config").args(["--cflags", "--libs", "libdpdk"]))?;
-    std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    // Nobody else's, and nobody else can write there: what lies in it is loaded.
+    std::fs::DirBuilder::new().mode(0o700).create(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let object = folder.join("peers.so");
     let mut cc = Command::new("cc");
     cc.arg("-o").arg(&object);

@@ -13,8 +13,8 @@ use super::{Dpdk, Object};
 
 type New = unsafe extern "C" fn(u32, u32) -> *mut c_void;
 type Free = unsafe extern "C" fn(*mut c_void);
-type Send = unsafe extern "C" fn(*mut c_void, u64, u32);
-type Take = unsafe extern "C" fn(*mut c_void, u64, u32) -> u64;
+type Send = unsafe extern "C" fn(*mut c_void, u64, u32, i32);
+type Take = unsafe extern "C" fn(*mut c_void, u64, u32, i32) -> u64;
 
 /// The functions of this source.
 #[derive(Debug, Clone, Copy)]
@@ -41,10 +41,20 @@ impl Functions {
     }
 }
 
+/// How entries get into the ring and out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entries {
+    /// Copied, a burst at a time, from an array and to one.
+    Copied = 0,
+    /// Written and read where they lie.
+    InPlace = 1,
+}
+
 #[derive(Debug)]
 struct Ring {
     functions: Functions,
     at: NonNull<c_void>,
+    entries: Entries,
 }
 
 // SAFETY: an `rte_ring` is made for a producer and a consumer on threads of their own.
@@ -69,12 +79,12 @@ pub struct Taker<const W: usize>(Arc<Ring>);
 
 impl Dpdk {
     /// A ring of `slots` places, one of which stays empty, for entries of 2 or 4 words.
-    pub fn ring<const W: usize>(&self, slots: u32) -> (Sender<W>, Taker<W>) {
+    pub fn ring<const W: usize>(&self, slots: u32, entries: Entries) -> (Sender<W>, Taker<W>) {
         const { assert!(W == 2 || W == 4) };
         // SAFETY: it takes any numbers.
         let at = unsafe { (self.ring.new)(slots, 8 * W as u32) };
         let at = NonNull::new(at).expect("memory for a small ring");
-        let ring = Arc::new(Ring { functions: self.ring, at });
+        let ring = Arc::new(Ring { functions: self.ring, at, entries });
         (Sender(ring.clone()), Taker(ring))
     }
 }
@@ -83,14 +93,14 @@ impl<const W: usize> Sender<W> {
     /// Sends entries 0 to `count`, in bursts, waiting for room.
     pub fn send(&mut self, count: usize) {
         // SAFETY: a ring of entries of W words, and this is its only producer.
-        unsafe { (self.0.functions.send)(self.0.at.as_ptr(), count as u64, W as u32) }
+        unsafe { (self.0.functions.send)(self.0.at.as_ptr(), count as u64, W as u32, self.0.entries as i32) }
     }
 
     /// Sends as many and takes them from `taker`, burst by burst; answers the sum of their words.
     pub fn by_turns(&mut self, taker: &mut Taker<W>, count: usize) -> u64 {
         assert!(Arc::ptr_eq(&self.0, &taker.0), "two ends of one ring");
         // SAFETY: as for `send`, and `taker` is its only consumer.
-        unsafe { (self.0.functions.by_turns)(self.0.at.as_ptr(), count as u64, W as u32) }
+        unsafe { (self.0.functions.by_turns)(self.0.at.as_ptr(), count as u64, W as u32, self.0.entries as i32) }
     }
 }
 
@@ -98,6 +108,6 @@ impl<const W: usize> Taker<W> {
     /// Takes `count` entries, waiting for them; answers the sum of their words.
     pub fn take(&mut self, count: usize) -> u64 {
         // SAFETY: a ring of entries of W words, and this is its only consumer.
-        unsafe { (self.0.functions.take)(self.0.at.as_ptr(), count as u64, W as u32) }
+        unsafe { (self.0.functions.take)(self.0.at.as_ptr(), count as u64, W as u32, self.0.entries as i32) }
     }
 }
