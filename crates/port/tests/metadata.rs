@@ -83,10 +83,10 @@ fn opener(name: &str, steering: Option<&InKernel>, host: &ToHost) -> Box<dyn Ope
     prepare_to_host(&spec, 1, steering, host).unwrap_or_else(|e| panic!("{e}")).remove(0)
 }
 
-fn in_kernel() -> InKernel {
+fn in_kernel(direct: bool) -> InKernel {
     let hash = FlowHash::Default { seed: 7 };
     let classifier = Classifier { policy: Policy::default(), hash, table: Table::even(2).expect("2 rings") };
-    InKernel { classifier: Arc::new(classifier), direct: false }
+    InKernel::new(Arc::new(classifier), direct)
 }
 
 /// fy0, and before its other end a bridge: what is sent by `in0` comes to fy0 with its VLAN tag beside it.
@@ -150,8 +150,8 @@ fn what_the_driver_knows_arrives_with_every_packet() {
         (1, None, false, 1500),
         (2, None, true, 1500),
         (1, None, false, 9000),
-        (2, Some(in_kernel()), false, 1500),
-        (1, Some(in_kernel()), false, 9000),
+        (2, Some(in_kernel(false)), false, 1500),
+        (1, Some(in_kernel(false)), false, 9000),
     ] {
         let wire = wire(queues);
         let what = format!("{queues} queues, steered in the kernel: {}, filter: {host}, {mtu}", steering.is_some());
@@ -189,7 +189,7 @@ fn direct_readers_have_it_in_the_tag_of_new_queues_too() {
         wire.command(&format!("ethtool -L {interface} rx 2 tx 2")).expect("veth has channels");
     }
     wire.run(|| {
-        let steering = InKernel { direct: true, ..in_kernel() };
+        let steering = in_kernel(true);
         let opener = opener("xdp:fy0?metadata&ring=256", Some(&steering), &ToHost::Pass);
         let mut bench = Bench::open(opener);
         assert!(bench.mode().starts_with("2 queues") && bench.mode().contains("the card tells"), "{}", bench.mode());
@@ -239,7 +239,7 @@ fn direct_readers_have_it_in_the_tag_of_new_queues_too() {
 #[test]
 fn the_host_has_its_packets_as_ever() {
     require_everything!();
-    for steering in [None, Some(in_kernel())] {
+    for steering in [None, Some(in_kernel(false))] {
         let wire = wire(1);
         wire.run(|| {
             // Odd source ports, which begin at 10000.
@@ -302,7 +302,7 @@ fn what_cannot_be_had_is_said_and_nothing_else_suffers() {
             assert!(said.contains("no metadata from the card") && said.contains(why), "{name}: {said}");
             bench.close();
         }
-        let mut bench = Bench::open(opener("xdp:mv0?metadata", Some(&in_kernel()), &ToHost::Pass));
+        let mut bench = Bench::open(opener("xdp:mv0?metadata", Some(&in_kernel(false)), &ToHost::Pass));
         Injector::open("fy1").expect("as root").send(&[numbered_frame(1, 1, 100)]).expect("the wire takes it");
         let packets = bench.collect(1);
         assert_eq!(packets.first().map(|packet| packet.arrival.flags), Some(0));
