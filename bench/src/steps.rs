@@ -12,7 +12,7 @@ use flowyard::function::Function;
 use flowyard::mem::{Consumer, Geometry, Ledger, Region, Returned, Slot, notify};
 use flowyard::port::traffic::Carrier;
 use flowyard::steer::{
-    Conversation, Decision, FIXED_SEED, FragmentTable, Frame, LinkType, Observer, default_hash, dissect,
+    Conversation, Decision, FIXED_SEED, FragmentTable, Frame, Glance, LinkType, Observer, default_hash, dissect,
 };
 use flowyard_mem::bench_support::ring;
 
@@ -206,12 +206,11 @@ fn steer(carriers: &[Carrier], passes: usize) -> u64 {
 
 fn glance(carriers: &[Carrier], passes: usize) -> u64 {
     let classifier = classifier();
+    let glancer = classifier.glancer().expect("the default policy is plain");
     over(carriers, passes, |bytes| {
-        let mut sum = 0;
-        classifier.glance(&Frame::new(bytes, LinkType::ETHERNET), |found| {
-            sum = u64::from(found.hash ^ u32::from(found.ring)) ^ u64::from(found.l4 ^ found.outer_l3);
-        });
-        sum
+        let mut seen = Glance::default();
+        glancer.glance(&Frame::new(bytes, LinkType::ETHERNET), &mut seen);
+        u64::from(seen.hash() ^ u32::from(seen.ring() ^ seen.l4()))
     })
 }
 

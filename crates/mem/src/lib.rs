@@ -52,4 +52,4 @@ pub use passing::refuse_descriptors;
 #[cfg(not(loom))]
 pub use pipe::{Handover, PipeEnd, PipeProducer, RING_SLOTS, notify, notify_when, pipe};
 #[cfg(not(loom))]
-pub use region::{Geometry, Grant, Region};
+pub use region::{Geometry, Grant, Opened, Region};

@@ -402,11 +402,25 @@ impl PipeProducer {
     /// If buffer and ledger are not those of this pipe's region: our own mistake.
     #[inline]
     pub fn send(&mut self, ledger: &mut Ledger, buffer: Buffer, slot: Slot) -> Result<(), Buffer> {
+        self.send_words(ledger, buffer, Slot { buffer: 0, ..slot }.to_words())
+    }
+
+    /// As [`PipeProducer::send`], with a slot as the words that the ring carries, the buffer's index in the first still 0:
+    /// put together in registers, it need not be written to memory before it is written to the ring.
+    ///
+    /// # Errors
+    /// As those of `send`.
+    ///
+    /// # Panics
+    /// As `send`.
+    #[inline(always)]
+    pub fn send_words(&mut self, ledger: &mut Ledger, buffer: Buffer, slot: [u64; SLOT_WORDS]) -> Result<(), Buffer> {
         if self.reserve(1) == 0 {
             return Err(buffer);
         }
         let index = ledger.send(self.account(), buffer);
-        let fits = self.out.fill(Slot { buffer: index, ..slot }.to_words());
+        let [first, rest @ ..] = slot;
+        let fits = self.out.fill([first | u64::from(index), rest[0], rest[1], rest[2]]);
         debug_assert!(fits, "just reserved");
         self.outstanding += 1;
         Ok(())

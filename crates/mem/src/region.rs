@@ -13,6 +13,7 @@
 //! copies.
 #![allow(unsafe_code)]
 
+use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -390,6 +391,14 @@ impl Region {
         debug_assert!(fits, "every geometry has room for a tag");
     }
 
+    /// Looks an owned buffer up, for several looks at it; `None` for one of another region, or of one that this process
+    /// may not write.
+    #[inline(always)]
+    pub fn open<'a>(&'a self, buffer: &'a mut Buffer) -> Option<Opened<'a>> {
+        let start = self.owned(buffer, 0, 0)?;
+        Some(Opened { region: self, start, _buffer: PhantomData })
+    }
+
     /// Reads the tag of an owned buffer.
     pub fn tag(&self, buffer: &Buffer) -> Tag {
         self.owned(buffer, self.geometry.tag_offset(), TAG_BYTES).map_or_else(Tag::default, |from| self.read_tag(from))
@@ -461,6 +470,48 @@ impl Region {
 
     pub(crate) fn writable(&self) -> bool {
         self.writable
+    }
+}
+
+/// An owned buffer that has been looked up: see [`Region::open`].
+#[derive(Debug)]
+pub struct Opened<'a> {
+    region: &'a Region,
+    /// Invariant: `buffer_bytes` from here are the buffer's.
+    start: NonNull<u8>,
+    _buffer: PhantomData<&'a mut Buffer>,
+}
+
+impl Opened<'_> {
+    /// As [`Region::peek`].
+    #[inline(always)]
+    pub fn peek<'b>(&'b self, offset: usize, len: usize, scratch: &'b mut [u8]) -> &'b [u8] {
+        let bytes = self.region.geometry.buffer_bytes;
+        if len > bytes || offset > bytes - len {
+            return &[];
+        }
+        // SAFETY: offset + len ≤ buffer_bytes (just checked), which are the buffer's (invariant).
+        let from = unsafe { self.start.add(offset) };
+        if !self.region.foreign_writers() {
+            // SAFETY: `len` bytes from `from` lie in the buffer; its only token is borrowed mutably for the life of
+            // `self`, which is borrowed for 'b and writes through `&mut self` alone; no other process may write.
+            return unsafe { std::slice::from_raw_parts(from.as_ptr(), len) };
+        }
+        let len = len.min(scratch.len());
+        // SAFETY: as above for the range; the destination is a private slice. A foreign writer may
+        // change bytes during the copy; whatever arrives is then private and stays.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), scratch.as_mut_ptr(), len) };
+        &scratch[..len]
+    }
+
+    /// Writes the tag, given as its words.
+    #[inline(always)]
+    pub fn set_tag_words(&mut self, words: [u64; TAG_BYTES / 8]) {
+        // SAFETY: a geometry's tag lies within its buffers (`Geometry::new`), at a multiple of 8; the buffer's only token
+        // is borrowed mutably, so no reference of this process is into it.
+        unsafe {
+            self.start.add(self.region.geometry.tag_offset()).cast::<[u64; TAG_BYTES / 8]>().write_unaligned(words)
+        };
     }
 }
 

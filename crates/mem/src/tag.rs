@@ -116,6 +116,12 @@ pub struct Tag {
 const _: () = assert!(size_of::<Tag>() == crate::abi::TAG_BYTES);
 
 impl Tag {
+    /// From its words, as they lie in memory.
+    #[inline]
+    pub fn from_words(words: [u64; crate::abi::TAG_BYTES / 8]) -> Tag {
+        zerocopy::transmute!(words)
+    }
+
     /// Which clock `time_ns` is by; a number that this version does not know reads as none.
     pub fn clock(&self) -> Clock {
         match self.flags >> 24 {

@@ -1,12 +1,12 @@
 //! The whole of steering for one packet: dissect, hash, look up; or hold, for a later fragment.
 
 use crate::conversation::Conversation;
-use crate::dissection::{Dissection, Family, Ports, TunnelKind};
+use crate::dissection::{Dissection, Family, Ports};
 use crate::fragment::Datagram;
 use crate::fragment_table::FragmentMemory;
-use crate::quick::{Quick, Sink, quick};
+use crate::quick::{Quick, Sink, quick, quick_plain};
 use crate::walk::dissect_into;
-use crate::{FlowHash, Frame, NonIp, Observer, Policy, Stop, Table};
+use crate::{FlowHash, Frame, NonIp, Observer, Policy, Table};
 
 /// Where a packet goes and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,32 +30,57 @@ impl Default for Decision {
     }
 }
 
-/// What a [glance](Classifier::glance) at a packet says. Offsets in bytes from the start of the frame; what is not named
-/// here is as in a whole packet that is no ICMP error.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a [glance](Glancer::glance) at a packet says: the head of its tag but for the user's word, as words of 64 bits, the
+/// lowest bits first. What has no place here is as in a whole packet that is no ICMP error.
+///
+/// ```text
+/// 0  hash 32 | ring 16 | stop 8 | depth 8
+/// 1  outermost IP header 16 | innermost IP header 16 | its upper layer 16 | protocol of that 8 | kind 8: bit 3 IPv6
+/// 2  tunnel's identifier 32 | tunnel's kind 8, 0 without one | 0 8 | TCI of the outermost VLAN tag 16, 0 without one
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Glance {
+    /// The words.
+    pub words: [u64; 3],
+}
+
+impl Glance {
     /// The hash of its conversation.
-    pub hash: u32,
+    #[inline(always)]
+    pub fn hash(&self) -> u32 {
+        self.words[0] as u32
+    }
+
     /// The ring.
-    pub ring: u16,
-    /// Why dissection ended.
-    pub stop: Stop,
-    /// IP headers passed.
-    pub depth: u8,
-    /// Where the outermost IP header starts.
-    pub outer_l3: u16,
-    /// Where the innermost IP header starts.
-    pub l3: u16,
+    #[inline(always)]
+    pub fn ring(&self) -> u16 {
+        (self.words[0] >> 32) as u16
+    }
+
+    /// Where the innermost IP header starts, in bytes from the start of the frame.
+    #[inline(always)]
+    pub fn l3(&self) -> u16 {
+        (self.words[1] >> 16) as u16
+    }
+
     /// Where its upper-layer header starts.
-    pub l4: u16,
-    /// The protocol of that.
-    pub proto: u8,
-    /// The version of the innermost IP header.
-    pub family: Family,
-    /// The innermost tunnel and its identifier.
-    pub tunnel: Option<(TunnelKind, u32)>,
-    /// The outermost VLAN tag.
-    pub vlan: Option<u16>,
+    #[inline(always)]
+    pub fn l4(&self) -> u16 {
+        (self.words[1] >> 32) as u16
+    }
+}
+
+/// Glances at packets: see [`Classifier::glancer`].
+#[derive(Clone, Copy, Debug)]
+pub struct Glancer<'a>(&'a Classifier);
+
+impl Glancer<'_> {
+    /// What [`Classifier::classify`] says of a packet of the commonest kinds, as far as a tag tells it, into `glance`.
+    /// Answers false, and changes nothing, for all other packets: those must be classified. Costs two thirds of that.
+    #[inline(never)]
+    pub fn glance(&self, frame: &Frame<'_>, glance: &mut Glance) -> bool {
+        quick_plain(frame, &self.0.policy, &mut Glancing { classifier: self.0, glance }).is_some()
+    }
 }
 
 /// A later fragment whose first one has not been seen.
@@ -146,12 +171,11 @@ impl Classifier {
         self.classify_slowly(frame, memory, now_ns, observer, decision)
     }
 
-    /// What [`classify`](Classifier::classify) says of a packet of the commonest kinds, as far as a tag tells it: `tell`
-    /// is called with it, once. Answers false, and calls nobody, for all other packets: those must be classified. Costs
-    /// two thirds of that.
+    /// Glances at packets by this classifier, if its policy leaves room for common cases: tunnels left alone, or anything
+    /// that joins the key, do not.
     #[inline]
-    pub fn glance(&self, frame: &Frame<'_>, tell: impl FnMut(Glance)) -> bool {
-        quick(frame, &self.policy, &mut Glancing { classifier: self, tell }).is_some()
+    pub fn glancer(&self) -> Option<Glancer<'_>> {
+        self.policy.is_plain().then_some(Glancer(self))
     }
 
     #[inline(never)]
@@ -263,18 +287,25 @@ impl Sink for Deciding<'_> {
     }
 }
 
-struct Glancing<'a, F> {
+struct Glancing<'a, 'g> {
     classifier: &'a Classifier,
-    tell: F,
+    glance: &'g mut Glance,
 }
 
-impl<F: FnMut(Glance)> Sink for Glancing<'_, F> {
+impl Sink for Glancing<'_, '_> {
     #[inline(always)]
     fn found(&mut self, found: Quick, conversation: &Conversation) {
         let hash = self.classifier.hash.hash(conversation);
         let ring = self.classifier.table.ring(hash);
-        let Quick { stop, depth, outer_l3, l3, l4, proto, family, tunnel, vlan, .. } = found;
-        (self.tell)(Glance { hash, ring, stop, depth, outer_l3, l3, l4, proto, family, tunnel, vlan });
+        let (kind, id) = found.tunnel.map_or((0, 0), |(kind, id)| (kind as u8, id));
+        let ipv6 = u64::from(found.family == Family::V6) << 3;
+        let (outer_l3, l3, l4) = (u64::from(found.outer_l3), u64::from(found.l3), u64::from(found.l4));
+        let vlan = u64::from(found.vlan.unwrap_or(0));
+        self.glance.words = [
+            u64::from(hash) | u64::from(ring) << 32 | (found.stop as u64) << 48 | u64::from(found.depth) << 56,
+            outer_l3 | l3 << 16 | l4 << 32 | u64::from(found.proto) << 48 | ipv6 << 56,
+            u64::from(id) | u64::from(kind) << 32 | vlan << 48,
+        ];
     }
 }
 

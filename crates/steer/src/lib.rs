@@ -55,7 +55,7 @@ mod walk;
 mod wire;
 
 pub use card::{card_hash, card_rss};
-pub use classify::{Classifier, Decision, Glance, Hold, Verdict};
+pub use classify::{Classifier, Decision, Glance, Glancer, Hold, Verdict};
 pub use conversation::Conversation;
 pub use dissection::{Dissection, Family, Flow, Fragment, Level, TunnelKind};
 pub use fragment::{Datagram, Piece};

@@ -136,7 +136,7 @@ struct Upper {
 impl Policy {
     /// Whether nothing in this policy concerns what is read here.
     #[inline(always)]
-    fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.leave_alone.is_empty()
             && self.key == KeyLevel::Innermost
             && self.key_ids == KeyIds::NONE
@@ -163,7 +163,13 @@ impl Sink for Dissection {
 /// tells nothing, if it is of no such kind, or if the policy wants more.
 #[inline(always)]
 pub(crate) fn quick<S: Sink>(frame: &Frame<'_>, policy: &Policy, sink: &mut S) -> Option<()> {
-    if frame.link != LinkType::ETHERNET || frame.bytes.len() > usize::from(u16::MAX) || !policy.is_plain() {
+    if policy.is_plain() { quick_plain(frame, policy, sink) } else { None }
+}
+
+/// The same for a policy that is known to be [plain](Policy::is_plain).
+#[inline(always)]
+pub(crate) fn quick_plain<S: Sink>(frame: &Frame<'_>, policy: &Policy, sink: &mut S) -> Option<()> {
+    if frame.link != LinkType::ETHERNET || frame.bytes.len() > usize::from(u16::MAX) {
         return None;
     }
     let (vlan, bytes) = (frame.stripped_vlan, frame.bytes);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use flowyard_kernel::{Answer, HEAD_BYTES};
 use flowyard_mem::{Buffer, Clock, Region, Stock, Tag, flags};
 use flowyard_port::{Arrival, DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received};
-use flowyard_steer::{Classifier, Datagram, Decision, Frame, Hold, LinkType, Table, Verdict};
+use flowyard_steer::{Classifier, Datagram, Decision, Frame, Glance, Hold, LinkType, Table, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::counters::{Drop, Live, Report, RingCounters};
@@ -400,26 +400,24 @@ impl Dispatcher {
     fn pass(&mut self, at: usize, batch: &mut [Received], day_ns: &mut u64) -> usize {
         let Dispatcher { region, stock, sources, outlets, scratch, received, .. } = self;
         let source = &mut sources[at];
-        let (classifier, port) = (&**source.sorter.classifier(), source.number);
-        let mut bytes = 0;
-        let mut passed = 0;
+        let (Some(glancer), port) = (source.sorter.classifier().glancer(), source.number) else { return 0 };
+        let (mut bytes, mut passed, mut glance) = (0, 0, Glance::default());
         while passed < batch.len() {
             if let Some(soon) = batch.get(passed + LOOK_AHEAD) {
                 region.prefetch(&soon.buffer, soon.offset.into());
             }
-            let head = &mut batch[passed];
-            if head.more {
+            let one = &mut batch[passed];
+            if one.more {
                 break;
             }
-            let (offset, len) = (head.offset, head.segment_len);
-            let seen = region.peek(&head.buffer, offset.into(), len.into(), &mut scratch[..]);
-            let mut glance = None;
-            classifier.glance(&frame(seen, &head.arrival), |found| glance = Some(found));
-            let Some(glance) = glance else { break };
-            bytes += u64::from(head.arrival.len);
+            let (offset, len) = (one.offset.into(), one.segment_len.into());
+            let seen = region.peek(&one.buffer, offset, len, &mut scratch[..]);
+            if !glancer.glance(&frame(seen, &one.arrival), &mut glance) {
+                break;
+            }
+            bytes += u64::from(one.arrival.len);
             passed += 1;
-            let segment = Segment { buffer: std::mem::replace(&mut head.buffer, Buffer::none()), offset, len };
-            outlets.deliver_glanced(segment, &head.arrival, port, &glance, stock);
+            outlets.deliver_glanced(one, port, &glance, stock);
         }
         if let Some(last) = passed.checked_sub(1) {
             source.last = Source::packet_time(&batch[last].arrival, day_ns);

@@ -9,12 +9,12 @@ mod seats;
 use std::sync::Arc;
 
 use flowyard_mem::{
-    Buffer, Ledger, PipeProducer, Region, Returned, Shared, Slot, Stock, Tag, Verdict, notify, notify_when,
+    Buffer, Ledger, PipeProducer, Region, Returned, SLOT_WORDS, Shared, Slot, Stock, Tag, Verdict, notify, notify_when,
 };
-use flowyard_port::Arrival;
+use flowyard_port::{Arrival, Received};
 use flowyard_steer::{Decision, FlowHash, Glance, HASH_VERSION, Table};
 
-use self::label::{completed, further, slot_of, slot_of_segment, tag_of_glance};
+use self::label::{completed, further, slot_of, slot_words, tag_words};
 pub(crate) use self::label::{corrected, tag_of};
 pub(crate) use self::seats::Tenant;
 use self::seats::{MOST_STRIKES, Quarantined};
@@ -211,40 +211,45 @@ impl Outlets {
     }
 
     /// Writes the tag of a packet in one buffer of which a glance tells enough, and puts it on its ring: as
-    /// [`Outlets::deliver`], and nothing is gathered on the way. For yards of [one group](Outlets::has_one_group).
+    /// [`Outlets::deliver`], and nothing is gathered on the way. For yards of [one group](Outlets::has_one_group). The
+    /// packet's buffer is gone afterwards.
     #[inline(always)]
-    pub(crate) fn deliver_glanced(
-        &mut self,
-        mut segment: Segment,
-        arrival: &Arrival,
-        port: u16,
-        glance: &Glance,
-        stock: &mut Stock,
-    ) {
-        let tag = tag_of_glance(glance, arrival, port, self.hash_version);
-        self.region.set_tag(&mut segment.buffer, &tag);
-        let slot = slot_of_segment(&segment, glance.hash, &tag);
-        let ring = usize::from(glance.ring);
+    pub(crate) fn deliver_glanced(&mut self, received: &mut Received, port: u16, glance: &Glance, stock: &mut Stock) {
+        let Received { offset, segment_len: len, arrival, .. } = *received;
+        if let Some(mut buffer) = self.region.open(&mut received.buffer) {
+            buffer.set_tag_words(tag_words(glance, &arrival, port, self.hash_version));
+        }
+        let slot = slot_words(glance, offset, len, &arrival, port);
+        let buffer = std::mem::replace(&mut received.buffer, Buffer::none());
+        let ring = usize::from(glance.ring());
         let outlet = &mut self.outlets[ring];
         if outlet.gone || self.backlogs.len(ring) != 0 {
-            return self.put_late(ring, segment, arrival, port, slot, stock);
+            return self.put_late(ring, Segment { buffer, offset, len }, &arrival, port, slot, stock);
         }
-        match outlet.pipe.send(&mut self.ledger, segment.take(), slot) {
+        match outlet.pipe.send_words(&mut self.ledger, buffer, slot) {
             Ok(()) => {
                 outlet.dirty = true;
                 outlet.counters.packets += 1;
-                outlet.counters.bytes += u64::from(slot.total);
+                outlet.counters.bytes += u64::from(arrival.len);
             }
-            Err(buffer) => self.put_late(ring, Segment { buffer, ..segment }, arrival, port, slot, stock),
+            Err(buffer) => self.put_late(ring, Segment { buffer, offset, len }, &arrival, port, slot, stock),
         }
     }
 
     /// The same where there is no room, or nobody there.
     #[cold]
     #[inline(never)]
-    fn put_late(&mut self, ring: usize, first: Segment, arrival: &Arrival, port: u16, slot: Slot, stock: &mut Stock) {
+    fn put_late(
+        &mut self,
+        ring: usize,
+        first: Segment,
+        arrival: &Arrival,
+        port: u16,
+        slot: [u64; SLOT_WORDS],
+        stock: &mut Stock,
+    ) {
         let parcel = Parcel { first, rest: Vec::new(), arrival: *arrival, port, user: 0 };
-        self.put_carefully(ring, parcel, slot, stock);
+        self.put_carefully(ring, parcel, Slot::from_words(slot), stock);
     }
 
     /// Puts a packet that the kernel has steered on the ring that the head of its tag names. The parcel is empty

@@ -4,7 +4,7 @@ use flowyard_mem::{NO_OFFSET, Slot, Tag, Verdict, flags, slot_flags};
 use flowyard_port::Arrival;
 use flowyard_steer::{Decision, Family, Fragment, Glance};
 
-use super::{Parcel, Segment};
+use super::Parcel;
 use crate::sorter::Route;
 
 pub(super) fn further(first: Slot, offset: u16, len: u16, left: usize) -> Slot {
@@ -87,37 +87,40 @@ pub(crate) fn tag_of(parcel: &Parcel, decision: &Decision, route: Route, hash_ve
     tag
 }
 
-/// The tag of a whole packet of which a glance tells enough.
+// Fields of tags and slots are put into words lowest bits first, as they lie in memory.
+const _: () =
+    assert!(cfg!(target_endian = "little"), "tags and slots are of machines that store the lowest byte first");
+
+/// The tag of a whole packet of which a glance tells enough, as its words: the same as [`tag_of`].
 #[inline(always)]
-pub(super) fn tag_of_glance(glance: &Glance, arrival: &Arrival, port: u16, hash_version: u8) -> Tag {
-    let (tunnel_kind, tunnel_id) = glance.tunnel.map_or((0, 0), |(kind, id)| (kind as u8, id));
-    let mut tag = Tag {
-        hash: glance.hash,
-        ring: glance.ring,
-        stop: glance.stop as u8,
-        depth: glance.depth,
-        outer_l3: glance.outer_l3,
-        inner_l3: glance.l3,
-        inner_l4: glance.l4,
-        protocol: glance.proto,
-        kind: u8::from(glance.family == Family::V6) << 3,
-        tunnel_id,
-        tunnel_kind,
-        hash_version,
-        vlan: glance.vlan.unwrap_or(0),
-        user: 0,
-        time_ns: arrival.time_ns,
-        flags: arrival.flags,
-        wire_len: arrival.wire_len,
-        len: arrival.len,
-        port,
-        queue: arrival.queue,
-        card_hash: arrival.card_hash,
-        stripped_vlan: arrival.stripped_vlan,
-        link: arrival.link,
-    };
-    tag.set_clock(arrival.clock);
-    tag
+pub(super) fn tag_words(glance: &Glance, arrival: &Arrival, port: u16, hash_version: u8) -> [u64; 8] {
+    let [first, second, third] = glance.words;
+    let flags = arrival.flags & 0x00ff_ffff | (arrival.clock as u32) << 24;
+    let beside = u64::from(arrival.stripped_vlan) << 32 | u64::from(arrival.link) << 48;
+    [
+        first,
+        second,
+        third | u64::from(hash_version) << 40,
+        0, // the user's
+        arrival.time_ns,
+        u64::from(flags) | u64::from(arrival.wire_len) << 32,
+        u64::from(arrival.len) | u64::from(port) << 32 | u64::from(arrival.queue) << 48,
+        u64::from(arrival.card_hash) | beside,
+    ]
+}
+
+/// The slot of the same packet, as its words, without the buffer's index: the same as [`slot_of`].
+#[inline(always)]
+pub(super) fn slot_words(glance: &Glance, offset: u16, len: u16, arrival: &Arrival, port: u16) -> [u64; 4] {
+    let shown = u64::from(shown(arrival.flags));
+    let (hash, port) = (u64::from(glance.hash()), u64::from(port as u8));
+    let ends = u64::from(glance.l3()) << 32 | u64::from(glance.l4()) << 48;
+    [
+        u64::from(offset) << 32 | u64::from(len) << 48,
+        hash | shown << 32 | (Verdict::Free as u64) << 48 | port << 56,
+        u64::from(arrival.len) | ends,
+        arrival.time_ns,
+    ]
 }
 
 /// Which flag of a tag shows as which flag of a slot.
@@ -129,33 +132,94 @@ const SHOWN: [(u32, u16); 5] = [
     (flags::FRAGMENT_FALLBACK, slot_flags::FRAGMENT_FALLBACK),
 ];
 
+#[inline(always)]
+fn shown(flags: u32) -> u16 {
+    let mut shown = 0;
+    if flags & 0x00ff_ffff != 0 {
+        for (bit, flag) in SHOWN {
+            shown |= if flags & bit != 0 { flag } else { 0 };
+        }
+    }
+    shown
+}
+
 #[inline]
 pub(super) fn slot_of(parcel: &Parcel, hash: u32, tag: &Tag) -> Slot {
     let more = if parcel.rest.is_empty() { 0 } else { slot_flags::MORE };
-    let slot = slot_of_segment(&parcel.first, hash, tag);
-    Slot { flags: slot.flags | more, ..slot }
-}
-
-/// The slot of a packet that is in one buffer.
-#[inline(always)]
-pub(super) fn slot_of_segment(segment: &Segment, hash: u32, tag: &Tag) -> Slot {
-    let mut shown = 0;
-    if tag.flags & 0x00ff_ffff != 0 {
-        for (bit, flag) in SHOWN {
-            shown |= if tag.flags & bit != 0 { flag } else { 0 };
-        }
-    }
     Slot {
         buffer: 0, // set from the token when it is sent
-        offset: segment.offset,
-        len: segment.len,
+        offset: parcel.first.offset,
+        len: parcel.first.len,
         hash,
-        flags: shown,
+        flags: shown(tag.flags) | more,
         verdict: Verdict::Free as u8,
-        port: tag.port as u8,
-        total: tag.len,
+        port: parcel.port as u8,
+        total: parcel.arrival.len,
         l3: tag.inner_l3,
         l4: tag.inner_l4,
-        time_ns: tag.time_ns,
+        time_ns: parcel.arrival.time_ns,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flowyard_mem::{Buffer, Clock};
+    use flowyard_port::traffic::{Mix, MixOptions};
+    use flowyard_steer::{Classifier, FlowHash, FragmentTable, Frame, LinkType, Policy, Table};
+
+    use super::super::Segment;
+    use super::*;
+
+    /// Words and fields say the same, of every packet of the mix that a glance is enough for.
+    #[test]
+    fn a_glance_writes_what_a_whole_look_writes() {
+        let table = Table::even(7).expect("seven rings are a table");
+        let classifier = Classifier { policy: Policy::default(), hash: FlowHash::default(), table };
+        let glancer = classifier.glancer().expect("the default policy is plain");
+        let mut mix = Mix::new(&MixOptions { flows: 300, ..MixOptions::default() });
+        let mut memory = FragmentTable::default();
+        let (mut frame, mut glanced) = ([0; Mix::FRAME_BYTES], 0);
+        for number in 0..20_000u32 {
+            let len = mix.next(&mut frame).len;
+            let stripped = number.is_multiple_of(3);
+            let arrival = Arrival {
+                time_ns: u64::from(number) << 33 | 5,
+                clock: [Clock::Realtime, Clock::Hardware, Clock::None][number as usize % 3],
+                flags: if stripped { flags::VLAN_STRIPPED | flags::CARD_HASH | flags::GSO } else { 0 },
+                len: len as u32,
+                wire_len: len as u32 + number,
+                queue: number as u16,
+                stripped_vlan: if stripped { 0xa00 | number as u16 & 0xff } else { 0 },
+                card_hash: number.wrapping_mul(77_777),
+                link: 1,
+                number: number.into(),
+            };
+            let seen = Frame {
+                bytes: &frame[..len],
+                link: LinkType(1),
+                stripped_vlan: stripped.then_some(arrival.stripped_vlan),
+                wire_len: arrival.wire_len,
+            };
+            let mut glance = Glance::default();
+            if !glancer.glance(&seen, &mut glance) {
+                continue;
+            }
+            glanced += 1;
+            let verdict = classifier.classify(&seen, &mut memory, 0);
+            let decision = verdict.decision();
+            let first = Segment { buffer: Buffer::none(), offset: 320, len: len as u16 };
+            let parcel = Parcel { first, rest: Vec::new(), arrival, port: 0x105, user: 0 };
+            let tag = tag_of(&parcel, decision, Route::Direct, 1);
+            let words = tag_words(&glance, &arrival, 0x105, 1);
+            assert_eq!(Tag::from_words(words), tag, "packet {number}");
+            let slot = slot_of(&parcel, decision.hash, &tag);
+            assert_eq!(
+                Slot::from_words(slot_words(&glance, 320, len as u16, &arrival, 0x105)),
+                slot,
+                "packet {number}"
+            );
+            assert_eq!((glance.hash(), glance.ring()), (decision.hash, decision.ring));
+        }
+        assert!(glanced > 14_000, "{glanced}: most packets are common");
     }
 }
