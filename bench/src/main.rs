@@ -71,7 +71,11 @@ enum What {
         only: Option<usize>,
     },
     /// Instructions a packet, by valgrind.
-    Steps,
+    Steps {
+        /// Only what has a limit, and an error if anything is over it.
+        #[arg(long)]
+        gate: bool,
+    },
     /// One part of `steps`, for running under valgrind.
     #[command(hide = true)]
     Step {
@@ -89,6 +93,9 @@ fn main() {
     }
     if let Some(What::Attached { path, core }) = options.what {
         return processes::child(path, core);
+    }
+    if let Some(What::Steps { gate: true }) = options.what {
+        std::process::exit(i32::from(!steps::gate()));
     }
     let cores = machine::cores();
     let setting = Setting {
@@ -126,7 +133,7 @@ fn main() {
         let only = if let Some(What::Live { only }) = &options.what { *only } else { None };
         live::run(&setting, only);
     }
-    if wanted(|w| matches!(w, What::Steps)) {
+    if wanted(|w| matches!(w, What::Steps { .. })) {
         steps::run();
     }
 }

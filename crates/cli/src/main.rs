@@ -2,6 +2,7 @@
 
 mod attach;
 mod audit;
+mod bench;
 mod bpf;
 mod check;
 mod config;
@@ -61,6 +62,8 @@ enum Verb {
     Audit(audit::Audit),
     /// Generate traffic into a capture or an interface
     Gen(gen_cmd::Gen),
+    /// Measure what this machine does: steering on one core, and packets handed from core to core
+    Bench(bench::Bench),
     /// Speak with a running yard: status, reload, requests to the function, tables
     Ctl(ctl::Ctl),
 }
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Verb::Split(split) => split.run(),
         Verb::Audit(audit) => audit.run(),
         Verb::Gen(gen_cmd) => gen_cmd.run(),
+        Verb::Bench(bench) => bench.run(),
         Verb::Ctl(ctl) => ctl.run(),
     };
     match outcome {

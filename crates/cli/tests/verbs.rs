@@ -182,6 +182,9 @@ fn what_cannot_be_is_refused_with_the_way_out() {
         (vec!["inspect", PROGRAM], "pcap and pcapng are read"),
         (vec!["split", "/dev/null"], "empty"),
         (vec!["gen"], "--write"),
+        (vec!["bench", "--cores", "0,9999"], "may not run there"),
+        (vec!["bench", "--cores", "0"], "such as 0,1"),
+        (vec!["bench", "--seconds", "0"], "0.01 to 3600"),
         (vec!["gen", "gen:mix", "--to", "xdp:lo"], "packet:lo"),
         (vec!["run", "--seed", "7", "--hash", "toeplitz"], "--seed belongs"),
         (vec!["frobnicate"], "unrecognized subcommand"),
@@ -239,4 +242,21 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("wait");
     assert!(output.status.success() && output.stderr.is_empty(), "{}", errors(&output));
+}
+
+/// That there are figures, and of what; not how large they are.
+#[test]
+fn the_machine_is_measured() {
+    let figures: Value =
+        serde_json::from_str(&out(&flowyard(&["bench", "--seconds", "0.01", "--json"]))).expect("JSON");
+    let carriers: Vec<&str> =
+        figures["steering"].as_array().expect("a list").iter().filter_map(|one| one["carrier"].as_str()).collect();
+    assert_eq!(carriers, ["plain", "vlan", "qinq", "pppoe", "gre", "gtp", "vxlan", "mpls", "mix"]);
+    let all = figures["steering"].as_array().into_iter().chain(figures["handing_over"].as_array()).flatten();
+    for one in all {
+        let figure = |name: &str| one["figure"][name].as_f64().expect("a number");
+        assert!(figure("ns") > 0.0 && figure("ns_10") <= figure("ns") && figure("ns") <= figure("ns_90"), "{one}");
+    }
+    let text = out(&flowyard(&["bench", "--seconds", "0.01"]));
+    assert!(text.contains("Steering, on core") && text.lines().any(|line| line.starts_with(" mix")), "{text}");
 }

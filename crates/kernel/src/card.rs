@@ -91,11 +91,14 @@ impl CardWord {
     pub fn read(bytes: &[u8; CARD_BYTES]) -> CardWord {
         const KNOWN: u32 = flags::HARDWARE_TIME | flags::CARD_HASH | flags::VLAN_STRIPPED | flags::VLAN_SERVICE;
         let [t0, t1, t2, t3, t4, t5, t6, t7, h0, h1, h2, h3, v0, v1, f0, f1] = *bytes;
+        let flags = u32::from(u16::from_ne_bytes([f0, f1])) & KNOWN;
+        // A user's program may have put its own bytes there.
+        let told = |flag| flags & flag != 0;
         CardWord {
-            time_ns: u64::from_ne_bytes([t0, t1, t2, t3, t4, t5, t6, t7]),
-            hash: u32::from_ne_bytes([h0, h1, h2, h3]),
-            vlan: u16::from_ne_bytes([v0, v1]),
-            flags: u32::from(u16::from_ne_bytes([f0, f1])) & KNOWN,
+            time_ns: if told(flags::HARDWARE_TIME) { u64::from_ne_bytes([t0, t1, t2, t3, t4, t5, t6, t7]) } else { 0 },
+            hash: if told(flags::CARD_HASH) { u32::from_ne_bytes([h0, h1, h2, h3]) } else { 0 },
+            vlan: if told(flags::VLAN_STRIPPED) { u16::from_ne_bytes([v0, v1]) } else { 0 },
+            flags,
         }
     }
 }

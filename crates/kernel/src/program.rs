@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, ProgramArray, XskMap};
-use aya::programs::Xdp;
+use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use flowyard_steer::{Classifier, Table};
 
@@ -249,7 +249,10 @@ impl KernelSteer {
             None => {
                 let name = variant("root", self.several_buffers);
                 let root = program(&mut self.ebpf, &name)?;
-                root.unload().map_err(|e| KernelError::refused(&name, &e))?;
+                match root.unload() {
+                    Ok(()) | Err(ProgramError::NotLoaded) => {} // it could not be loaded the last time
+                    Err(e) => return Err(KernelError::refused(&name, &e)),
+                }
                 root.load().map_err(|e| KernelError::refused(&name, &e))?;
             }
         }

@@ -8,7 +8,7 @@ use crate::maps::Shape;
 use crate::program::{again, program, share};
 use crate::{KernelError, KernelSteer, UserMap};
 
-/// Where maps can be given a name, so that an object finds them.
+/// Where a program has a name for a moment, if it cannot be had by its number.
 pub(crate) const NAMES: &str = "/sys/fs/bpf";
 
 /// Where a user's program stands.

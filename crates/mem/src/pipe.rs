@@ -48,6 +48,9 @@ const SLOTS: usize = 2 * HEADER_BYTES;
 /// Places in the ring back for each in the ring out.
 const BACK_FACTOR: u32 = 2;
 
+// A slot's first field is the low half of its first word.
+const _: () = assert!(cfg!(target_endian = "little"), "slots are of machines that store the lowest byte first");
+
 fn file_bytes(slots: u32) -> usize {
     SLOTS + slots as usize * (SLOT_WORDS + BACK_FACTOR as usize * RETURN_WORDS) * 8
 }
@@ -402,11 +405,12 @@ impl PipeProducer {
     /// If buffer and ledger are not those of this pipe's region: our own mistake.
     #[inline]
     pub fn send(&mut self, ledger: &mut Ledger, buffer: Buffer, slot: Slot) -> Result<(), Buffer> {
-        self.send_words(ledger, buffer, Slot { buffer: 0, ..slot }.to_words())
+        self.send_words(ledger, buffer, slot.to_words())
     }
 
-    /// As [`PipeProducer::send`], with a slot as the words that the ring carries, the buffer's index in the first still 0:
-    /// put together in registers, it need not be written to memory before it is written to the ring.
+    /// As [`PipeProducer::send`], with a slot as the words that the ring carries; the buffer's index is put into the first,
+    /// whatever it has there. Put together in registers, a slot need not be written to memory before it is written to the
+    /// ring.
     ///
     /// # Errors
     /// As those of `send`.
@@ -420,7 +424,7 @@ impl PipeProducer {
         }
         let index = ledger.send(self.account(), buffer);
         let [first, rest @ ..] = slot;
-        let fits = self.out.fill([first | u64::from(index), rest[0], rest[1], rest[2]]);
+        let fits = self.out.fill([first >> 32 << 32 | u64::from(index), rest[0], rest[1], rest[2]]);
         debug_assert!(fits, "just reserved");
         self.outstanding += 1;
         Ok(())

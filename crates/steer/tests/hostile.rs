@@ -5,8 +5,8 @@ mod common;
 use common::build::*;
 use common::*;
 use flowyard_steer::{
-    Classifier, FragmentMemory, FragmentTable, Fragments, Frame, KeyId, KeyLevel, Layer, LinkType, NonIp, Observer,
-    Policy, ToeplitzKey, UdpTunnels, Verdict, card_rss, dissect,
+    Classifier, Family, Fragment, FragmentMemory, FragmentTable, Fragments, Frame, Glance, KeyId, KeyLevel, Layer,
+    LinkType, NonIp, Observer, Policy, ToeplitzKey, UdpTunnels, Verdict, card_rss, dissect,
 };
 use proptest::prelude::*;
 
@@ -36,8 +36,28 @@ fn try_everything(bytes: &[u8], link: u16) {
     // Offsets of one frame used on another are nonsense, but harmless.
     let _ = (found.flow(&[]), found.conversation(&bytes[..bytes.len() / 2]));
     let mut memory = FragmentTable::new(8, 1);
-    let verdict = classifier().classify(&frame, &mut memory, 0);
-    assert!(verdict.decision().ring < 16);
+    let classifier = classifier();
+    let verdict = classifier.classify(&frame, &mut memory, 0);
+    let decision = verdict.decision();
+    assert!(decision.ring < 16);
+    if found.innermost().is_some() && !found.is_awaiting() {
+        let hash = classifier.hash.hash(&found.conversation(bytes));
+        assert_eq!(decision.hash, hash, "the quick way hashes what the walk finds");
+    }
+    let mut glance = Glance::default();
+    if classifier.glancer().is_some_and(|glancer| glancer.glance(&frame, &mut glance)) {
+        let offsets =
+            [found.outer_l3_offset(), found.l3_offset(), found.l4_offset()].map(|at| at.expect("there is IP"));
+        let (kind, id) = found.tunnel().map_or((0, 0), |(kind, id)| (kind as u64, id));
+        let [first, second, third] = glance.words;
+        let place = u64::from(decision.hash) | u64::from(decision.ring) << 32;
+        assert_eq!(first, place | (found.stop() as u64) << 48 | u64::from(found.depth()) << 56);
+        let l4 = offsets[2] as u64 | u64::from(found.proto().expect("there is IP")) << 16;
+        let ipv6 = u64::from(found.family() == Family::V6) << 59;
+        assert_eq!(second, offsets[0] as u64 | (offsets[1] as u64) << 16 | l4 << 32 | ipv6);
+        assert_eq!(third, u64::from(id) | kind << 32 | u64::from(found.vlan().unwrap_or(0)) << 48);
+        assert!(!found.is_icmp_error() && found.fragment() == Fragment::None);
+    }
     assert!(card_rss(&ToeplitzKey::microsoft(), &frame, 16) < 16);
 }
 

@@ -98,7 +98,7 @@ pub(crate) struct Dispatcher {
     pub(crate) scratch: Box<[u8; HEADER_COPY_BYTES]>,
     pub(crate) errors: Vec<String>,
     pub(crate) received: (u64, u64),
-    /// Where packets are gathered before they go on, and pass the user's functions.
+    /// Where packets that do not go straight are gathered before they go on, and pass the user's functions.
     gate: Box<Gate>,
     pub(crate) mailbox: Arc<Mailbox>,
 }
@@ -370,14 +370,18 @@ impl Dispatcher {
     }
 
     /// Sorts what was received, packet by packet. Those of common kinds go straight to their rings, unless a function
-    /// is to see them, the kernel has steered them, or fragments wait; the others are gathered, and go after every one
-    /// of them, or at the end of the batch.
+    /// is to see them, the kernel has steered them, or fragments wait; the others are gathered, and go before the next that
+    /// goes straight, or at the end of the batch.
     fn sort_batch(&mut self, at: usize) {
-        let straight = !self.sources[at].steered && self.outlets.has_one_group() && self.gate.may_be_passed_by();
+        let straight = !self.sources[at].steered
+            && self.outlets.has_one_group()
+            && self.gate.may_be_passed_by()
+            && self.sources[at].sorter.classifier().glancer().is_some();
         let mut batch = std::mem::take(&mut self.batch);
         let (mut done, mut day_ns) = (0, 0);
         loop {
             if straight && self.sources[at].sorter.waiting() == 0 {
+                self.flush(at); // what was gathered came before
                 done += self.pass(at, &mut batch[done..], &mut day_ns);
             }
             let Some(rest) = batch.get_mut(done..).filter(|rest| !rest.is_empty()) else { break };
@@ -385,9 +389,6 @@ impl Dispatcher {
                 self.region.prefetch(&soon.buffer, soon.offset.into());
             }
             done += self.sort(at, rest, &mut day_ns);
-            if straight {
-                self.flush(at);
-            }
         }
         batch.clear();
         self.batch = batch;
@@ -410,14 +411,17 @@ impl Dispatcher {
             if one.more {
                 break;
             }
-            let (offset, len) = (one.offset.into(), one.segment_len.into());
-            let seen = region.peek(&one.buffer, offset, len, &mut scratch[..]);
+            let (offset, len) = (one.offset, one.segment_len);
+            let Some(mut opened) = region.open(&mut one.buffer) else { break };
+            let seen = opened.peek(offset.into(), len.into(), &mut scratch[..]);
             if !glancer.glance(&frame(seen, &one.arrival), &mut glance) {
                 break;
             }
+            opened.set_tag_words(outlets.tag_words(&glance, &one.arrival, port));
             bytes += u64::from(one.arrival.len);
             passed += 1;
-            outlets.deliver_glanced(one, port, &glance, stock);
+            let segment = Segment { buffer: std::mem::replace(&mut one.buffer, Buffer::none()), offset, len };
+            outlets.deliver_glanced(segment, &one.arrival, port, &glance, stock);
         }
         if let Some(last) = passed.checked_sub(1) {
             source.last = Source::packet_time(&batch[last].arrival, day_ns);
@@ -451,7 +455,7 @@ impl Dispatcher {
         self.received.1 += u64::from(head.arrival.len);
         source.last = Source::packet_time(&head.arrival, day_ns);
         let now_ns = source.last.0;
-        let mut parcel = Parcel { first, rest, arrival: head.arrival, port: source.number, user: 0 };
+        let mut parcel = Parcel { first, rest, arrival: head.arrival, port: source.number, now_ns, user: 0 };
         if source.steered {
             match steered(&self.region, &parcel.first, source.sorter.classifier().table.rings()) {
                 Ok(tag) => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use flowyard_mem::{
     Buffer, Ledger, PipeProducer, Region, Returned, SLOT_WORDS, Shared, Slot, Stock, Tag, Verdict, notify, notify_when,
 };
-use flowyard_port::{Arrival, Received};
+use flowyard_port::Arrival;
 use flowyard_steer::{Decision, FlowHash, Glance, HASH_VERSION, Table};
 
 use self::label::{completed, further, slot_of, slot_words, tag_words};
@@ -43,6 +43,9 @@ pub(crate) struct Parcel {
     pub(crate) rest: Vec<Segment>,
     pub(crate) arrival: Arrival,
     pub(crate) port: u16,
+    /// Packet time, by which what waits and what is remembered is judged: the arrival's, or the time of day where that is
+    /// by a card's clock.
+    pub(crate) now_ns: u64,
     /// What the user's program in the kernel wrote for the tag.
     pub(crate) user: u64,
 }
@@ -210,21 +213,29 @@ impl Outlets {
         self.groups.len() == 1
     }
 
-    /// Writes the tag of a packet in one buffer of which a glance tells enough, and puts it on its ring: as
-    /// [`Outlets::deliver`], and nothing is gathered on the way. For yards of [one group](Outlets::has_one_group). The
-    /// packet's buffer is gone afterwards.
+    /// The tag of a packet of which a glance tells enough, as its words.
     #[inline(always)]
-    pub(crate) fn deliver_glanced(&mut self, received: &mut Received, port: u16, glance: &Glance, stock: &mut Stock) {
-        let Received { offset, segment_len: len, arrival, .. } = *received;
-        if let Some(mut buffer) = self.region.open(&mut received.buffer) {
-            buffer.set_tag_words(tag_words(glance, &arrival, port, self.hash_version));
-        }
-        let slot = slot_words(glance, offset, len, &arrival, port);
-        let buffer = std::mem::replace(&mut received.buffer, Buffer::none());
+    pub(crate) fn tag_words(&self, glance: &Glance, arrival: &Arrival, port: u16) -> [u64; 8] {
+        tag_words(glance, arrival, port, self.hash_version)
+    }
+
+    /// Puts a packet in one buffer, which has its tag, on the ring that a glance told: as [`Outlets::deliver`], and nothing
+    /// is gathered on the way. For yards of [one group](Outlets::has_one_group).
+    #[inline(always)]
+    pub(crate) fn deliver_glanced(
+        &mut self,
+        segment: Segment,
+        arrival: &Arrival,
+        port: u16,
+        glance: &Glance,
+        stock: &mut Stock,
+    ) {
+        let Segment { buffer, offset, len } = segment;
+        let slot = slot_words(glance, offset, len, arrival, port);
         let ring = usize::from(glance.ring());
         let outlet = &mut self.outlets[ring];
         if outlet.gone || self.backlogs.len(ring) != 0 {
-            return self.put_late(ring, Segment { buffer, offset, len }, &arrival, port, slot, stock);
+            return self.put_late(ring, Segment { buffer, offset, len }, arrival, port, slot, stock);
         }
         match outlet.pipe.send_words(&mut self.ledger, buffer, slot) {
             Ok(()) => {
@@ -232,7 +243,7 @@ impl Outlets {
                 outlet.counters.packets += 1;
                 outlet.counters.bytes += u64::from(arrival.len);
             }
-            Err(buffer) => self.put_late(ring, Segment { buffer, offset, len }, &arrival, port, slot, stock),
+            Err(buffer) => self.put_late(ring, Segment { buffer, offset, len }, arrival, port, slot, stock),
         }
     }
 
@@ -248,7 +259,8 @@ impl Outlets {
         slot: [u64; SLOT_WORDS],
         stock: &mut Stock,
     ) {
-        let parcel = Parcel { first, rest: Vec::new(), arrival: *arrival, port, user: 0 };
+        // Only what a function says of a packet asks for packet time.
+        let parcel = Parcel { first, rest: Vec::new(), arrival: *arrival, port, now_ns: arrival.time_ns, user: 0 };
         self.put_carefully(ring, parcel, Slot::from_words(slot), stock);
     }
 

@@ -1,5 +1,5 @@
-//! Sorting packets one after the other, those that must wait for others included: the one code path
-//! behind `run`, `inspect` and `split`, so that all give a packet the same ring.
+//! Sorting packets one after the other, those that must wait for others included: the code path
+//! behind `inspect` and `split`, and behind `run` for all packets but the commonest, so that all give a packet the same ring.
 //!
 //! A later fragment that comes before its first one is held until that is seen, at most
 //! [`HOLD_PACKETS`] packets and [`HOLD_NS`] of packet time; what waits in vain goes by addresses, and

@@ -22,6 +22,7 @@
 //! that the journal gives, its owner must have ended, and the link must lie in our own folder and hold that program.
 //! Where there is no BPF file system, or no place for a journal, a port works all the same, and says what is missing.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -373,16 +374,26 @@ impl Estate {
 
     /// The program was loaded anew, and is about to take the place of the one that is there. It is named before it does:
     /// with `?keep` it stays from that moment on, whatever becomes of its owner.
-    pub(super) fn rename(&self, program: ProgramName) {
+    ///
+    /// # Errors
+    /// With `?keep` the journal could not be written: whoever comes next would not know the program.
+    pub(super) fn rename(&self, program: ProgramName) -> io::Result<()> {
         let mut now = locked(&self.now);
-        let Some(journal) = now.as_mut() else { return };
+        let Some(journal) = now.as_mut() else { return Ok(()) };
         let old = journal.programs.last().map(|old| old.id);
         let number = program.id;
         journal.programs.push(program);
-        self.write(journal);
+        let written = self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.write(journal));
+        if self.keep
+            && let Err(e) = written
+        {
+            journal.programs.pop();
+            return Err(io::Error::other(format!("cannot write its journal: {e}")));
+        }
         if let Some(old) = old {
             self.pins.rename(old, number);
         }
+        Ok(())
     }
 
     /// It is there.
@@ -597,7 +608,7 @@ mod tests {
             let journal = estate.keeper.as_ref().expect("a place").read().expect("read").expect("there");
             journal.programs.iter().map(|program| program.id).collect::<Vec<_>>()
         };
-        estate.rename(name(34));
+        estate.rename(name(34)).expect("written");
         assert_eq!(written(), [33, 34], "either may be there");
         assert!(estate.pins.counts(34).exists() && !estate.pins.counts(33).exists(), "the counters are the same");
         estate.renamed();

@@ -142,12 +142,13 @@ impl Program {
     fn renew(&mut self) -> io::Result<()> {
         let renewed = match self {
             Program::Redirect(..) => {
-                return self
-                    .with(|program| {
-                        program.unload()?;
-                        program.load()
-                    })
-                    .map_err(|e| io::Error::other(words_of(&e)));
+                let again = |program: &mut Xdp| {
+                    match program.unload() {
+                        Ok(()) | Err(ProgramError::NotLoaded) => program.load(), // or it failed the last time
+                        Err(e) => Err(e),
+                    }
+                };
+                return self.with(again).map_err(|e| io::Error::other(words_of(&e)));
             }
             Program::Bound(bound) => bound.program.load().map(|program| bound.loaded = program),
             Program::Steer(kernel) => locked(kernel).renew_root(),
@@ -162,6 +163,8 @@ struct Attached {
     /// The kernel's number of the program.
     id: u32,
     link: Option<XdpLinkId>,
+    /// The link, where the program could not be loaded anew: what is in it stays on the interface.
+    kept: Option<XdpLink>,
 }
 
 /// The program as the kernel names it.
@@ -419,7 +422,7 @@ impl Demand<'_> {
                     (program, choice, CardPlace::Nowhere, why)
                 }
             };
-            let mut attached = Attached { program, id: 0, link: None };
+            let mut attached = Attached { program, id: 0, link: None, kept: None };
             let name = attached.name().map_err(|e| self.fail("ask for the number of its XDP program", &e))?;
             attached.id = name.id;
             estate.announce(port, interface, candidate, &name, &choice.counters(port)?)?;
@@ -576,20 +579,32 @@ impl Attachment {
     /// Has the driver install the program anew, without a gap, for queues that it has gained: veth
     /// does not run it on those otherwise. The kernel ignores an update to the same program, so it
     /// is loaded a second time.
+    ///
+    /// # Errors
+    /// It could not be loaded, or not be named to the next owner where that must be: then what was on the interface stays.
     pub(super) fn install_again(&self) -> io::Result<()> {
         let mut attached = locked(&self.program);
-        let Some(link) = attached.link.take() else { return Ok(()) };
         let failed = |e: ProgramError| io::Error::other(words_of(&e));
-        let link = attached.program.with(|program| program.take_link(link)).map_err(failed)?;
-        attached.program.renew()?;
-        let replace = |program: &mut Xdp| {
-            let name = name_of(program)?;
-            let id = name.id;
-            self.estate.rename(name);
-            Ok((program.attach_to_link(link)?, id))
+        let link = match (attached.kept.take(), attached.link.take()) {
+            (Some(link), _) => link,
+            (None, Some(link)) => attached.program.with(|program| program.take_link(link)).map_err(failed)?,
+            (None, None) => return Err(io::Error::other("the program's link is gone")),
         };
-        let (link, id) = attached.program.with(replace).map_err(failed)?;
-        attached.link = Some(link);
+        let ready = |attached: &mut Attached| {
+            attached.program.renew()?;
+            let name = attached.name().map_err(failed)?;
+            let id = name.id;
+            self.estate.rename(name)?;
+            Ok::<u32, io::Error>(id)
+        };
+        let id = match ready(&mut attached) {
+            Ok(id) => id,
+            Err(e) => {
+                attached.kept = Some(link);
+                return Err(e);
+            }
+        };
+        attached.replace(link).map_err(failed)?;
         attached.id = id;
         self.estate.renamed();
         Ok(())

@@ -1,4 +1,4 @@
-//! Where a dispatcher's packets pass the user's functions, between sorting and delivery.
+//! Where a dispatcher's packets pass the user's functions, between sorting and delivery; those that need not go by.
 //!
 //! Packets are queued as the sorter lets them go; [`Gate::flush`] shows them to the yard's function in
 //! batches, then to those of the groups, and carries out what they say, in order. Every packet queued is
@@ -302,7 +302,7 @@ impl Gate {
         let mut at = 0;
         while let Some(item) = items.get(at) {
             let bytes = peek(way.region, &item.parcel, &mut self.scratch);
-            let (decision, now_ns) = (&item.decision, item.parcel.arrival.time_ns);
+            let (decision, now_ns) = (&item.decision, item.parcel.now_ns);
             if !self.shunts.covers(decision.hash, &decision.dissection, bytes, now_ns) {
                 at += 1;
                 continue;
@@ -378,7 +378,7 @@ impl Gate {
         let found = &item.decision.dissection;
         let group = seat.saturating_sub(1);
         let seat_of_group = seat > 0;
-        let now_ns = item.parcel.arrival.time_ns;
+        let now_ns = item.parcel.now_ns;
         let seat = &mut self.seats[seat];
         let silent = seat.verdicts[at].kind == RawVerdict::BUILT_IN;
         if silent && found.is_awaiting() && item.route != Route::Fallback {

@@ -511,6 +511,7 @@ fn item(buffer: Buffer) -> Item {
         rest: Vec::new(),
         arrival: Arrival::default(),
         port: 0,
+        now_ns: 0,
         user: 0,
     };
     Item { parcel, decision: Decision { ring: 0, hash: 0, dissection }, route: Route::Direct }
@@ -520,6 +521,7 @@ impl Item {
     fn describe(&mut self, tag: &Tag, bytes: &[u8], offset: u16, policy: &Policy, fallback: bool) {
         (self.parcel.first.offset, self.parcel.first.len) = (offset, bytes.len() as u16);
         self.parcel.port = tag.port;
+        self.parcel.now_ns = tag.time_ns;
         self.parcel.arrival = Arrival {
             time_ns: tag.time_ns,
             clock: tag.clock(),

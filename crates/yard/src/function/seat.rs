@@ -289,7 +289,7 @@ impl Seat {
     #[cold]
     pub(super) fn follow(&mut self, at: usize, item: &Item, bytes: &[u8]) {
         let Some(datagram) = item.decision.dissection.awaited(bytes) else { return };
-        if let Some(sent) = self.sent.recall(&datagram, item.parcel.arrival.time_ns) {
+        if let Some(sent) = self.sent.recall(&datagram, item.parcel.now_ns) {
             let raw = &mut self.verdicts[at];
             self.touched.verdicts = true;
             (raw.kind, raw.ring, raw.value) = (sent.kind, sent.ring, sent.value);

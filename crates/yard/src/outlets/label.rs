@@ -208,7 +208,7 @@ mod tests {
             let verdict = classifier.classify(&seen, &mut memory, 0);
             let decision = verdict.decision();
             let first = Segment { buffer: Buffer::none(), offset: 320, len: len as u16 };
-            let parcel = Parcel { first, rest: Vec::new(), arrival, port: 0x105, user: 0 };
+            let parcel = Parcel { first, rest: Vec::new(), arrival, port: 0x105, now_ns: 0, user: 0 };
             let tag = tag_of(&parcel, decision, Route::Direct, 1);
             let words = tag_words(&glance, &arrival, 0x105, 1);
             assert_eq!(Tag::from_words(words), tag, "packet {number}");
