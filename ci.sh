@@ -12,7 +12,7 @@ cd "$(dirname "$0")"
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
 packages=(clang llvm libbpf-dev iproute2 ethtool tcpdump tshark bpftool iperf3 libpcap0.8
-	gcc g++ make pkg-config libpcap-dev ngrep)
+	gcc g++ make pkg-config libpcap-dev ngrep valgrind)
 missing=()
 for package in "${packages[@]}"; do
 	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -81,5 +81,8 @@ cargo deny --all-features check bans licenses sources
 
 step "the program on its embedded default"
 cargo run --release --quiet --bin flowyard -- run
+
+step "instructions on a packet's way keep to their limits"
+cargo run --release --quiet -p flowyard-bench -- steps --gate
 
 step "all good"
