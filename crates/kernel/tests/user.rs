@@ -145,7 +145,8 @@ fn what_the_card_told_is_there_for_both_and_stays() {
     }
     let classifier = classifier(16);
     let (kernel, _interface) = load_asking(&classifier, false);
-    let told = CardWord { time_ns: 77, hash: 0x0a0b_0c0d, vlan: 5, flags: flags::CARD_HASH | flags::VLAN_STRIPPED };
+    let flags = flags::HARDWARE_TIME | flags::CARD_HASH | flags::VLAN_STRIPPED;
+    let told = CardWord { time_ns: 77, hash: 0x0a0b_0c0d, vlan: 5, flags };
     let run = |kernel: &KernelSteer| {
         let run = kernel.run_told(&frame(None), &told).expect("it runs");
         match run.answer {
