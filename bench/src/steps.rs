@@ -95,12 +95,12 @@ const PROFILES: [Part; 9] = [
     ("matched", "1 rule that matches half of the packets", |n| yard(n, Some(function::matched()))),
 ];
 
-/// Most instructions a packet that what every packet passes may take, as `ci.sh` builds it: 3 % above what it takes. Who
+/// Most instructions a packet that what every packet passes may take, as `ci.sh` builds it: 5 % above what it takes. Who
 /// makes one of them shorter lowers its limit; who has to raise one says why.
 const LIMITS: [(&str, f64); 6] =
-    [("glance", 443.0), ("glance-plain", 300.0), ("steer", 455.0), ("hash", 41.5), ("ring", 31.5), ("pipe", 237.0)];
+    [("glance", 452.0), ("glance-plain", 306.0), ("steer", 464.0), ("hash", 42.0), ("ring", 32.0), ("pipe", 241.0)];
 /// The same of a dispatcher's turns, its port's part and the benchmark's own included.
-const LIMIT_OF_TURNS: f64 = 1105.0;
+const LIMIT_OF_TURNS: f64 = 1127.0;
 
 /// Counts what has a limit. Answers whether all keep to theirs, or nothing can be counted.
 pub fn gate() -> bool {
