@@ -1,19 +1,16 @@
 //! The machine: its cores, who took time from us, and what it is.
 #![allow(unsafe_code)]
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use flowyard::cpu;
 
 /// Cores that this process may run on.
 pub fn cores() -> Vec<usize> {
-    let Ok(allowed) = sched_getaffinity(None) else { return Vec::new() };
-    (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect()
+    cpu::allowed().unwrap_or_default()
 }
 
 /// Binds the calling thread, and threads that it starts, to one core.
 pub fn pin(core: usize) {
-    let mut one = CpuSet::new();
-    one.set(core);
-    let _ = sched_setaffinity(None, &one); // without it figures are worse, not wrong
+    let _ = cpu::bind(core); // without it figures are worse, not wrong
 }
 
 /// Fetches the first cache line of `bytes` ahead of its use. A hint.

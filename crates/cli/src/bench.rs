@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use flowyard::cpu;
 use flowyard::mem::{Consumer, Geometry, Ledger, PipeProducer, Region, Returned, Slot, Stock, Tag, notify};
 use flowyard::port::traffic::{Carrier, Mix, MixOptions, PacketKind};
 use flowyard::steer::{Classifier, Decision, FlowHash, FragmentTable, Frame, Glance, LinkType, Policy, Table};
 use miette::{IntoDiagnostic, Result, miette};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 
 use crate::{Outcome, output};
@@ -309,14 +309,11 @@ fn line(text: &str) -> Result<()> {
 }
 
 fn allowed_cores() -> Result<Vec<usize>> {
-    let allowed = sched_getaffinity(None).map_err(|e| miette!("cannot ask which cores this process may use: {e}"))?;
-    Ok((0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect())
+    cpu::allowed().map_err(|e| miette!("cannot ask which cores this process may use: {e}"))
 }
 
 fn pin(core: usize) -> Result<()> {
-    let mut one = CpuSet::new();
-    one.set(core);
-    sched_setaffinity(None, &one).map_err(|e| miette!("cannot run on core {core}: {e}; choose others with --cores"))
+    cpu::bind(core).map_err(|e| miette!("cannot run on core {core}: {e}; choose others with --cores"))
 }
 
 fn model() -> String {

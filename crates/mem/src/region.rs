@@ -372,13 +372,23 @@ impl Region {
     #[inline]
     pub fn peek<'a>(&'a self, buffer: &'a Buffer, offset: usize, len: usize, scratch: &'a mut [u8]) -> &'a [u8] {
         let Some(from) = self.owned(buffer, offset, len) else { return &[] };
+        // SAFETY: `len` bytes from `from` lie in the mapping (span); the token is borrowed for 'a, so no `&mut Buffer`
+        // writes them.
+        unsafe { self.look(from, len, scratch) }
+    }
+
+    /// The bytes themselves, or their copy where a foreign process may write them.
+    ///
+    /// # Safety
+    /// `len` bytes from `from` lie in one buffer of this region, and nobody in this process writes them for 'a.
+    #[inline(always)]
+    unsafe fn look<'a>(&'a self, from: NonNull<u8>, len: usize, scratch: &'a mut [u8]) -> &'a [u8] {
         if !self.foreign_writers() {
-            // SAFETY: `len` bytes from `from` lie in the mapping (span); the token is borrowed for
-            // 'a, so no `&mut Buffer` writes them; no other process may.
+            // SAFETY: the caller's word; and no other process may write.
             return unsafe { std::slice::from_raw_parts(from.as_ptr(), len) };
         }
         let len = len.min(scratch.len());
-        // SAFETY: as above for the range; the destination is a private slice. A foreign writer may
+        // SAFETY: the caller's word for the range; the destination is a private slice. A foreign writer may
         // change bytes during the copy; whatever arrives is then private and stays.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), scratch.as_mut_ptr(), len) };
         &scratch[..len]
@@ -490,18 +500,9 @@ impl Opened<'_> {
         if len > bytes || offset > bytes - len {
             return &[];
         }
-        // SAFETY: offset + len ≤ buffer_bytes (just checked), which are the buffer's (invariant).
-        let from = unsafe { self.start.add(offset) };
-        if !self.region.foreign_writers() {
-            // SAFETY: `len` bytes from `from` lie in the buffer; its only token is borrowed mutably for the life of
-            // `self`, which is borrowed for 'b and writes through `&mut self` alone; no other process may write.
-            return unsafe { std::slice::from_raw_parts(from.as_ptr(), len) };
-        }
-        let len = len.min(scratch.len());
-        // SAFETY: as above for the range; the destination is a private slice. A foreign writer may
-        // change bytes during the copy; whatever arrives is then private and stays.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), scratch.as_mut_ptr(), len) };
-        &scratch[..len]
+        // SAFETY: offset + len ≤ buffer_bytes (just checked), which are the buffer's (invariant); its only token is
+        // borrowed mutably for the life of `self`, which is borrowed for 'b and writes through `&mut self` alone.
+        unsafe { self.region.look(self.start.add(offset), len, scratch) }
     }
 
     /// Writes the tag, given as its words.

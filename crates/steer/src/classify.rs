@@ -210,6 +210,12 @@ impl Classifier {
         self.hash.hash(&conversation)
     }
 
+    #[inline(always)]
+    fn hash_and_ring(&self, conversation: &Conversation) -> (u32, u16) {
+        let hash = self.hash.hash(conversation);
+        (hash, self.table.ring(hash))
+    }
+
     /// Hash and ring of the conversation: for IPv4 without putting it together in memory.
     #[inline(always)]
     fn place(&self, dissection: &Dissection, bytes: &[u8]) -> (u32, u16) {
@@ -217,8 +223,7 @@ impl Classifier {
         if key.family == Family::V4
             && let Some(conversation) = Conversation::of_v4(key, bytes, dissection.extra)
         {
-            let hash = self.hash.hash(&conversation);
-            return (hash, self.table.ring(hash));
+            return self.hash_and_ring(&conversation);
         }
         self.place_other(dissection, bytes)
     }
@@ -229,8 +234,7 @@ impl Classifier {
         if key.family == Family::V6
             && let Some(conversation) = Conversation::of_v6(key, bytes, dissection.extra)
         {
-            let hash = self.hash.hash(&conversation);
-            return (hash, self.table.ring(hash));
+            return self.hash_and_ring(&conversation);
         }
         self.place_without_ip(dissection, bytes)
     }
@@ -281,8 +285,7 @@ struct Deciding<'a> {
 impl Sink for Deciding<'_> {
     #[inline(always)]
     fn found(&mut self, found: Quick, conversation: &Conversation) {
-        let hash = self.classifier.hash.hash(conversation);
-        (self.decision.hash, self.decision.ring) = (hash, self.classifier.table.ring(hash));
+        (self.decision.hash, self.decision.ring) = self.classifier.hash_and_ring(conversation);
         found.write(&mut self.decision.dissection);
     }
 }
@@ -295,8 +298,7 @@ struct Glancing<'a, 'g> {
 impl Sink for Glancing<'_, '_> {
     #[inline(always)]
     fn found(&mut self, found: Quick, conversation: &Conversation) {
-        let hash = self.classifier.hash.hash(conversation);
-        let ring = self.classifier.table.ring(hash);
+        let (hash, ring) = self.classifier.hash_and_ring(conversation);
         let (kind, id) = found.tunnel.map_or((0, 0), |(kind, id)| (kind as u8, id));
         let ipv6 = u64::from(found.family == Family::V6) << 3;
         let (outer_l3, l3, l4) = (u64::from(found.outer_l3), u64::from(found.l3), u64::from(found.l4));

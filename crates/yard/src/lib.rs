@@ -31,7 +31,7 @@ mod backlog;
 pub mod bench_support;
 mod card;
 mod counters;
-mod cpu;
+pub mod cpu;
 mod dispatcher;
 mod fragments;
 pub mod function;

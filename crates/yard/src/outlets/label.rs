@@ -49,7 +49,7 @@ fn offset(at: Option<usize>) -> u16 {
 /// The tag of a packet as dissection and built-in policy see it.
 #[inline]
 pub(crate) fn tag_of(parcel: &Parcel, decision: &Decision, route: Route, hash_version: u8) -> Tag {
-    let (d, arrival) = (&decision.dissection, &parcel.arrival);
+    let d = &decision.dissection;
     let (tunnel_kind, tunnel_id) = d.tunnel().map_or((0, 0), |(kind, id)| (kind as u8, id));
     let fragment = match d.fragment() {
         Fragment::None => 0,
@@ -57,8 +57,7 @@ pub(crate) fn tag_of(parcel: &Parcel, decision: &Decision, route: Route, hash_ve
         Fragment::Later => 2,
     };
     let inner_v6 = u8::from(d.family() == Family::V6) << 3;
-    let fallback = if route == Route::Fallback { flags::FRAGMENT_FALLBACK } else { 0 };
-    let mut tag = Tag {
+    let head = Tag {
         hash: decision.hash,
         ring: decision.ring,
         stop: d.stop() as u8,
@@ -73,18 +72,10 @@ pub(crate) fn tag_of(parcel: &Parcel, decision: &Decision, route: Route, hash_ve
         hash_version,
         vlan: d.vlan().unwrap_or(0),
         user: parcel.user,
-        time_ns: arrival.time_ns,
-        flags: arrival.flags | fallback,
-        wire_len: arrival.wire_len,
-        len: arrival.len,
-        port: parcel.port,
-        queue: arrival.queue,
-        card_hash: arrival.card_hash,
-        stripped_vlan: arrival.stripped_vlan,
-        link: arrival.link,
+        flags: if route == Route::Fallback { flags::FRAGMENT_FALLBACK } else { 0 },
+        ..Tag::default()
     };
-    tag.set_clock(arrival.clock);
-    tag
+    completed(head, parcel)
 }
 
 // Fields of tags and slots are put into words lowest bits first, as they lie in memory.
