@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod chart;
+mod curves;
 mod figures;
 mod flow;
 mod function;
@@ -53,6 +54,8 @@ enum What {
     Slots,
     /// From sorting to looking and back, beside etherparse and rtrb.
     Pipeline,
+    /// Cost over rings, conversations and annotation bytes.
+    Curves,
     /// Rings read by another process, beside threads.
     Processes,
     /// The other process.
@@ -122,6 +125,9 @@ fn main() {
     }
     if wanted(|w| matches!(w, What::Pipeline)) {
         pipeline::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Curves)) {
+        curves::run(&setting);
     }
     if wanted(|w| matches!(w, What::Processes)) {
         processes::run(&setting);

@@ -40,7 +40,16 @@ pub struct Packets {
 impl Packets {
     /// `count` packets of those `carriers` (all, if none are given) that `wanted` accepts.
     pub fn make(count: usize, carriers: &[Carrier], wanted: impl Fn(&GenPacket) -> bool) -> Packets {
-        let mut mix = Mix::new(&MixOptions { flows: FLOWS, only: carriers.to_vec(), ..MixOptions::default() });
+        Packets::of(&mut Packets::mix(FLOWS, carriers), count, wanted)
+    }
+
+    /// What packets of so many conversations are made by.
+    pub fn mix(flows: u32, carriers: &[Carrier]) -> Mix {
+        Mix::new(&MixOptions { flows, only: carriers.to_vec(), ..MixOptions::default() })
+    }
+
+    /// The next `count` packets of `mix` that `wanted` accepts.
+    pub fn of(mix: &mut Mix, count: usize, wanted: impl Fn(&GenPacket) -> bool) -> Packets {
         let memory = MmapMut::map_anon(count * BUFFER_BYTES + HUGE).expect("memory for packets");
         let _ = memory.advise(Advice::HugePage); // without them it is slower for all
         let mut packets = Packets {

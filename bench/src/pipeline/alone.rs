@@ -19,15 +19,24 @@ use crate::packets::Packets;
 use crate::random::Random;
 use crate::steer::RINGS;
 
-/// Annotation bytes of the yard.
-const ANNOTATION: usize = 64;
+/// What of a yard a curve is drawn over.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Rings.
+    pub rings: u16,
+    /// Annotation bytes in front of every packet.
+    pub annotation: usize,
+}
+
+/// As all other comparisons have it.
+pub const USUAL: Shape = Shape { rings: RINGS, annotation: 64 };
 
 /// Packets of a lap that are not timed.
 const WARM_UP: usize = BUFFERS / 4;
 
 /// Runs all packets `times` through a yard with or without a function.
 pub fn run(packets: &Arc<Packets>, function: Option<&Function>, times: usize) {
-    let mut alone = Alone::open(packets);
+    let mut alone = Alone::open(packets, USUAL);
     alone.dispatcher.replace(function.map(instance));
     for lap in 0..times * flow::laps(packets) {
         alone.lap(lap % flow::laps(packets));
@@ -37,7 +46,12 @@ pub fn run(packets: &Arc<Packets>, function: Option<&Function>, times: usize) {
 
 /// Runs all packets through a yard, lap by lap: nanoseconds a packet, the median of the undisturbed laps.
 pub fn measure(packets: &Arc<Packets>) -> Option<f64> {
-    let mut alone = Alone::open(packets);
+    measure_as(packets, USUAL)
+}
+
+/// The same for a yard of this shape.
+pub fn measure_as(packets: &Arc<Packets>, shape: Shape) -> Option<f64> {
+    let mut alone = Alone::open(packets, shape);
     let mut took: Vec<f64> = (0..flow::laps(packets)).filter_map(|lap| alone.lap(lap)).collect();
     alone.end(packets.len());
     took.sort_by(f64::total_cmp);
@@ -48,7 +62,7 @@ pub fn measure(packets: &Arc<Packets>) -> Option<f64> {
 /// memory, same packets, and as near in time as can be. Answers what each lap took with each of them, in nanoseconds a
 /// packet; `None` if the core was taken away meanwhile.
 pub fn rotate(packets: &Arc<Packets>, functions: &[Option<Function>], times: usize) -> Vec<Vec<Option<f64>>> {
-    let mut alone = Alone::open(packets);
+    let mut alone = Alone::open(packets, USUAL);
     let mut instances: Vec<_> = functions.iter().map(|function| function.as_ref().map(instance)).collect();
     let mut order: Vec<usize> = (0..functions.len()).collect();
     let mut random = Random::new(0x726f_7461_7465);
@@ -69,7 +83,7 @@ pub fn rotate(packets: &Arc<Packets>, functions: &[Option<Function>], times: usi
 }
 
 fn instance(function: &Function) -> Box<dyn Steer> {
-    let surroundings = Surroundings { dispatcher: 0, dispatchers: 1, rings: RINGS, annotation_bytes: ANNOTATION };
+    let surroundings = Surroundings { dispatcher: 0, dispatchers: 1, rings: RINGS, annotation_bytes: USUAL.annotation };
     function.instance(&surroundings).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -82,12 +96,12 @@ struct Alone {
 }
 
 impl Alone {
-    fn open(packets: &Arc<Packets>) -> Alone {
+    fn open(packets: &Arc<Packets>, shape: Shape) -> Alone {
         let config = YardConfig {
             name: "bench".into(),
-            rings: RINGS,
+            rings: shape.rings,
             ring_slots: SLOTS,
-            annotation_bytes: ANNOTATION,
+            annotation_bytes: shape.annotation,
             buffers: Some(BUFFERS),
             pin: false,
             ..YardConfig::default()

@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::sync::{Arc, PoisonError};
 
+use flowyard::function::{Packet, Verdict, closure};
 use flowyard::{RingReader, Yard, YardConfig};
 
 use super::port::{Figure, Prefilled};
@@ -26,12 +27,29 @@ pub fn config() -> YardConfig {
 
 /// Runs all packets through a yard whose rings one thread on core `other` drains.
 pub fn measure(packets: &Arc<Packets>, other: usize) -> Option<f64> {
+    measure_config(packets, other, &config(), 0)
+}
+
+/// The same with so many annotation bytes, of which `touched` are written by a function and read by the consumer; none for
+/// 0, and a silent function for less than a word.
+pub fn measure_annotated(packets: &Arc<Packets>, other: usize, annotation: usize, touched: usize) -> Option<f64> {
+    let writes = move |packet: &mut Packet<'_>| {
+        let hash = packet.hash();
+        let words = packet.annotation().chunks_exact_mut(8).take(touched / 8);
+        words.for_each(|word| word.copy_from_slice(&u64::from(hash).to_le_bytes()));
+        Verdict::BuiltIn
+    };
+    let function = (touched > 0).then(|| closure(writes));
+    measure_config(packets, other, &YardConfig { annotation_bytes: annotation, function, ..config() }, touched)
+}
+
+fn measure_config(packets: &Arc<Packets>, other: usize, config: &YardConfig, touched: usize) -> Option<f64> {
     let (leader, follower) = meet();
     let figure = Figure::default();
     let port = Prefilled::new(packets.clone(), leader, figure.clone());
-    let (yard, readers) = Yard::open_over(&config(), Box::new(port)).expect("memory for a yard");
+    let (yard, readers) = Yard::open_over(config, Box::new(port)).expect("memory for a yard");
     std::thread::scope(|scope| {
-        scope.spawn(move || flow::follow(other, follower, Readers { readers, sum: 0 }));
+        scope.spawn(move || flow::follow(other, follower, Readers { readers, touched, sum: 0 }));
         let report = yard.start().expect("a thread").join();
         assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
         assert_eq!(report.delivered(), packets.len() as u64);
@@ -41,6 +59,8 @@ pub fn measure(packets: &Arc<Packets>, other: usize) -> Option<f64> {
 
 struct Readers {
     readers: Vec<RingReader>,
+    /// Annotation bytes that are read.
+    touched: usize,
     sum: u64,
 }
 
@@ -51,6 +71,14 @@ impl Looking for Readers {
             for _ in 0..BATCH {
                 let Some(packet) = reader.next() else { break };
                 self.sum ^= u64::from(packet.slot().hash);
+                let hash = u64::from(packet.slot().hash);
+                let others = |words: &[u64]| words.iter().fold(0, |all, word| all | word ^ hash);
+                let others = match self.touched {
+                    64 => packet.annotation::<[u64; 8]>().map_or(1, |words| others(&words)),
+                    256 => packet.annotation::<[u64; 32]>().map_or(1, |words| others(&words)),
+                    _ => 0,
+                };
+                assert_eq!(others, 0, "all words are as the function wrote them");
                 self.sum ^= packet.data().first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
                 seen += 1;
             }

@@ -50,8 +50,8 @@ pub struct MixOptions {
 }
 
 impl MixOptions {
-    /// Most conversations of a mix.
-    pub const MOST_FLOWS: u32 = 1 << 22;
+    /// Most conversations of a mix; each takes 48 bytes.
+    pub const MOST_FLOWS: u32 = 1 << 24;
 }
 
 impl Default for MixOptions {
