@@ -26,6 +26,7 @@ use crate::peers::dpdk::pipeline::Parse;
 use crate::peers::dpdk::ring::Entries;
 use crate::peers::dpdk::{BURST, dpdk};
 use crate::peers::etherparse;
+use crate::pipeline::alone::{Shape, USUAL};
 use crate::pipeline::{alone, bare};
 use crate::steer::classifier;
 
@@ -83,8 +84,9 @@ const PIPELINES: [Part; 3] = [
 ];
 
 /// What a function adds to the yard: one thread, so that nobody waits and the counts are the same each time.
-const PROFILES: [Part; 9] = [
+const PROFILES: [Part; 10] = [
     ("yard", "none", |n| yard(n, None)),
+    ("rings", "none, but 64 rings", |n| shaped(n, Shape { rings: 64, ..USUAL }, None)),
     ("function", "closure, says nothing", |n| yard(n, Some(function::silent()))),
     ("names-ring", "closure, a ring by the hash", |n| yard(n, Some(function::by_ring()))),
     ("plug-in", "plug-in in C, says nothing", |n| yard(n, function::silent_plugin(&std::env::temp_dir()))),
@@ -400,7 +402,11 @@ fn pipeline(passes: usize) -> u64 {
 
 /// Dispatcher and consumer as they are, with or without a function.
 fn yard(passes: usize, function: Option<Function>) -> u64 {
+    shaped(passes, USUAL, function)
+}
+
+fn shaped(passes: usize, shape: Shape, function: Option<Function>) -> u64 {
     let packets = Arc::new(Packets::make(COUNT, &[], is_ordinary));
-    alone::run(&packets, function.as_ref(), passes);
+    alone::run(&packets, shape, function.as_ref(), passes);
     packets.len() as u64
 }

@@ -34,9 +34,9 @@ pub const USUAL: Shape = Shape { rings: RINGS, annotation: 64 };
 /// Packets of a lap that are not timed.
 const WARM_UP: usize = BUFFERS / 4;
 
-/// Runs all packets `times` through a yard with or without a function.
-pub fn run(packets: &Arc<Packets>, function: Option<&Function>, times: usize) {
-    let mut alone = Alone::open(packets, USUAL);
+/// Runs all packets `times` through a yard of this shape with or without a function.
+pub fn run(packets: &Arc<Packets>, shape: Shape, function: Option<&Function>, times: usize) {
+    let mut alone = Alone::open(packets, shape);
     alone.dispatcher.replace(function.map(instance));
     for lap in 0..times * flow::laps(packets) {
         alone.lap(lap % flow::laps(packets));
