@@ -123,9 +123,7 @@ impl<const W: usize> Write for RingWriter<W> {
         if self.reserve(BATCH as u32) < BATCH as u32 {
             return false;
         }
-        for n in n..n + BATCH as u64 {
-            self.fill(entry(n));
-        }
+        self.fill_batch(BATCH as u32, |at| entry(n + u64::from(at)));
         self.commit();
         true
     }
@@ -138,9 +136,7 @@ impl<const W: usize> Read for RingReader<W> {
             return None;
         }
         let mut total = 0;
-        for _ in 0..BATCH {
-            total = sum(total, self.take()?);
-        }
+        self.take_batch(BATCH as u32, |entry| total = sum(total, entry));
         self.release();
         Some(total)
     }

@@ -99,7 +99,8 @@ impl Consumer {
         let region = Region::attach(parts.region, grant)?;
         let lifeline = parts.lifeline.map(Arc::new);
         let over = |(pipe, wakeup)| {
-            let mut consumer = Consumer::over(region.clone(), &pipe, Wakeup::from_fd(wakeup))?;
+            let rings = pipe::attach(&region, &pipe)?;
+            let mut consumer = Consumer::over(region.clone(), rings, Wakeup::from_fd(wakeup));
             consumer.lifeline = lifeline.clone();
             Ok(consumer)
         };
@@ -115,19 +116,19 @@ impl Consumer {
         self.lifeline.as_ref().map(copy).transpose()
     }
 
-    /// Attaches in the yard's own process, sharing its mapping of the region.
+    /// Attaches in the yard's own process, sharing its mappings of region and pipe.
     ///
     /// # Errors
-    /// The pipe could not be mapped.
+    /// None now: nothing has to be mapped.
     pub fn attach_local(end: PipeEnd) -> Result<Consumer, MemError> {
-        Consumer::over(end.region, &end.pipe, end.wakeup)
+        let (region, rings, wakeup) = end.into_local();
+        Ok(Consumer::over(region, rings, wakeup))
     }
 
-    fn over(region: Region, pipe: &OwnedFd, wakeup: Wakeup) -> Result<Consumer, MemError> {
-        let rings = pipe::attach(&region, pipe)?;
+    fn over(region: Region, rings: ConsumerRings, wakeup: Wakeup) -> Consumer {
         let mut hand = Hand::new(&region);
         hand.goes_back = true;
-        Ok(Consumer {
+        Consumer {
             hand,
             rings,
             wakeup,
@@ -136,7 +137,7 @@ impl Consumer {
             yard_gone: false,
             announced: false,
             lifeline: None,
-        })
+        }
     }
 
     /// The next packet, or `None` when there is none now. Never blocks. The packet before it goes

@@ -24,16 +24,21 @@
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
+/// An entry of `W` words where it lies.
+pub(crate) type Entry<const W: usize> = [AtomicU64; W];
+
 /// Where a ring lies: shared memory, or the heap in tests.
-pub(crate) trait Place {
+pub(crate) trait Place<const W: usize> {
     /// Entries committed by the producer.
     fn tail(&self) -> &AtomicU32;
     /// Entries released by the consumer.
     fn head(&self) -> &AtomicU32;
     /// 1 while the consumer sleeps and wants to be woken.
     fn sleeping(&self) -> &AtomicU32;
-    /// Word `word` of entry `place`; the callers keep `place` below the capacity.
-    fn word(&self, place: u32, word: usize) -> &AtomicU64;
+    /// The entry of count `count`, whose place is that modulo the capacity.
+    fn entry(&self, count: u32) -> &Entry<W>;
+    /// The entries from count `from` on that lie one behind the other: `most` of them, or those up to the last place.
+    fn run(&self, from: u32, most: u32) -> &[Entry<W>];
     /// Entries, a power of two from 2 to 2^30.
     fn capacity(&self) -> u32;
 }
@@ -51,7 +56,7 @@ pub(crate) struct Producer<P, const W: usize> {
     violations: u64,
 }
 
-impl<P: Place, const W: usize> Producer<P, W> {
+impl<P: Place<W>, const W: usize> Producer<P, W> {
     /// The producer of a ring whose indices are both zero.
     pub(crate) fn new(place: P) -> Self {
         Producer { capacity: place.capacity(), place, filled: 0, committed: 0, head: 0, violations: 0 }
@@ -83,12 +88,27 @@ impl<P: Place, const W: usize> Producer<P, W> {
         if self.filled.wrapping_sub(self.head) >= self.capacity {
             return false;
         }
-        let place = self.filled & (self.capacity - 1);
-        for (word, value) in entry.into_iter().enumerate() {
-            self.place.word(place, word).store(value, Ordering::Relaxed); // ordered by P1
-        }
+        write(self.place.entry(self.filled), entry);
         self.filled = self.filled.wrapping_add(1);
         true
+    }
+
+    /// Writes the next entries of the batch: what `entry` says for numbers 0 to `count`, or for as many as there is room
+    /// for as far as known (reserve first). Answers how many. Costs less an entry than [`Producer::fill`]: the indices stay
+    /// in registers.
+    #[inline]
+    pub(crate) fn fill_batch(&mut self, count: u32, mut entry: impl FnMut(u32) -> [u64; W]) -> u32 {
+        let count = count.min(self.capacity - self.filled.wrapping_sub(self.head));
+        let mut done = 0;
+        while done < count {
+            let run = self.place.run(self.filled.wrapping_add(done), count - done);
+            for place in run {
+                write(place, entry(done));
+                done += 1;
+            }
+        }
+        self.filled = self.filled.wrapping_add(count);
+        count
     }
 
     /// Shows the batch to the consumer. Does not wake it: see [`Producer::wants_waking`].
@@ -151,7 +171,7 @@ pub(crate) struct Consumer<P, const W: usize> {
     violations: u64,
 }
 
-impl<P: Place, const W: usize> Consumer<P, W> {
+impl<P: Place<W>, const W: usize> Consumer<P, W> {
     /// The consumer of a ring whose indices are both zero.
     pub(crate) fn new(place: P) -> Self {
         Consumer { capacity: place.capacity(), place, taken: 0, released: 0, tail: 0, violations: 0 }
@@ -182,11 +202,25 @@ impl<P: Place, const W: usize> Consumer<P, W> {
         if self.taken == self.tail {
             return None;
         }
-        let place = self.taken & (self.capacity - 1);
-        // Relaxed: ordered by C1.
-        let entry = std::array::from_fn(|word| self.place.word(place, word).load(Ordering::Relaxed));
+        let entry = read(self.place.entry(self.taken));
         self.taken = self.taken.wrapping_add(1);
         Some(entry)
+    }
+
+    /// Takes up to `most` entries that `reserve` found, and hands each to `each`. Answers how many. Costs less an entry than
+    /// [`Consumer::take`]: the indices stay in registers.
+    #[inline]
+    pub(crate) fn take_batch(&mut self, most: u32, mut each: impl FnMut([u64; W])) -> u32 {
+        let count = most.min(self.tail.wrapping_sub(self.taken));
+        let from = self.taken;
+        self.taken = from.wrapping_add(count); // first: should `each` panic, no entry is handed out twice
+        let mut done = 0;
+        while done < count {
+            let run = self.place.run(from.wrapping_add(done), count - done);
+            done += run.len() as u32;
+            run.iter().for_each(|place| each(read(place)));
+        }
+        count
     }
 
     /// Gives the places of the taken entries back to the producer.
@@ -218,6 +252,18 @@ impl<P: Place, const W: usize> Consumer<P, W> {
     pub(crate) fn violations(&self) -> u64 {
         self.violations
     }
+}
+
+#[inline]
+fn write<const W: usize>(place: &Entry<W>, entry: [u64; W]) {
+    for (word, value) in place.iter().zip(entry) {
+        word.store(value, Ordering::Relaxed); // ordered by P1
+    }
+}
+
+#[inline]
+fn read<const W: usize>(place: &Entry<W>) -> [u64; W] {
+    std::array::from_fn(|word| place[word].load(Ordering::Relaxed)) // ordered by C1
 }
 
 /// The fence between a commit and asking whether the peer sleeps. One serves any number of rings.
@@ -258,7 +304,7 @@ pub(crate) mod oracle {
         }
     }
 
-    impl Place for Heap {
+    impl Place<2> for Heap {
         fn tail(&self) -> &AtomicU32 {
             &self.0.tail
         }
@@ -268,8 +314,12 @@ pub(crate) mod oracle {
         fn sleeping(&self) -> &AtomicU32 {
             &self.0.sleeping
         }
-        fn word(&self, place: u32, word: usize) -> &AtomicU64 {
-            &self.0.words[place as usize][word]
+        fn entry(&self, count: u32) -> &Entry<2> {
+            &self.0.words[count as usize % self.0.words.len()]
+        }
+        fn run(&self, from: u32, most: u32) -> &[Entry<2>] {
+            let from = &self.0.words[from as usize % self.0.words.len()..];
+            &from[..from.len().min(most as usize)]
         }
         fn capacity(&self) -> u32 {
             self.0.words.len() as u32
