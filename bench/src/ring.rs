@@ -123,7 +123,7 @@ impl<const W: usize> Write for RingWriter<W> {
         if self.reserve(BATCH as u32) < BATCH as u32 {
             return false;
         }
-        self.fill_batch(BATCH as u32, |at| entry(n + u64::from(at)));
+        self.fill_batch(BATCH as u32, |at| entry(n + at as u64));
         self.commit();
         true
     }

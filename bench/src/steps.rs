@@ -335,14 +335,10 @@ fn rings(passes: usize) -> u64 {
     let mut sum = 0u64;
     for n in 0..(passes * COUNT / 32) as u64 {
         writer.reserve(32);
-        for entry in 0..32 {
-            writer.fill([n, entry]);
-        }
+        writer.fill_batch(32, |at| [n, black_box(at as u64)]);
         writer.commit();
         reader.reserve();
-        while let Some([a, b]) = reader.take() {
-            sum = sum.wrapping_add(a ^ b);
-        }
+        reader.take_batch(32, |[a, b]| sum = sum.wrapping_add(black_box(a ^ b)));
         reader.release();
     }
     sum
@@ -368,11 +364,11 @@ fn pipes(passes: usize) -> u64 {
         while let Some(packet) = consumer.next() {
             sum = sum.wrapping_add(packet.slot().hash.into());
         }
-        while let Some((returned, _)) = out.take_returned(&mut ledger) {
+        out.take_all_returned(&mut ledger, 32, |returned, _| {
             if let Returned::Free(buffer) = returned {
                 stock.put(buffer);
             }
-        }
+        });
         out.release_returned();
     }
     sum

@@ -70,7 +70,7 @@ impl<const W: usize> RingWriter<W> {
     /// Writes the next entries of the batch: what `entry` says for numbers 0 to `count`, or for as many as there was room
     /// for. Answers how many.
     #[inline]
-    pub fn fill_batch(&mut self, count: u32, entry: impl FnMut(u32) -> [u64; W]) -> u32 {
+    pub fn fill_batch(&mut self, count: u32, entry: impl FnMut(usize) -> [u64; W]) -> u32 {
         self.0.fill_batch(count, entry)
     }
 

@@ -52,9 +52,14 @@ pub struct Consumer {
     /// The packet last taken, if it is not yet returned.
     hand: Hand,
     rings: ConsumerRings,
+    /// Slots copied from the ring out together; from `at` to `filled` those that are still to be looked at. Their places
+    /// are the yard's again when they have been.
+    slots: [Slot; BATCH],
+    at: usize,
+    filled: usize,
     wakeup: Wakeup,
-    /// Slots taken since the ring out was last released.
-    unreleased: u32,
+    /// Slots copied since the ring out was last released.
+    unreleased: usize,
     malformed: u64,
     /// The yard's end of the wakeup was closed.
     yard_gone: bool,
@@ -71,7 +76,7 @@ impl std::fmt::Debug for ConsumerRings {
 }
 
 /// Packets after which places and returns are shown to the yard, at the latest.
-const BATCH: u32 = 32;
+const BATCH: usize = 32;
 
 impl Consumer {
     /// Attaches to a pipe handed over by another process.
@@ -131,6 +136,9 @@ impl Consumer {
         Consumer {
             hand,
             rings,
+            slots: [Slot::default(); BATCH],
+            at: 0,
+            filled: 0,
             wakeup,
             unreleased: 0,
             malformed: 0,
@@ -154,12 +162,12 @@ impl Consumer {
     /// Whether there is a packet to take. Never blocks.
     #[inline]
     pub fn has_next(&mut self) -> bool {
-        self.rings.out.reserve() > 0
+        self.at < self.filled || self.rings.out.reserve() > 0
     }
 
     /// Whether the yard has ended the pipe and everything was taken.
     pub fn is_ended(&mut self) -> bool {
-        (self.rings.ended.is_set() || self.yard_gone) && self.rings.out.reserve() == 0
+        (self.rings.ended.is_set() || self.yard_gone) && !self.has_next()
     }
 
     /// Whether the yard has said that no more will come, as it does at its end; and not just fallen silent, as when
@@ -168,26 +176,20 @@ impl Consumer {
         self.rings.ended.is_set()
     }
 
-    /// Takes the slots of one packet into `current`.
+    /// Takes the slots of one packet into the hand.
     #[inline]
     fn fetch(&mut self) -> bool {
         self.give_back_current();
-        if self.unreleased >= BATCH {
-            self.flush();
-        }
         loop {
-            if self.rings.out.reserve() == 0 {
-                self.flush();
+            if self.at == self.filled && !self.refill() {
                 return false;
             }
-            let Some(words) = self.rings.out.take() else { return false };
-            self.unreleased += 1;
-            let slot = Slot::from_words(words);
+            let slot = self.slots[self.at % BATCH]; // below BATCH as it is, which the compiler does not know
+            self.at += 1;
             // SAFETY: the yard keeps its hands off what this pipe holds (its ledger), marks what others hold as well
             // (PipeProducer::send_shared), and the hand is emptied before the slot goes home.
             if !unsafe { self.hand.take(slot) } {
-                self.malformed += 1; // the yard is trusted, yet that it is within the region does not rest on it
-                self.give_back(slot);
+                self.refuse(slot);
                 continue;
             }
             if slot.flags & slot_flags::MORE == 0 {
@@ -196,8 +198,50 @@ impl Consumer {
         }
     }
 
+    /// Copies the next slots from the ring out, and has their packets fetched: each batch of lines crosses from the yard's
+    /// core at once, not one at a time. Answers false if there is none now.
+    #[cold]
+    #[inline(never)]
+    fn refill(&mut self) -> bool {
+        if self.unreleased >= BATCH {
+            self.flush();
+        }
+        if self.rings.out.reserve() == 0 {
+            self.flush();
+            return false;
+        }
+        let (region, mut places) = (&self.hand.region, self.slots.iter_mut());
+        let most = (BATCH - self.unreleased) as u32;
+        let taken = self.rings.out.take_batch(most, |words| {
+            let slot = Slot::from_words(words);
+            region.prefetch_at(slot.buffer, slot.offset.into());
+            if let Some(place) = places.next() {
+                *place = slot;
+            }
+        });
+        (self.at, self.filled) = (0, taken as usize);
+        self.unreleased += self.filled;
+        true
+    }
+
+    /// Gives back a slot that names no part of the region: the yard is trusted, yet that it does not rest on it.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&mut self, slot: Slot) {
+        self.malformed += 1;
+        self.give_back(slot);
+    }
+
     #[inline]
     fn give_back(&mut self, slot: Slot) {
+        if !self.rings.back.fill(slot.to_return()) {
+            self.give_back_late(slot);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_back_late(&mut self, slot: Slot) {
         // The yard keeps the ring back larger than what it lets be out, so this fits; if it does not,
         // the peer broke the pipe and the buffer is its own loss.
         self.rings.back.reserve(1);
@@ -222,6 +266,7 @@ impl Consumer {
     }
 
     #[cold]
+    #[inline(never)]
     fn give_back_further(&mut self) {
         let mut further = std::mem::take(&mut self.hand.further);
         further.drain(..).for_each(|slot| self.give_back(slot)); // in order: the packet may be sent
@@ -231,9 +276,10 @@ impl Consumer {
     /// Shows the yard what was taken and returned so far. Called by itself every 32 packets and
     /// whenever the ring is empty.
     pub fn flush(&mut self) {
+        let unseen = self.filled - self.at;
         self.rings.back.commit();
-        self.rings.out.release();
-        self.unreleased = 0;
+        self.rings.out.release_but(unseen as u32);
+        self.unreleased = unseen;
         crate::ring::full_fence(); // S1 of crate::ring, for the yard as sleeper
         if self.rings.back.wants_waking() {
             self.wakeup.ring();
@@ -250,7 +296,7 @@ impl Consumer {
         }
         loop {
             let ended = self.rings.ended.is_set(); // before looking: what it committed is seen after
-            if self.rings.out.reserve() > 0 {
+            if self.has_next() {
                 return Wait::Ready;
             }
             self.flush();
@@ -282,7 +328,7 @@ impl Consumer {
     /// no time, which takes the announcement back.
     pub fn prepare_to_wait(&mut self) -> bool {
         self.let_go();
-        self.announced = !self.is_ended() && self.rings.out.sleep();
+        self.announced = !self.is_ended() && !self.has_next() && self.rings.out.sleep();
         self.announced
     }
 

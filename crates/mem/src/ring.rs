@@ -71,6 +71,7 @@ impl<P: Place<W>, const W: usize> Producer<P, W> {
     }
 
     #[cold]
+    #[inline(never)]
     fn refresh(&mut self) -> u32 {
         let head = self.place.head().load(Ordering::Acquire); // P2, pairs with C2
         // The head moves forward, and never past what was committed.
@@ -97,17 +98,18 @@ impl<P: Place<W>, const W: usize> Producer<P, W> {
     /// for as far as known (reserve first). Answers how many. Costs less an entry than [`Producer::fill`]: the indices stay
     /// in registers.
     #[inline]
-    pub(crate) fn fill_batch(&mut self, count: u32, mut entry: impl FnMut(u32) -> [u64; W]) -> u32 {
-        let count = count.min(self.capacity - self.filled.wrapping_sub(self.head));
-        let mut done = 0;
-        while done < count {
-            let run = self.place.run(self.filled.wrapping_add(done), count - done);
-            for place in run {
-                write(place, entry(done));
-                done += 1;
-            }
+    pub(crate) fn fill_batch(&mut self, count: u32, mut entry: impl FnMut(usize) -> [u64; W]) -> u32 {
+        let from = self.filled;
+        let count = count.min(self.capacity - from.wrapping_sub(self.head));
+        let first = self.place.run(from, count);
+        let wrapped = self.place.run(from.wrapping_add(first.len() as u32), count - first.len() as u32);
+        for (n, place) in first.iter().enumerate() {
+            write(place, entry(n));
         }
-        self.filled = self.filled.wrapping_add(count);
+        for (n, place) in wrapped.iter().enumerate() {
+            write(place, entry(first.len() + n));
+        }
+        self.filled = from.wrapping_add(count); // last: should `entry` panic, nothing half-written is shown
         count
     }
 
@@ -211,23 +213,29 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
     /// [`Consumer::take`]: the indices stay in registers.
     #[inline]
     pub(crate) fn take_batch(&mut self, most: u32, mut each: impl FnMut([u64; W])) -> u32 {
-        let count = most.min(self.tail.wrapping_sub(self.taken));
         let from = self.taken;
+        let count = most.min(self.tail.wrapping_sub(from));
+        let first = self.place.run(from, count);
+        let wrapped = self.place.run(from.wrapping_add(first.len() as u32), count - first.len() as u32);
         self.taken = from.wrapping_add(count); // first: should `each` panic, no entry is handed out twice
-        let mut done = 0;
-        while done < count {
-            let run = self.place.run(from.wrapping_add(done), count - done);
-            done += run.len() as u32;
-            run.iter().for_each(|place| each(read(place)));
-        }
+        first.iter().for_each(|place| each(read(place)));
+        wrapped.iter().for_each(|place| each(read(place)));
         count
     }
 
     /// Gives the places of the taken entries back to the producer.
     #[inline]
     pub(crate) fn release(&mut self) {
-        if self.taken != self.released {
-            self.released = self.taken;
+        self.release_but(0);
+    }
+
+    /// As [`Consumer::release`], but for the places of the `kept` entries that were taken last.
+    #[inline]
+    pub(crate) fn release_but(&mut self, kept: u32) {
+        let upto = self.taken.wrapping_sub(kept);
+        debug_assert!(upto.wrapping_sub(self.released) <= self.capacity, "what was released stays so");
+        if upto != self.released {
+            self.released = upto;
             self.place.head().store(self.released, Ordering::Release); // C2, pairs with P2
         }
     }
