@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::hand::{Hand, Packet};
 use crate::pipe::{self, ConsumerRings, Handover, PipeEnd};
-use crate::slot::{Slot, slot_flags};
+use crate::slot::{RETURN_WORDS, SLOT_WORDS, Slot, slot_flags};
 use crate::wakeup::Wakeup;
 use crate::{Grant, MemError, Region};
 
@@ -54,11 +54,11 @@ pub struct Consumer {
     rings: ConsumerRings,
     /// Slots copied from the ring out together; from `at` to `filled` those that are still to be looked at. Their places
     /// are the yard's again when they have been.
-    slots: [Slot; BATCH],
+    slots: [[u64; SLOT_WORDS]; BATCH],
     at: usize,
     filled: usize,
     wakeup: Wakeup,
-    /// Slots copied since the ring out was last released.
+    /// Slots copied since the ring out was last released, or then still to be looked at.
     unreleased: usize,
     malformed: u64,
     /// The yard's end of the wakeup was closed.
@@ -136,7 +136,7 @@ impl Consumer {
         Consumer {
             hand,
             rings,
-            slots: [Slot::default(); BATCH],
+            slots: [[0; SLOT_WORDS]; BATCH],
             at: 0,
             filled: 0,
             wakeup,
@@ -180,26 +180,38 @@ impl Consumer {
     #[inline]
     fn fetch(&mut self) -> bool {
         self.give_back_current();
-        loop {
-            if self.at == self.filled && !self.refill() {
-                return false;
+        if self.at < self.filled {
+            let slot = Slot::from_words(self.slots[self.at % BATCH]); // below BATCH as it is, which the compiler does not know
+            // SAFETY: as in `fetch_any`.
+            if slot.flags & slot_flags::MORE == 0 && unsafe { self.hand.take(slot) } {
+                self.at += 1;
+                return true;
             }
-            let slot = self.slots[self.at % BATCH]; // below BATCH as it is, which the compiler does not know
+        }
+        self.fetch_any()
+    }
+
+    /// The same, of a packet of any number of slots, and where none are at hand.
+    #[cold]
+    #[inline(never)]
+    fn fetch_any(&mut self) -> bool {
+        while self.at < self.filled || self.refill() {
+            let slot = Slot::from_words(self.slots[self.at]);
             self.at += 1;
             // SAFETY: the yard keeps its hands off what this pipe holds (its ledger), marks what others hold as well
             // (PipeProducer::send_shared), and the hand is emptied before the slot goes home.
             if !unsafe { self.hand.take(slot) } {
-                self.refuse(slot);
-                continue;
-            }
-            if slot.flags & slot_flags::MORE == 0 {
+                self.malformed += 1; // the yard is trusted, yet that it is within the region does not rest on it
+                self.give_back(slot.to_return());
+            } else if slot.flags & slot_flags::MORE == 0 {
                 return true;
             }
         }
+        false
     }
 
-    /// Copies the next slots from the ring out, and has their packets fetched: each batch of lines crosses from the yard's
-    /// core at once, not one at a time. Answers false if there is none now.
+    /// Copies the next slots from the ring out, behind those that were copied since the last release. Answers false if there
+    /// is none now.
     #[cold]
     #[inline(never)]
     fn refill(&mut self) -> bool {
@@ -210,42 +222,26 @@ impl Consumer {
             self.flush();
             return false;
         }
-        let (region, mut places) = (&self.hand.region, self.slots.iter_mut());
-        let most = (BATCH - self.unreleased) as u32;
-        let taken = self.rings.out.take_batch(most, |words| {
-            let slot = Slot::from_words(words);
-            region.prefetch_at(slot.buffer, slot.offset.into());
-            if let Some(place) = places.next() {
-                *place = slot;
-            }
-        });
-        (self.at, self.filled) = (0, taken as usize);
-        self.unreleased += self.filled;
+        let taken = self.rings.out.take_into(&mut self.slots[self.unreleased..]);
+        (self.at, self.filled) = (self.unreleased, self.unreleased + taken as usize);
+        self.unreleased = self.filled;
         true
     }
 
-    /// Gives back a slot that names no part of the region: the yard is trusted, yet that it does not rest on it.
-    #[cold]
-    #[inline(never)]
-    fn refuse(&mut self, slot: Slot) {
-        self.malformed += 1;
-        self.give_back(slot);
-    }
-
     #[inline]
-    fn give_back(&mut self, slot: Slot) {
-        if !self.rings.back.fill(slot.to_return()) {
+    fn give_back(&mut self, slot: [u64; RETURN_WORDS]) {
+        if !self.rings.back.fill(slot) {
             self.give_back_late(slot);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn give_back_late(&mut self, slot: Slot) {
+    fn give_back_late(&mut self, slot: [u64; RETURN_WORDS]) {
         // The yard keeps the ring back larger than what it lets be out, so this fits; if it does not,
         // the peer broke the pipe and the buffer is its own loss.
         self.rings.back.reserve(1);
-        let _ = self.rings.back.fill(slot.to_return());
+        let _ = self.rings.back.fill(slot);
     }
 
     /// Sends the packet last taken home without taking another, and shows the yard what was returned
@@ -258,7 +254,7 @@ impl Consumer {
     #[inline]
     fn give_back_current(&mut self) {
         if std::mem::take(&mut self.hand.has_current) {
-            self.give_back(self.hand.current);
+            self.give_back(self.hand.current.to_return());
             if !self.hand.further.is_empty() {
                 self.give_back_further();
             }
@@ -269,7 +265,7 @@ impl Consumer {
     #[inline(never)]
     fn give_back_further(&mut self) {
         let mut further = std::mem::take(&mut self.hand.further);
-        further.drain(..).for_each(|slot| self.give_back(slot)); // in order: the packet may be sent
+        further.drain(..).for_each(|slot| self.give_back(slot.to_return())); // in order: the packet may be sent
         self.hand.further = further;
     }
 
@@ -362,7 +358,7 @@ impl Consumer {
     /// The slot came from [`Consumer::keep`] of this consumer and is released once. (One released twice
     /// may come home while its buffer is lent again.)
     pub unsafe fn release(&mut self, slot: Slot) {
-        self.give_back(slot);
+        self.give_back(slot.to_return());
         self.rings.back.commit();
     }
 

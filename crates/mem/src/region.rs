@@ -460,20 +460,6 @@ impl Region {
         let _ = (buffer, offset);
     }
 
-    /// Fetches the cache line at `offset` of buffer `index`. A hint.
-    #[inline]
-    pub(crate) fn prefetch_at(&self, index: u32, offset: usize) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(at) = self.span(index, offset, 1) {
-            // SAFETY: a prefetch reads nothing architecturally, and the byte at `at` is in the mapping (span).
-            unsafe {
-                core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at.as_ptr().cast());
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (index, offset);
-    }
-
     /// Fetches the cache line at `offset` of buffer `index` and the one before it. A hint.
     #[inline]
     pub(crate) fn prefetch_around(&self, index: u32, offset: usize) {

@@ -70,15 +70,12 @@ impl<P: Place<W>, const W: usize> Producer<P, W> {
         if room >= want { room } else { self.refresh() }
     }
 
-    #[cold]
-    #[inline(never)]
+    #[inline]
     fn refresh(&mut self) -> u32 {
-        let head = self.place.head().load(Ordering::Acquire); // P2, pairs with C2
         // The head moves forward, and never past what was committed.
-        if head.wrapping_sub(self.head) <= self.committed.wrapping_sub(self.head) {
-            self.head = head;
-        } else {
-            self.violations += 1;
+        match look(self.place.head(), self.head, self.committed.wrapping_sub(self.head)) {
+            Some(head) => self.head = head, // P2, pairs with C2
+            None => self.violations += 1,
         }
         self.capacity - self.filled.wrapping_sub(self.head)
     }
@@ -186,14 +183,13 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
         if known > 0 { known } else { self.refresh() }
     }
 
+    #[inline]
     fn refresh(&mut self) -> u32 {
-        let tail = self.place.tail().load(Ordering::Acquire); // C1, pairs with P1
         // The tail moves forward, and never further ahead of what was released than the capacity.
-        let ahead = tail.wrapping_sub(self.released);
-        if ahead <= self.capacity && ahead >= self.tail.wrapping_sub(self.released) {
-            self.tail = tail;
-        } else {
-            self.violations += 1;
+        let most = self.capacity - self.tail.wrapping_sub(self.released);
+        match look(self.place.tail(), self.tail, most) {
+            Some(tail) => self.tail = tail, // C1, pairs with P1
+            None => self.violations += 1,
         }
         self.tail.wrapping_sub(self.taken)
     }
@@ -221,6 +217,13 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
         first.iter().for_each(|place| each(read(place)));
         wrapped.iter().for_each(|place| each(read(place)));
         count
+    }
+
+    /// Copies entries that `reserve` found to the front of `to`, as many as it has room for. Answers how many.
+    #[inline]
+    pub(crate) fn take_into(&mut self, to: &mut [[u64; W]]) -> u32 {
+        let mut to = to.iter_mut();
+        self.take_batch(to.len() as u32, |entry| to.next().into_iter().for_each(|place| *place = entry))
     }
 
     /// Gives the places of the taken entries back to the producer.
@@ -260,6 +263,15 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
     pub(crate) fn violations(&self) -> u64 {
         self.violations
     }
+}
+
+/// The peer's index as it is now, if it has moved on from `last` by `most` at most: anything else cannot be. Not inlined, and
+/// not given the ring's end, so that who takes and fills by turns can keep that in registers.
+#[cold]
+#[inline(never)]
+fn look(index: &AtomicU32, last: u32, most: u32) -> Option<u32> {
+    let now = index.load(Ordering::Acquire);
+    (now.wrapping_sub(last) <= most).then_some(now)
 }
 
 #[inline]
@@ -340,8 +352,8 @@ pub(crate) mod oracle {
         capacity: usize,
         staged: usize,
         queue: VecDeque<u64>,
-        taken: usize,
-        next: u64,
+        pub(crate) taken: usize,
+        pub(crate) next: u64,
     }
 
     impl Oracle {
@@ -370,8 +382,11 @@ pub(crate) mod oracle {
             })
         }
         pub(crate) fn release(&mut self) {
-            self.queue.drain(..self.taken);
-            self.taken = 0;
+            self.release_but(0);
+        }
+        pub(crate) fn release_but(&mut self, kept: usize) {
+            self.queue.drain(..self.taken - kept);
+            self.taken = kept;
         }
     }
 
@@ -390,14 +405,33 @@ mod tests {
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Fill,
+        FillBatch(u32),
         Commit,
         Take,
+        TakeBatch(u32),
+        TakeInto(usize),
         Release,
+        /// But for as many places, or as there are.
+        ReleaseBut(u32),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![4 => Just(Step::Fill), 2 => Just(Step::Commit), 4 => Just(Step::Take), 2 => Just(Step::Release)];
+        let step = prop_oneof![
+            4 => Just(Step::Fill),
+            2 => (0u32..20).prop_map(Step::FillBatch),
+            2 => Just(Step::Commit),
+            4 => Just(Step::Take),
+            1 => (0u32..20).prop_map(Step::TakeBatch),
+            1 => (0usize..20).prop_map(Step::TakeInto),
+            2 => Just(Step::Release),
+            1 => (0u32..4).prop_map(Step::ReleaseBut),
+        ];
         proptest::collection::vec(step, 0..200)
+    }
+
+    /// Indices as a peer may show them: anything, and what is just possible or just not.
+    fn hostile() -> impl Strategy<Value = Vec<u32>> {
+        proptest::collection::vec(prop_oneof![any::<u32>(), 0u32..40, Just(u32::MAX)], 1..50)
     }
 
     proptest! {
@@ -418,9 +452,42 @@ mod tests {
                         prop_assert_eq!(producer.fill(words), fits);
                         if fits { oracle.filled(); }
                     }
+                    Step::FillBatch(count) => {
+                        producer.reserve(count);
+                        let first = oracle.next;
+                        let done = producer.fill_batch(count, |n| entry(first + n as u64));
+                        for _ in 0..done {
+                            prop_assert!(oracle.fill().1, "more than there is room for");
+                            oracle.filled();
+                        }
+                        prop_assert!(done == count || !oracle.fill().1, "fewer than there is room for");
+                    }
                     Step::Commit => { producer.commit(); oracle.commit(); }
                     Step::Take => { consumer.reserve(); prop_assert_eq!(consumer.take(), oracle.take()); }
+                    Step::TakeBatch(most) => {
+                        let known = consumer.reserve();
+                        let mut got = Vec::new();
+                        let count = consumer.take_batch(most, |entry| got.push(entry));
+                        prop_assert_eq!((count, got.len()), (known.min(most), known.min(most) as usize));
+                        for entry in got {
+                            prop_assert_eq!(Some(entry), oracle.take());
+                        }
+                    }
+                    Step::TakeInto(most) => {
+                        let known = consumer.reserve() as usize;
+                        let mut got = vec![[0; 2]; most];
+                        let count = consumer.take_into(&mut got) as usize;
+                        prop_assert_eq!(count, known.min(most));
+                        for (n, entry) in got.into_iter().enumerate() {
+                            prop_assert_eq!(entry, if n < count { oracle.take().unwrap_or_default() } else { [0; 2] });
+                        }
+                    }
                     Step::Release => { consumer.release(); oracle.release(); }
+                    Step::ReleaseBut(kept) => {
+                        let kept = kept.min(oracle.taken as u32);
+                        consumer.release_but(kept);
+                        oracle.release_but(kept as usize);
+                    }
                 }
             }
             prop_assert_eq!(producer.violations() + consumer.violations(), 0);
@@ -429,7 +496,7 @@ mod tests {
         /// A peer that writes anything at all into its index gets nothing but a count: never an entry
         /// beyond the capacity, never a place outside.
         #[test]
-        fn a_hostile_index_is_counted_and_ignored(tails in proptest::collection::vec(any::<u32>(), 1..50)) {
+        fn a_hostile_index_is_counted_and_ignored(tails in hostile(), in_batches: bool) {
             let heap = Heap::new(8);
             let mut consumer = Consumer::<_, 2>::new(heap.clone());
             let (mut taken, mut violations) = (0u32, 0);
@@ -438,14 +505,21 @@ mod tests {
                 let possible = tail.wrapping_sub(taken) <= 8;
                 let got = consumer.reserve();
                 if possible { prop_assert_eq!(got, tail.wrapping_sub(taken)); } else { prop_assert_eq!(got, 0); violations += 1; }
-                while consumer.take().is_some() { taken = taken.wrapping_add(1); }
+                if in_batches {
+                    let mut seen = 0;
+                    prop_assert_eq!(consumer.take_batch(u32::MAX, |_| seen += 1), got);
+                    prop_assert_eq!(seen, got);
+                    taken = taken.wrapping_add(got);
+                } else {
+                    while consumer.take().is_some() { taken = taken.wrapping_add(1); }
+                }
                 consumer.release();
                 prop_assert_eq!(consumer.violations(), violations);
             }
         }
 
         #[test]
-        fn a_hostile_head_frees_nothing_that_was_not_sent(heads in proptest::collection::vec(any::<u32>(), 1..50)) {
+        fn a_hostile_head_frees_nothing_that_was_not_sent(heads in hostile(), count in 1u32..20) {
             let heap = Heap::new(8);
             let mut producer = Producer::<_, 2>::new(heap.clone());
             for head in heads {
@@ -454,10 +528,33 @@ mod tests {
                 let room = producer.reserve(u32::MAX);
                 prop_assert!(room <= 8);
                 prop_assert!(producer.outstanding() <= before);
-                producer.fill(entry(1));
+                if count == 1 {
+                    prop_assert_eq!(producer.fill(entry(1)), room > 0);
+                } else {
+                    prop_assert_eq!(producer.fill_batch(count, |_| entry(1)), room.min(count));
+                }
+                prop_assert!(producer.outstanding() <= 8);
                 producer.commit();
             }
         }
+    }
+
+    /// Whoever reads or writes a batch may panic: nothing half-written is shown, and nothing is handed out twice.
+    #[test]
+    fn a_panic_in_a_batch_leaves_the_ring_sound() {
+        use std::panic::{AssertUnwindSafe, catch_unwind};
+        let heap = Heap::new(8);
+        let mut producer = Producer::<_, 2>::new(heap.clone());
+        let mut consumer = Consumer::<_, 2>::new(heap);
+        let fails = |n| if n == 2 { panic!("on purpose") } else { entry(n as u64) };
+        assert!(catch_unwind(AssertUnwindSafe(|| producer.fill_batch(4, fails))).is_err());
+        producer.commit();
+        assert_eq!(consumer.reserve(), 0);
+        assert_eq!(producer.fill_batch(20, |n| entry(n as u64)), 8);
+        producer.commit();
+        assert_eq!(consumer.reserve(), 8);
+        assert!(catch_unwind(AssertUnwindSafe(|| consumer.take_batch(4, |_| panic!("on purpose")))).is_err());
+        assert_eq!(consumer.take(), Some(entry(4)));
     }
 
     #[test]
