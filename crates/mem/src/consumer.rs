@@ -2,7 +2,8 @@
 //!
 //! Owned by one thread. A packet is the consumer's from [`Consumer::next`] until it is dropped, and
 //! then the buffer goes home through the ring back. [`Consumer::keep`] holds one longer, for a later
-//! stage. Never allocates but for the segments of a packet larger than any before.
+//! stage. Slots are copied from the ring up to 32 at a time, each once, before they are judged. Never
+//! allocates but for the segments of a packet larger than any before.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -399,6 +400,80 @@ mod tests {
             assert!(wait(&mut consumer));
             assert!(matches!(out.take_returned(&mut ledger), Some((Returned::Free(_), _))));
             out.release_returned();
+        }
+    }
+
+    /// Slots are copied many at a time: their places are the yard's again when they have been seen, not before, and while
+    /// some have not been nobody sleeps, or hears of the end.
+    #[test]
+    fn slots_at_hand_count_as_on_the_ring() {
+        let (region, mut stock) = Region::create("hand", Geometry::new(2048, 0, 8).expect("geometry")).expect("region");
+        let mut ledger = Ledger::new(&region);
+        let (mut out, end) = ledger.open_pipe(4).expect("pipe");
+        let mut consumer = Consumer::attach_local(end).expect("attach");
+        for hash in 0..4 {
+            let slot = Slot { offset: 256, len: 4, total: 4, hash, ..Slot::default() };
+            out.send(&mut ledger, stock.take().expect("8 are free"), slot).expect("room");
+        }
+        out.commit();
+        out.end();
+        for seen in 0..4 {
+            assert_eq!(out.reserve(4), seen);
+            assert!(consumer.has_next() && !consumer.is_ended() && !consumer.prepare_to_wait());
+            assert_eq!(consumer.wait(None), Wait::Ready);
+            assert_eq!(consumer.next().map(|packet| packet.slot().hash), Some(seen));
+            consumer.let_go();
+        }
+        assert_eq!(out.reserve(4), 4);
+        assert!(!consumer.has_next() && consumer.is_ended() && consumer.next().is_none());
+        assert_eq!(consumer.wait(None), Wait::Ended);
+    }
+
+    proptest::proptest! {
+        /// Whatever a consumer does between packets, of one slot or several: it sees each once, in order, and all come home.
+        #[test]
+        fn packets_come_once_in_order(actions in proptest::collection::vec((0u8..8, 1u16..4), 0..300)) {
+            let (region, mut stock) = Region::create("order", Geometry::new(2048, 0, 200).expect("geometry")).expect("region");
+            let mut ledger = Ledger::new(&region);
+            let (mut out, end) = ledger.open_pipe(64).expect("pipe");
+            let mut consumer = Consumer::attach_local(end).expect("attach");
+            let (mut sent, mut seen, mut kept) = (0, 0, Vec::new());
+            for (action, parts) in actions {
+                match action {
+                    0 | 1 => for _ in 0..10 {
+                        if out.reserve(parts.into()) < parts.into() { break }
+                        for part in 0..parts {
+                            let flags = if part + 1 < parts { slot_flags::MORE } else { 0 };
+                            let slot = Slot { offset: 256, len: parts, hash: sent, flags, ..Slot::default() };
+                            out.send(&mut ledger, stock.take().expect("more than both rings hold"), slot).expect("room");
+                        }
+                        sent += 1;
+                        out.commit();
+                    },
+                    2..4 => for _ in 0..7 * parts {
+                        let Some(packet) = consumer.next() else { proptest::prop_assert_eq!(seen, sent); break };
+                        proptest::prop_assert_eq!((packet.slot().hash, packet.len()), (seen, usize::from(packet.slot().len).pow(2)));
+                        seen += 1;
+                    },
+                    4 => consumer.keep(&mut kept),
+                    5 => consumer.let_go(),
+                    // SAFETY: each was kept, and is released once.
+                    6 => kept.drain(..).for_each(|slot| unsafe { consumer.release(slot) }),
+                    _ => {
+                        out.take_all_returned(&mut ledger, 20, |returned, _| match returned {
+                            Returned::Free(buffer) => stock.put(buffer),
+                            other => panic!("{other:?}"),
+                        });
+                        out.release_returned();
+                    }
+                }
+            }
+            while consumer.next().is_some() { seen += 1; }
+            // SAFETY: as above.
+            kept.drain(..).for_each(|slot| unsafe { consumer.release(slot) });
+            out.take_all_returned(&mut ledger, u32::MAX, |returned, _| if let Returned::Free(buffer) = returned { stock.put(buffer) });
+            proptest::prop_assert_eq!((seen, stock.len(), ledger.held(), out.outstanding()), (sent, 200, 0, 0));
+            proptest::prop_assert_eq!((consumer.malformed(), out.violations()), (0, 0));
         }
     }
 
