@@ -265,9 +265,11 @@ impl Consumer {
     #[cold]
     #[inline(never)]
     fn give_back_further(&mut self) {
-        let mut further = std::mem::take(&mut self.hand.further);
-        further.drain(..).for_each(|slot| self.give_back(slot.to_return())); // in order: the packet may be sent
-        self.hand.further = further;
+        let further = &mut self.hand.further;
+        let count = further.len() as u32;
+        self.rings.back.reserve(count); // there is room, as in `give_back_late`
+        self.rings.back.fill_batch(count, |n| further[n].to_return()); // in order: the packet may be sent
+        further.clear();
     }
 
     /// Shows the yard what was taken and returned so far. Called by itself every 32 packets and
