@@ -639,6 +639,41 @@ mod loom_tests {
         });
     }
 
+    /// The same by batch calls, which wrap around: all is filled or taken that is known to fit or to be there.
+    #[test]
+    fn loom_batches_arrive_whole_and_in_order() {
+        loom::model(|| {
+            let heap = Heap::new(2);
+            let mut producer = Producer::<_, 2>::new(heap.clone());
+            let mut consumer = Consumer::<_, 2>::new(heap);
+            let writer = loom::thread::spawn(move || {
+                let mut next = 1;
+                while next <= 3 {
+                    if producer.reserve(1) == 0 {
+                        loom::thread::yield_now();
+                        continue;
+                    }
+                    next += u64::from(producer.fill_batch(4 - next as u32, |n| entry(next + n as u64)));
+                    producer.commit();
+                }
+                assert_eq!(producer.violations(), 0);
+            });
+            let mut expected = 1;
+            while expected <= 3 {
+                if consumer.reserve() == 0 {
+                    loom::thread::yield_now();
+                }
+                consumer.take_batch(2, |got| {
+                    assert_eq!(got, entry(expected));
+                    expected += 1;
+                });
+                consumer.release();
+            }
+            assert_eq!(consumer.violations(), 0);
+            writer.join().unwrap();
+        });
+    }
+
     /// Whoever goes to sleep while an entry is committed is woken, or sees the entry.
     #[test]
     fn loom_no_wakeup_is_lost() {
