@@ -3,14 +3,15 @@
 //! What an entry says is hidden from the compiler, one entry at a time: slots are made and understood
 //! singly, and a loop that fills a ring with 0, 1, 2 … can be turned into something that is not a ring.
 //!
-//! Ours lies in a memfd that is mapped twice and checks every index that the peer shows; the others live
-//! on the heap of one process and trust both sides. `rte_ring` (one producer, one consumer) copies bursts
+//! Ours lies in a memfd and checks every index that the peer shows; the others live on the heap of one process and
+//! trust both sides. On one core it is also mapped once for each side, as two processes have it: what one has just written
+//! then lies at another address for the other, and costs a miss a line. `rte_ring` (one producer, one consumer) copies bursts
 //! from and to an array of the caller, or *in place* lets them be written and read where they lie; of its places
 //! one stays empty.
 
 use std::hint::{black_box, spin_loop};
 
-use flowyard_mem::bench_support::{RingReader, RingWriter, ring};
+use flowyard_mem::bench_support::{RingReader, RingWriter, ring, ring_mapped_twice};
 use rtrb::RingBuffer;
 
 use crate::figures::{self, ratio};
@@ -61,6 +62,7 @@ pub fn run(setting: &Setting) {
         Contender::new("flowyard, 32 bytes", |_: &()| one_core(ours::<4>())),
         Contender::new("rtrb, 32 bytes", |_: &()| one_core(rtrb::<4>())),
     ];
+    let twice = ratio(contenders.len() + if dpdk().is_some() { 4 } else { 0 }, 1);
     if let Some(dpdk) = dpdk() {
         let narrow = |name, how| Contender::new(name, move |_: &()| bursts_on_one_core::<2>(dpdk, how));
         let wide = |name, how| Contender::new(name, move |_: &()| bursts_on_one_core::<4>(dpdk, how));
@@ -71,8 +73,9 @@ pub fn run(setting: &Setting) {
             wide("rte_ring in place, 32 bytes", InPlace),
         ]);
     }
+    contenders.push(Contender::new("flowyard mapped twice, 16 bytes", |_: &()| one_core(ours_mapped_twice::<2>())));
     let outcome = rounds::run(setting, false, &mut (), |()| {}, &contenders);
-    figures::print("Ring", "entry", &outcome, &ratios);
+    figures::print("Ring", "entry", &outcome, &[&ratios[..], &[twice]].concat());
 }
 
 /// Writes a batch beginning with number `n`; false if there is no room for it now.
@@ -112,6 +115,11 @@ fn ours<const W: usize>() -> Pair<RingWriter<W>, RingReader<W>> {
     Pair { writer, reader, expected: expected::<W>() }
 }
 
+fn ours_mapped_twice<const W: usize>() -> Pair<RingWriter<W>, RingReader<W>> {
+    let (writer, reader) = ring_mapped_twice::<W>(SLOTS).expect("memory for a small ring");
+    Pair { writer, reader, expected: expected::<W>() }
+}
+
 fn rtrb<const W: usize>() -> Pair<rtrb::Producer<[u64; W]>, rtrb::Consumer<[u64; W]>> {
     let (writer, reader) = RingBuffer::new(SLOTS as usize);
     Pair { writer, reader, expected: expected::<W>() }
@@ -123,9 +131,7 @@ impl<const W: usize> Write for RingWriter<W> {
         if self.reserve(BATCH as u32) < BATCH as u32 {
             return false;
         }
-        for n in n..n + BATCH as u64 {
-            self.fill(entry(n));
-        }
+        self.fill_batch(BATCH as u32, |at| entry(n + at as u64));
         self.commit();
         true
     }
@@ -138,9 +144,7 @@ impl<const W: usize> Read for RingReader<W> {
             return None;
         }
         let mut total = 0;
-        for _ in 0..BATCH {
-            total = sum(total, self.take()?);
-        }
+        self.take_batch(BATCH as u32, |entry| total = sum(total, entry));
         self.release();
         Some(total)
     }

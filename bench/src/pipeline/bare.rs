@@ -68,13 +68,13 @@ impl Sorter {
 
     fn reclaim(&mut self) {
         for pipe in &mut self.pipes {
-            while let Some((returned, _)) = pipe.take_returned(&mut self.ledger) {
+            pipe.take_all_returned(&mut self.ledger, u32::MAX, |returned, _| {
                 if let Returned::Free(buffer) = returned {
                     let index = buffer.index() as usize;
                     self.buffers[index] = Some(buffer);
                     self.home += 1;
                 }
-            }
+            });
             pipe.release_returned();
         }
     }

@@ -1,9 +1,9 @@
 //! For the benchmarks alone: the ring of a pipe with entries of any size, without the rest of it.
 //!
-//! A ring lies in a sealed memfd of its own that is mapped twice, once for each side, as two
-//! processes would have it. Both sides are made here and the file is closed before they are handed
+//! A ring lies in a sealed memfd of its own. Both sides are made here and the file is closed before they are handed
 //! out, so nobody else writes it; that is why [`BufferReader`] may turn an index back into the token.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::map::{self, Mapping};
@@ -19,7 +19,7 @@ pub struct RingWriter<const W: usize>(Producer<SharedRing<W>, W>);
 #[derive(Debug)]
 pub struct RingReader<const W: usize>(Consumer<SharedRing<W>, W>);
 
-/// Makes a ring of `slots` entries, a power of two.
+/// Makes a ring of `slots` entries, a power of two, mapped once: as a yard and a consumer of its own process have it.
 ///
 /// # Errors
 /// The system call that failed.
@@ -27,9 +27,31 @@ pub struct RingReader<const W: usize>(Consumer<SharedRing<W>, W>);
 /// # Panics
 /// If `slots` is no power of two.
 pub fn ring<const W: usize>(slots: u32) -> Result<(RingWriter<W>, RingReader<W>), MemError> {
-    let fd = map::memfd("flowyard-bench-ring", SharedRing::<W>::bytes_alone(slots), false)?;
-    let side = || Ok(SharedRing::<W>::alone(&Arc::new(Mapping::of(&fd, "ring", true)?), slots));
-    Ok((RingWriter(Producer::new(side()?)), RingReader(Consumer::new(side()?))))
+    let fd = file::<W>(slots)?;
+    let map = Arc::new(Mapping::of(&fd, "ring", true)?);
+    Ok(ends(&map, &map, slots))
+}
+
+/// As [`ring`], mapped once for each side: as two processes have it.
+///
+/// # Errors
+/// As [`ring`].
+///
+/// # Panics
+/// As [`ring`].
+pub fn ring_mapped_twice<const W: usize>(slots: u32) -> Result<(RingWriter<W>, RingReader<W>), MemError> {
+    let fd = file::<W>(slots)?;
+    let side = || Mapping::of(&fd, "ring", true).map(Arc::new);
+    Ok(ends(&side()?, &side()?, slots))
+}
+
+fn file<const W: usize>(slots: u32) -> Result<OwnedFd, MemError> {
+    map::memfd("flowyard-bench-ring", SharedRing::<W>::bytes_alone(slots), false)
+}
+
+fn ends<const W: usize>(ours: &Arc<Mapping>, theirs: &Arc<Mapping>, slots: u32) -> (RingWriter<W>, RingReader<W>) {
+    let (ours, theirs) = (SharedRing::alone(ours, slots), SharedRing::alone(theirs, slots));
+    (RingWriter(Producer::new(ours)), RingReader(Consumer::new(theirs)))
 }
 
 impl<const W: usize> RingWriter<W> {
@@ -43,6 +65,13 @@ impl<const W: usize> RingWriter<W> {
     #[inline]
     pub fn fill(&mut self, entry: [u64; W]) -> bool {
         self.0.fill(entry)
+    }
+
+    /// Writes the next entries of the batch: what `entry` says for numbers 0 to `count`, or for as many as there was room
+    /// for. Answers how many.
+    #[inline]
+    pub fn fill_batch(&mut self, count: u32, entry: impl FnMut(usize) -> [u64; W]) -> u32 {
+        self.0.fill_batch(count, entry)
     }
 
     /// Shows the batch to the reader.
@@ -68,6 +97,12 @@ impl<const W: usize> RingReader<W> {
     #[inline]
     pub fn take(&mut self) -> Option<[u64; W]> {
         self.0.take()
+    }
+
+    /// Takes up to `most` entries, and hands each to `each`. Answers how many.
+    #[inline]
+    pub fn take_batch(&mut self, most: u32, each: impl FnMut([u64; W])) -> u32 {
+        self.0.take_batch(most, each)
     }
 
     /// Gives the places of what was taken back.

@@ -2,7 +2,8 @@
 //!
 //! Owned by one thread. A packet is the consumer's from [`Consumer::next`] until it is dropped, and
 //! then the buffer goes home through the ring back. [`Consumer::keep`] holds one longer, for a later
-//! stage. Never allocates but for the segments of a packet larger than any before.
+//! stage. Slots are copied from the ring up to 32 at a time, each once, before they are judged. Never
+//! allocates but for the segments of a packet larger than any before.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::hand::{Hand, Packet};
 use crate::pipe::{self, ConsumerRings, Handover, PipeEnd};
-use crate::slot::{Slot, slot_flags};
+use crate::slot::{RETURN_WORDS, SLOT_WORDS, Slot, slot_flags};
 use crate::wakeup::Wakeup;
 use crate::{Grant, MemError, Region};
 
@@ -52,9 +53,14 @@ pub struct Consumer {
     /// The packet last taken, if it is not yet returned.
     hand: Hand,
     rings: ConsumerRings,
+    /// Slots copied from the ring out together; from `at` to `filled` those that are still to be looked at. Their places
+    /// are the yard's again when they have been.
+    slots: [[u64; SLOT_WORDS]; BATCH],
+    at: usize,
+    filled: usize,
     wakeup: Wakeup,
-    /// Slots taken since the ring out was last released.
-    unreleased: u32,
+    /// Slots copied since the ring out was last released, or then still to be looked at.
+    unreleased: usize,
     malformed: u64,
     /// The yard's end of the wakeup was closed.
     yard_gone: bool,
@@ -71,7 +77,7 @@ impl std::fmt::Debug for ConsumerRings {
 }
 
 /// Packets after which places and returns are shown to the yard, at the latest.
-const BATCH: u32 = 32;
+const BATCH: usize = 32;
 
 impl Consumer {
     /// Attaches to a pipe handed over by another process.
@@ -99,7 +105,8 @@ impl Consumer {
         let region = Region::attach(parts.region, grant)?;
         let lifeline = parts.lifeline.map(Arc::new);
         let over = |(pipe, wakeup)| {
-            let mut consumer = Consumer::over(region.clone(), &pipe, Wakeup::from_fd(wakeup))?;
+            let rings = pipe::attach(&region, &pipe)?;
+            let mut consumer = Consumer::over(region.clone(), rings, Wakeup::from_fd(wakeup));
             consumer.lifeline = lifeline.clone();
             Ok(consumer)
         };
@@ -115,28 +122,31 @@ impl Consumer {
         self.lifeline.as_ref().map(copy).transpose()
     }
 
-    /// Attaches in the yard's own process, sharing its mapping of the region.
+    /// Attaches in the yard's own process, sharing its mappings of region and pipe.
     ///
     /// # Errors
-    /// The pipe could not be mapped.
+    /// None now: nothing has to be mapped.
     pub fn attach_local(end: PipeEnd) -> Result<Consumer, MemError> {
-        Consumer::over(end.region, &end.pipe, end.wakeup)
+        let (region, rings, wakeup) = end.into_local();
+        Ok(Consumer::over(region, rings, wakeup))
     }
 
-    fn over(region: Region, pipe: &OwnedFd, wakeup: Wakeup) -> Result<Consumer, MemError> {
-        let rings = pipe::attach(&region, pipe)?;
+    fn over(region: Region, rings: ConsumerRings, wakeup: Wakeup) -> Consumer {
         let mut hand = Hand::new(&region);
         hand.goes_back = true;
-        Ok(Consumer {
+        Consumer {
             hand,
             rings,
+            slots: [[0; SLOT_WORDS]; BATCH],
+            at: 0,
+            filled: 0,
             wakeup,
             unreleased: 0,
             malformed: 0,
             yard_gone: false,
             announced: false,
             lifeline: None,
-        })
+        }
     }
 
     /// The next packet, or `None` when there is none now. Never blocks. The packet before it goes
@@ -153,12 +163,12 @@ impl Consumer {
     /// Whether there is a packet to take. Never blocks.
     #[inline]
     pub fn has_next(&mut self) -> bool {
-        self.rings.out.reserve() > 0
+        self.at < self.filled || self.rings.out.reserve() > 0
     }
 
     /// Whether the yard has ended the pipe and everything was taken.
     pub fn is_ended(&mut self) -> bool {
-        (self.rings.ended.is_set() || self.yard_gone) && self.rings.out.reserve() == 0
+        (self.rings.ended.is_set() || self.yard_gone) && !self.has_next()
     }
 
     /// Whether the yard has said that no more will come, as it does at its end; and not just fallen silent, as when
@@ -167,40 +177,72 @@ impl Consumer {
         self.rings.ended.is_set()
     }
 
-    /// Takes the slots of one packet into `current`.
+    /// Takes the slots of one packet into the hand.
     #[inline]
     fn fetch(&mut self) -> bool {
         self.give_back_current();
-        if self.unreleased >= BATCH {
-            self.flush();
-        }
-        loop {
-            if self.rings.out.reserve() == 0 {
-                self.flush();
-                return false;
+        if self.at < self.filled {
+            let slot = Slot::from_words(self.slots[self.at % BATCH]); // below BATCH as it is, which the compiler does not know
+            // SAFETY: as in `fetch_any`.
+            if slot.flags & slot_flags::MORE == 0 && unsafe { self.hand.take(slot) } {
+                self.at += 1;
+                return true;
             }
-            let Some(words) = self.rings.out.take() else { return false };
-            self.unreleased += 1;
-            let slot = Slot::from_words(words);
+        }
+        self.fetch_any()
+    }
+
+    /// The same, of a packet of any number of slots, and where none are at hand.
+    #[cold]
+    #[inline(never)]
+    fn fetch_any(&mut self) -> bool {
+        while self.at < self.filled || self.refill() {
+            let slot = Slot::from_words(self.slots[self.at]);
+            self.at += 1;
             // SAFETY: the yard keeps its hands off what this pipe holds (its ledger), marks what others hold as well
             // (PipeProducer::send_shared), and the hand is emptied before the slot goes home.
             if !unsafe { self.hand.take(slot) } {
                 self.malformed += 1; // the yard is trusted, yet that it is within the region does not rest on it
-                self.give_back(slot);
-                continue;
-            }
-            if slot.flags & slot_flags::MORE == 0 {
+                self.give_back(slot.to_return());
+            } else if slot.flags & slot_flags::MORE == 0 {
                 return true;
             }
         }
+        false
+    }
+
+    /// Copies the next slots from the ring out, behind those that were copied since the last release. Answers false if there
+    /// is none now.
+    #[cold]
+    #[inline(never)]
+    fn refill(&mut self) -> bool {
+        if self.unreleased >= BATCH {
+            self.flush();
+        }
+        if self.rings.out.reserve() == 0 {
+            self.flush();
+            return false;
+        }
+        let taken = self.rings.out.take_into(&mut self.slots[self.unreleased..]);
+        (self.at, self.filled) = (self.unreleased, self.unreleased + taken as usize);
+        self.unreleased = self.filled;
+        true
     }
 
     #[inline]
-    fn give_back(&mut self, slot: Slot) {
+    fn give_back(&mut self, slot: [u64; RETURN_WORDS]) {
+        if !self.rings.back.fill(slot) {
+            self.give_back_late(slot);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_back_late(&mut self, slot: [u64; RETURN_WORDS]) {
         // The yard keeps the ring back larger than what it lets be out, so this fits; if it does not,
         // the peer broke the pipe and the buffer is its own loss.
         self.rings.back.reserve(1);
-        let _ = self.rings.back.fill(slot.to_return());
+        let _ = self.rings.back.fill(slot);
     }
 
     /// Sends the packet last taken home without taking another, and shows the yard what was returned
@@ -213,7 +255,7 @@ impl Consumer {
     #[inline]
     fn give_back_current(&mut self) {
         if std::mem::take(&mut self.hand.has_current) {
-            self.give_back(self.hand.current);
+            self.give_back(self.hand.current.to_return());
             if !self.hand.further.is_empty() {
                 self.give_back_further();
             }
@@ -221,18 +263,22 @@ impl Consumer {
     }
 
     #[cold]
+    #[inline(never)]
     fn give_back_further(&mut self) {
-        let mut further = std::mem::take(&mut self.hand.further);
-        further.drain(..).for_each(|slot| self.give_back(slot)); // in order: the packet may be sent
-        self.hand.further = further;
+        let further = &mut self.hand.further;
+        let count = further.len() as u32;
+        self.rings.back.reserve(count); // there is room, as in `give_back_late`
+        self.rings.back.fill_batch(count, |n| further[n].to_return()); // in order: the packet may be sent
+        further.clear();
     }
 
     /// Shows the yard what was taken and returned so far. Called by itself every 32 packets and
     /// whenever the ring is empty.
     pub fn flush(&mut self) {
+        let unseen = self.filled - self.at;
         self.rings.back.commit();
-        self.rings.out.release();
-        self.unreleased = 0;
+        self.rings.out.release_but(unseen as u32);
+        self.unreleased = unseen;
         crate::ring::full_fence(); // S1 of crate::ring, for the yard as sleeper
         if self.rings.back.wants_waking() {
             self.wakeup.ring();
@@ -249,7 +295,7 @@ impl Consumer {
         }
         loop {
             let ended = self.rings.ended.is_set(); // before looking: what it committed is seen after
-            if self.rings.out.reserve() > 0 {
+            if self.has_next() {
                 return Wait::Ready;
             }
             self.flush();
@@ -281,7 +327,7 @@ impl Consumer {
     /// no time, which takes the announcement back.
     pub fn prepare_to_wait(&mut self) -> bool {
         self.let_go();
-        self.announced = !self.is_ended() && self.rings.out.sleep();
+        self.announced = !self.is_ended() && !self.has_next() && self.rings.out.sleep();
         self.announced
     }
 
@@ -315,7 +361,7 @@ impl Consumer {
     /// The slot came from [`Consumer::keep`] of this consumer and is released once. (One released twice
     /// may come home while its buffer is lent again.)
     pub unsafe fn release(&mut self, slot: Slot) {
-        self.give_back(slot);
+        self.give_back(slot.to_return());
         self.rings.back.commit();
     }
 
@@ -356,6 +402,80 @@ mod tests {
             assert!(wait(&mut consumer));
             assert!(matches!(out.take_returned(&mut ledger), Some((Returned::Free(_), _))));
             out.release_returned();
+        }
+    }
+
+    /// Slots are copied many at a time: their places are the yard's again when they have been seen, not before, and while
+    /// some have not been nobody sleeps, or hears of the end.
+    #[test]
+    fn slots_at_hand_count_as_on_the_ring() {
+        let (region, mut stock) = Region::create("hand", Geometry::new(2048, 0, 8).expect("geometry")).expect("region");
+        let mut ledger = Ledger::new(&region);
+        let (mut out, end) = ledger.open_pipe(4).expect("pipe");
+        let mut consumer = Consumer::attach_local(end).expect("attach");
+        for hash in 0..4 {
+            let slot = Slot { offset: 256, len: 4, total: 4, hash, ..Slot::default() };
+            out.send(&mut ledger, stock.take().expect("8 are free"), slot).expect("room");
+        }
+        out.commit();
+        out.end();
+        for seen in 0..4 {
+            assert_eq!(out.reserve(4), seen);
+            assert!(consumer.has_next() && !consumer.is_ended() && !consumer.prepare_to_wait());
+            assert_eq!(consumer.wait(None), Wait::Ready);
+            assert_eq!(consumer.next().map(|packet| packet.slot().hash), Some(seen));
+            consumer.let_go();
+        }
+        assert_eq!(out.reserve(4), 4);
+        assert!(!consumer.has_next() && consumer.is_ended() && consumer.next().is_none());
+        assert_eq!(consumer.wait(None), Wait::Ended);
+    }
+
+    proptest::proptest! {
+        /// Whatever a consumer does between packets, of one slot or several: it sees each once, in order, and all come home.
+        #[test]
+        fn packets_come_once_in_order(actions in proptest::collection::vec((0u8..8, 1u16..4), 0..300)) {
+            let (region, mut stock) = Region::create("order", Geometry::new(2048, 0, 200).expect("geometry")).expect("region");
+            let mut ledger = Ledger::new(&region);
+            let (mut out, end) = ledger.open_pipe(64).expect("pipe");
+            let mut consumer = Consumer::attach_local(end).expect("attach");
+            let (mut sent, mut seen, mut kept) = (0, 0, Vec::new());
+            for (action, parts) in actions {
+                match action {
+                    0 | 1 => for _ in 0..10 {
+                        if out.reserve(parts.into()) < parts.into() { break }
+                        for part in 0..parts {
+                            let flags = if part + 1 < parts { slot_flags::MORE } else { 0 };
+                            let slot = Slot { offset: 256, len: parts, hash: sent, flags, ..Slot::default() };
+                            out.send(&mut ledger, stock.take().expect("more than both rings hold"), slot).expect("room");
+                        }
+                        sent += 1;
+                        out.commit();
+                    },
+                    2..4 => for _ in 0..7 * parts {
+                        let Some(packet) = consumer.next() else { proptest::prop_assert_eq!(seen, sent); break };
+                        proptest::prop_assert_eq!((packet.slot().hash, packet.len()), (seen, usize::from(packet.slot().len).pow(2)));
+                        seen += 1;
+                    },
+                    4 => consumer.keep(&mut kept),
+                    5 => consumer.let_go(),
+                    // SAFETY: each was kept, and is released once.
+                    6 => kept.drain(..).for_each(|slot| unsafe { consumer.release(slot) }),
+                    _ => {
+                        out.take_all_returned(&mut ledger, 20, |returned, _| match returned {
+                            Returned::Free(buffer) => stock.put(buffer),
+                            other => panic!("{other:?}"),
+                        });
+                        out.release_returned();
+                    }
+                }
+            }
+            while consumer.next().is_some() { seen += 1; }
+            // SAFETY: as above.
+            kept.drain(..).for_each(|slot| unsafe { consumer.release(slot) });
+            out.take_all_returned(&mut ledger, u32::MAX, |returned, _| if let Returned::Free(buffer) = returned { stock.put(buffer) });
+            proptest::prop_assert_eq!((seen, stock.len(), ledger.held(), out.outstanding()), (sent, 200, 0, 0));
+            proptest::prop_assert_eq!((consumer.malformed(), out.violations()), (0, 0));
         }
     }
 

@@ -25,7 +25,8 @@ pub enum Returned {
 /// Who holds which buffer of one region.
 ///
 /// Only [`PipeProducer::send`], [`send_shared`](PipeProducer::send_shared),
-/// [`take_returned`](PipeProducer::take_returned) and [`reclaim`](PipeProducer::reclaim) change what a pipe
+/// [`take_returned`](PipeProducer::take_returned),
+/// [`take_all_returned`](PipeProducer::take_all_returned) and [`reclaim`](PipeProducer::reclaim) change what a pipe
 /// holds, each for the pipe at hand; and a [`Shared`] claim counts like a pipe. So a buffer's token never
 /// exists while a consumer can see it.
 #[derive(Debug)]

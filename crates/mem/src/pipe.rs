@@ -14,7 +14,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use zerocopy::IntoBytes;
 
@@ -22,7 +22,7 @@ use crate::abi::{CACHE_STRIDE, HEADER_BYTES, Header, Kind};
 use crate::ledger::Account;
 use crate::map::{self, Mapping};
 use crate::region::read_header;
-use crate::ring::{self, Place};
+use crate::ring::{self, Entry, Place};
 use crate::slot::{RETURN_WORDS, SLOT_WORDS, Slot, slot_flags};
 use crate::wakeup::Wakeup;
 use crate::{Buffer, Ledger, MemError, Region, Returned, Shared};
@@ -65,7 +65,7 @@ pub(crate) struct SharedRing<const W: usize> {
     tail: NonNull<AtomicU32>,
     head: NonNull<AtomicU32>,
     sleeping: NonNull<AtomicU32>,
-    words: NonNull<AtomicU64>,
+    entries: NonNull<Entry<W>>,
     capacity: u32,
     _map: Arc<Mapping>,
 }
@@ -73,7 +73,7 @@ pub(crate) struct SharedRing<const W: usize> {
 // SAFETY: all access is through atomics; the Arc keeps the mapping.
 unsafe impl<const W: usize> Send for SharedRing<W> {}
 
-impl<const W: usize> Place for SharedRing<W> {
+impl<const W: usize> Place<W> for SharedRing<W> {
     #[inline]
     fn tail(&self) -> &AtomicU32 {
         // SAFETY: invariant of SharedRing.
@@ -90,13 +90,17 @@ impl<const W: usize> Place for SharedRing<W> {
         unsafe { self.sleeping.as_ref() }
     }
     #[inline]
-    fn word(&self, place: u32, word: usize) -> &AtomicU64 {
-        debug_assert!(place < self.capacity && word < W);
-        // The ring masks `place`, and arrays of W words bound `word`; masked again so that safety
-        // does not rest on another file.
-        let at = (place & (self.capacity - 1)) as usize * W + word % W;
-        // SAFETY: at < capacity × W words, which `file_bytes` counts (invariant of SharedRing).
-        unsafe { self.words.add(at).as_ref() }
+    fn entry(&self, count: u32) -> &Entry<W> {
+        let at = count & (self.capacity - 1);
+        // SAFETY: at < capacity entries, which `file_bytes` counts (invariant of SharedRing).
+        unsafe { self.entries.add(at as usize).as_ref() }
+    }
+    #[inline]
+    fn run(&self, from: u32, most: u32) -> &[Entry<W>] {
+        let at = from & (self.capacity - 1);
+        let count = most.min(self.capacity - at);
+        // SAFETY: at + count ≤ capacity entries, which `file_bytes` counts (invariant of SharedRing); all of them atomics.
+        unsafe { std::slice::from_raw_parts(self.entries.add(at as usize).as_ptr(), count as usize) }
     }
     #[inline]
     fn capacity(&self) -> u32 {
@@ -117,9 +121,9 @@ impl<const W: usize> SharedRing<W> {
         // SAFETY: all three offsets are below SLOTS, at most the mapping's length (asserted above).
         let u32_at = |offset: usize| unsafe { map.base().add(offset).cast::<AtomicU32>() };
         // SAFETY: as above; `slots` entries of W words follow.
-        let words = unsafe { map.base().add(SLOTS).cast::<AtomicU64>() };
+        let entries = unsafe { map.base().add(SLOTS).cast::<Entry<W>>() };
         let (tail, head, sleeping) = (u32_at(OUT_TAIL), u32_at(OUT_HEAD), u32_at(OUT_HEAD + SLEEPING));
-        SharedRing { tail, head, sleeping, words, capacity: slots, _map: map.clone() }
+        SharedRing { tail, head, sleeping, entries, capacity: slots, _map: map.clone() }
     }
 }
 
@@ -138,9 +142,9 @@ impl Rings {
             // SAFETY: the control offsets are below SLOTS ≤ file_bytes ≤ map.len() (asserted above).
             unsafe { map.base().add(offset).cast::<AtomicU32>() }
         };
-        let words_at = |offset: usize| {
+        let entries_at = |offset: usize| {
             // SAFETY: both offsets used are at most file_bytes - one ring (asserted above).
-            unsafe { map.base().add(offset).cast::<AtomicU64>() }
+            unsafe { map.base().add(offset) }
         };
         let back_slots = SLOTS + slots as usize * SLOT_WORDS * 8;
         Rings {
@@ -148,7 +152,7 @@ impl Rings {
                 tail: u32_at(OUT_TAIL),
                 head: u32_at(OUT_HEAD),
                 sleeping: u32_at(OUT_HEAD + SLEEPING),
-                words: words_at(SLOTS),
+                entries: entries_at(SLOTS).cast(),
                 capacity: slots,
                 _map: map.clone(),
             },
@@ -156,7 +160,7 @@ impl Rings {
                 tail: u32_at(BACK_TAIL),
                 head: u32_at(BACK_HEAD),
                 sleeping: u32_at(BACK_HEAD + SLEEPING),
-                words: words_at(back_slots),
+                entries: entries_at(back_slots).cast(),
                 capacity: slots * BACK_FACTOR,
                 _map: map.clone(),
             },
@@ -275,6 +279,10 @@ pub struct PipeProducer {
 pub struct PipeEnd {
     pub(crate) region: Region,
     pub(crate) pipe: OwnedFd,
+    /// The yard's own mapping of the pipe, and its slots: for a consumer of this process. Mapped a second time, what one
+    /// side has just written would lie at another address for the other, and cost a core that runs both a miss a line.
+    map: Arc<Mapping>,
+    slots: u32,
     pub(crate) wakeup: Wakeup,
 }
 
@@ -330,11 +338,11 @@ fn create(region: &Region, slots: u32, account: Option<Account>) -> Result<(Pipe
         back: ring::Consumer::new(rings.back),
         wakeup: ours,
         ended: Flag { flag: rings.ended, _map: map.clone() },
-        leaving: Flag { flag: rings.leaving, _map: map },
+        leaving: Flag { flag: rings.leaving, _map: map.clone() },
         outstanding: 0,
         account,
     };
-    Ok((producer, PipeEnd { region: region.clone(), pipe: fd, wakeup: theirs }))
+    Ok((producer, PipeEnd { region: region.clone(), pipe: fd, map, slots, wakeup: theirs }))
 }
 
 /// The rings of a pipe as its consumer sees them.
@@ -343,6 +351,25 @@ pub(crate) struct ConsumerRings {
     pub(crate) back: ring::Producer<SharedRing<RETURN_WORDS>, RETURN_WORDS>,
     pub(crate) ended: Flag,
     pub(crate) leaving: Flag,
+}
+
+impl ConsumerRings {
+    fn of(map: &Arc<Mapping>, slots: u32) -> ConsumerRings {
+        let rings = Rings::of(map, slots);
+        ConsumerRings {
+            out: ring::Consumer::new(rings.out),
+            back: ring::Producer::new(rings.back),
+            ended: Flag { flag: rings.ended, _map: map.clone() },
+            leaving: Flag { flag: rings.leaving, _map: map.clone() },
+        }
+    }
+}
+
+impl PipeEnd {
+    /// The rings for a consumer of this process, by the yard's own mapping.
+    pub(crate) fn into_local(self) -> (Region, ConsumerRings, Wakeup) {
+        (self.region, ConsumerRings::of(&self.map, self.slots), self.wakeup)
+    }
 }
 
 /// Maps a pipe's memory on the consumer's side, and checks that it belongs to `region`.
@@ -372,13 +399,7 @@ pub(crate) fn attach(region: &Region, fd: &OwnedFd) -> Result<ConsumerRings, Mem
             "the header contradicts the file's size",
         );
     }
-    let rings = Rings::of(&map, header.count);
-    Ok(ConsumerRings {
-        out: ring::Consumer::new(rings.out),
-        back: ring::Producer::new(rings.back),
-        ended: Flag { flag: rings.ended, _map: map.clone() },
-        leaving: Flag { flag: rings.leaving, _map: map },
-    })
+    Ok(ConsumerRings::of(&map, header.count))
 }
 
 impl PipeProducer {
@@ -390,6 +411,13 @@ impl PipeProducer {
         self.out.reserve(want).min(budget)
     }
 
+    /// Whether there is room for a slot.
+    #[inline]
+    fn has_room(&mut self) -> bool {
+        self.outstanding < self.most_out && self.out.reserve(1) > 0
+    }
+
+    #[inline]
     fn account(&self) -> Account {
         self.account.expect("a pipe between consumers has no ledger: it forwards")
     }
@@ -419,7 +447,7 @@ impl PipeProducer {
     /// As `send`.
     #[inline(always)]
     pub fn send_words(&mut self, ledger: &mut Ledger, buffer: Buffer, slot: [u64; SLOT_WORDS]) -> Result<(), Buffer> {
-        if self.reserve(1) == 0 {
+        if !self.has_room() {
             return Err(buffer);
         }
         let index = ledger.send(self.account(), buffer);
@@ -438,7 +466,7 @@ impl PipeProducer {
     /// If claim and ledger are not those of this pipe's region: our own mistake.
     #[inline]
     pub fn send_shared(&mut self, ledger: &mut Ledger, shared: &Shared, slot: Slot) -> bool {
-        if self.reserve(1) == 0 || !ledger.send_shared(self.account(), shared) {
+        if !self.has_room() || !ledger.send_shared(self.account(), shared) {
             return false;
         }
         let flags = slot.flags | slot_flags::SHARED;
@@ -480,6 +508,26 @@ impl PipeProducer {
             self.settle();
         }
         Some((returned, slot))
+    }
+
+    /// Takes up to `most` returned slots, and hands each to `each` as [`PipeProducer::take_returned`] would answer it. Answers
+    /// how many. Costs less a slot than one at a time.
+    ///
+    /// # Panics
+    /// If the ledger is not this pipe's: our own mistake.
+    #[inline]
+    pub fn take_all_returned(&mut self, ledger: &mut Ledger, most: u32, mut each: impl FnMut(Returned, Slot)) -> u32 {
+        let (account, mut taken, mut genuine) = (self.account(), 0, 0);
+        while taken < most && self.back.reserve() > 0 {
+            taken += self.back.take_batch(most - taken, |words| {
+                let slot = Slot::from_return(words);
+                let returned = ledger.returned(account, slot.buffer);
+                genuine += u32::from(returned != Returned::Violation);
+                each(returned, slot);
+            });
+        }
+        self.outstanding = self.outstanding.saturating_sub(genuine);
+        taken
     }
 
     /// Next returned slot of a pipe between consumers, as the next one wrote it: anything at all. The

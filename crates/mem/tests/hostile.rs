@@ -37,19 +37,23 @@ impl Yard {
         true
     }
 
-    /// Takes returns as the dispatcher does; answers (freed, violations).
+    /// Takes returns as the dispatcher does, and then one at a time; answers (freed, violations).
     fn drain(&mut self) -> (u32, u32) {
         let mut counts = (0, 0);
+        let stock = &mut self.stock;
+        let mut count = |returned| match returned {
+            Returned::Free(buffer) => {
+                stock.put(buffer);
+                counts.0 += 1;
+            }
+            Returned::Held => panic!("nobody shares"),
+            Returned::Violation => counts.1 += 1,
+        };
+        let taken = self.out.take_all_returned(&mut self.ledger, SLOTS / 2, |returned, _| count(returned));
+        assert!(taken <= SLOTS / 2);
         for _ in 0..4 * SLOTS {
             let Some((returned, _)) = self.out.take_returned(&mut self.ledger) else { break };
-            match returned {
-                Returned::Free(buffer) => {
-                    self.stock.put(buffer);
-                    counts.0 += 1;
-                }
-                Returned::Held => panic!("nobody shares"),
-                Returned::Violation => counts.1 += 1,
-            }
+            count(returned);
         }
         self.out.release_returned();
         counts

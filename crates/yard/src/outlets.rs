@@ -148,7 +148,7 @@ const SPARE_LISTS: usize = 64;
 const TURNS_BETWEEN_WAKING: u32 = 16;
 
 /// Returned slots taken from one pipe at a time, so that none starves the others.
-const RETURNS_AT_ONCE: usize = 256;
+const RETURNS_AT_ONCE: u32 = 256;
 
 impl Outlets {
     /// Pipes that `ledger` made, to the rings of `groups` in order.
@@ -518,29 +518,32 @@ impl Outlets {
     pub(crate) fn reclaim(&mut self, stock: &mut Stock) -> usize {
         let (mut home, mut struck) = (0, None);
         for (number, outlet) in self.outlets.iter_mut().enumerate().filter(|(_, outlet)| !outlet.gone) {
-            for _ in 0..RETURNS_AT_ONCE {
-                let Some((returned, slot)) = outlet.pipe.take_returned(&mut self.ledger) else { break };
+            let (mut genuine, mut unsound, mut strikes) = (0, 0, 0);
+            outlet.pipe.take_all_returned(&mut self.ledger, RETURNS_AT_ONCE, |returned, slot| {
                 if slot.verdict != Verdict::Free as u8 {
                     let violation = returned == Returned::Violation;
-                    home += usize::from(!violation);
+                    genuine += usize::from(!violation);
                     let ways = self.ways.as_deref_mut().filter(|_| outlet.tenant.is_none_or(|tenant| tenant.may_send));
                     let sound = send(ways, number, returned, slot, stock);
-                    outlet.violations += u64::from(!sound);
-                    outlet.strikes += u32::from(violation);
-                    continue;
+                    unsound += u64::from(!sound);
+                    strikes += u32::from(violation);
+                    return;
                 }
                 match returned {
                     Returned::Free(buffer) => {
                         stock.put(buffer);
-                        home += 1;
+                        genuine += 1;
                     }
-                    Returned::Held => home += 1,
+                    Returned::Held => genuine += 1,
                     Returned::Violation => {
-                        outlet.violations += 1;
-                        outlet.strikes += 1;
+                        unsound += 1;
+                        strikes += 1;
                     }
                 }
-            }
+            });
+            home += genuine;
+            outlet.violations += unsound;
+            outlet.strikes += strikes;
             outlet.pipe.release_returned();
             if outlet.strikes > MOST_STRIKES && outlet.tenant.is_some() {
                 struck = Some(number);
