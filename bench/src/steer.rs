@@ -114,7 +114,7 @@ fn steer(packets: &Packets, warm: bool) -> Option<f64> {
         if glancer.glance(&frame, &mut glance) {
             return glance.hash() ^ u32::from(glance.ring());
         }
-        classifier.classify_into(&frame, &mut memory, 0, &mut (), &mut decision);
+        classifier.classify_uncommon_into(&frame, &mut memory, 0, &mut decision);
         decision.hash ^ u32::from(decision.ring)
     })
 }

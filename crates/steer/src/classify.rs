@@ -178,6 +178,21 @@ impl Classifier {
         self.policy.is_plain().then_some(Glancer(self))
     }
 
+    /// As [`classify_into`](Classifier::classify_into), for a packet that a [glance](Glancer::glance) was not enough for: goes
+    /// the whole way at once.
+    #[inline]
+    pub fn classify_uncommon_into<M: FragmentMemory>(
+        &self,
+        frame: &Frame<'_>,
+        memory: &mut M,
+        now_ns: u64,
+        decision: &mut Decision,
+    ) -> Option<Datagram> {
+        decision.dissection = Dissection::BLANK;
+        (decision.dissection.link, decision.dissection.vlan) = (frame.link, frame.stripped_vlan);
+        self.classify_slowly(frame, memory, now_ns, &mut (), decision)
+    }
+
     #[inline(never)]
     fn classify_slowly<M: FragmentMemory, O: Observer>(
         &self,

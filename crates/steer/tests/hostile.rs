@@ -5,8 +5,8 @@ mod common;
 use common::build::*;
 use common::*;
 use flowyard_steer::{
-    Classifier, Family, Fragment, FragmentMemory, FragmentTable, Fragments, Frame, Glance, KeyId, KeyLevel, Layer,
-    LinkType, NonIp, Observer, Policy, ToeplitzKey, UdpTunnels, Verdict, card_rss, dissect,
+    Classifier, Decision, Family, Fragment, FragmentMemory, FragmentTable, Fragments, Frame, Glance, KeyId, KeyLevel,
+    Layer, LinkType, NonIp, Observer, Policy, ToeplitzKey, UdpTunnels, Verdict, card_rss, dissect,
 };
 use proptest::prelude::*;
 
@@ -44,6 +44,9 @@ fn try_everything(bytes: &[u8], link: u16) {
         let hash = classifier.hash.hash(&found.conversation(bytes));
         assert_eq!(decision.hash, hash, "the quick way hashes what the walk finds");
     }
+    let mut uncommon = Decision::BLANK;
+    let wait = classifier.classify_uncommon_into(&frame, &mut FragmentTable::new(8, 1), 0, &mut uncommon);
+    assert_eq!((&uncommon, wait.is_some()), (decision, matches!(verdict, Verdict::Hold(_))), "by whichever way");
     let mut glance = Glance::default();
     if classifier.glancer().is_some_and(|glancer| glancer.glance(&frame, &mut glance)) {
         let offsets =

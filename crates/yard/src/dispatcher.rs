@@ -380,29 +380,34 @@ impl Dispatcher {
         let mut batch = std::mem::take(&mut self.batch);
         let (mut done, mut day_ns) = (0, 0);
         loop {
+            let mut common = true;
             if straight && self.sources[at].sorter.waiting() == 0 {
                 self.flush(at); // what was gathered came before
-                done += self.pass(at, &mut batch[done..], &mut day_ns);
+                let (passed, glanced) = self.pass(at, &mut batch[done..], &mut day_ns);
+                (done, common) = (done + passed, !glanced);
             }
             let Some(rest) = batch.get_mut(done..).filter(|rest| !rest.is_empty()) else { break };
             if let Some(soon) = rest.get(LOOK_AHEAD) {
                 self.region.prefetch(&soon.buffer, soon.offset.into());
             }
-            done += self.sort(at, rest, &mut day_ns);
+            done += self.sort(at, rest, common, &mut day_ns);
         }
         batch.clear();
         self.batch = batch;
         self.flush(at);
     }
 
-    /// Sends packets of common kinds straight to their rings, up to the first of another kind; answers how many. One
+    /// Sends packets of common kinds straight to their rings, up to the first of another kind; answers how many, and
+    /// whether it was a glance that said so of the next. One
     /// loop, out of line: what it needs of so large a struct stays in registers.
     #[inline(never)]
-    fn pass(&mut self, at: usize, batch: &mut [Received], day_ns: &mut u64) -> usize {
+    fn pass(&mut self, at: usize, batch: &mut [Received], day_ns: &mut u64) -> (usize, bool) {
         let Dispatcher { region, stock, sources, outlets, scratch, received, .. } = self;
         let source = &mut sources[at];
-        let (Some(glancer), port) = (source.sorter.classifier().glancer(), source.number) else { return 0 };
-        let (mut bytes, mut passed, mut glance) = (0, 0, Glance::default());
+        let (Some(glancer), port) = (source.sorter.classifier().glancer(), source.number) else {
+            return (0, false);
+        };
+        let (mut bytes, mut passed, mut glance, mut glanced) = (0, 0, Glance::default(), false);
         while passed < batch.len() {
             if let Some(soon) = batch.get(passed + LOOK_AHEAD) {
                 region.prefetch(&soon.buffer, soon.offset.into());
@@ -415,6 +420,7 @@ impl Dispatcher {
             let Some(mut opened) = region.open(&mut one.buffer) else { break };
             let seen = opened.peek(offset.into(), len.into(), &mut scratch[..]);
             if !glancer.glance(&frame(seen, &one.arrival), &mut glance) {
+                glanced = true;
                 break;
             }
             opened.set_tag_words(outlets.tag_words(&glance, &one.arrival, port));
@@ -427,11 +433,12 @@ impl Dispatcher {
             source.last = Source::packet_time(&batch[last].arrival, day_ns);
         }
         *received = (received.0 + passed as u64, received.1 + bytes);
-        passed
+        (passed, glanced)
     }
 
-    /// Sorts the first packet of `batch`: it is gathered, or waits. Answers how many entries it has.
-    fn sort(&mut self, at: usize, batch: &mut [Received], day_ns: &mut u64) -> usize {
+    /// Sorts the first packet of `batch`: it is gathered, or waits. It may be `common`, or a glance was not enough for it.
+    /// Answers how many entries it has.
+    fn sort(&mut self, at: usize, batch: &mut [Received], common: bool, day_ns: &mut u64) -> usize {
         let source = &mut self.sources[at];
         let [head, further @ ..] = batch else { return 0 };
         let segment = |received: &mut Received| Segment {
@@ -466,7 +473,7 @@ impl Dispatcher {
             }
         }
         let item = self.gate.begin(parcel);
-        let wait = look(&self.region, &mut source.sorter, item, now_ns, &mut self.scratch[..]);
+        let wait = look(&self.region, &mut source.sorter, item, common, now_ns, &mut self.scratch[..]);
         if (wait.is_some() || source.sorter.waiting() > 0)
             && let Some(Item { parcel, decision, .. }) = self.gate.take_back()
         {
@@ -608,11 +615,17 @@ fn look(
     region: &Region,
     sorter: &mut Sorter<Parcel>,
     Item { parcel: Parcel { first, arrival, .. }, decision, .. }: &mut Item,
+    common: bool,
     now_ns: u64,
     scratch: &mut [u8],
 ) -> Option<Datagram> {
     let bytes = region.peek(&first.buffer, first.offset.into(), first.len.into(), scratch);
-    sorter.look_into(&frame(bytes, arrival), now_ns, &mut (), decision)
+    let frame = frame(bytes, arrival);
+    if common {
+        sorter.look_into(&frame, now_ns, &mut (), decision)
+    } else {
+        sorter.look_uncommon_into(&frame, now_ns, decision)
+    }
 }
 
 /// A packet's bytes with what its port knows.

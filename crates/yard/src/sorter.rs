@@ -159,6 +159,23 @@ impl<T> Sorter<T> {
         decision: &mut Decision,
     ) -> Option<Datagram> {
         let wait = self.classifier.classify_into(frame, &mut self.memory, now_ns, observer, decision);
+        self.looked(frame, wait, decision)
+    }
+
+    /// As [`Sorter::look_into`], for a packet that a glance was not enough for.
+    #[inline]
+    pub(crate) fn look_uncommon_into(
+        &mut self,
+        frame: &Frame<'_>,
+        now_ns: u64,
+        decision: &mut Decision,
+    ) -> Option<Datagram> {
+        let wait = self.classifier.classify_uncommon_into(frame, &mut self.memory, now_ns, decision);
+        self.looked(frame, wait, decision)
+    }
+
+    #[inline(always)]
+    fn looked(&mut self, frame: &Frame<'_>, wait: Option<Datagram>, decision: &Decision) -> Option<Datagram> {
         if wait.is_some() || !self.held.is_empty() {
             self.carried = carried(&decision.dissection, frame.bytes);
         }
