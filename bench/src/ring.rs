@@ -29,17 +29,22 @@ const BATCH: usize = 32;
 const LAP: usize = 1 << 16;
 const LAPS: usize = 12;
 
+/// What is set against what, by place in both lists of contenders.
+const OURS: [figures::Ratio; 6] = [ratio(0, 1), ratio(2, 3), ratio(2, 0), ratio(3, 1), ratio(4, 1), ratio(4, 0)];
+/// The same where DPDK is.
+const DPDK: [figures::Ratio; 7] =
+    [ratio(0, 5), ratio(2, 6), ratio(0, 7), ratio(2, 8), ratio(1, 7), ratio(3, 8), ratio(4, 5)];
+
 /// Runs and prints.
 pub fn run(setting: &Setting) {
-    let ratios = [ratio(0, 1), ratio(2, 3), ratio(2, 0), ratio(3, 1)];
-    let theirs = [ratio(0, 4), ratio(2, 5), ratio(0, 6), ratio(2, 7), ratio(1, 6), ratio(3, 7)];
-    let ratios = [&ratios[..], if dpdk().is_some() { &theirs } else { &[] }].concat();
+    let ratios = [&OURS[..], if dpdk().is_some() { &DPDK } else { &[] }].concat();
     if let Some(core) = setting.other {
         let mut contenders = vec![
             Contender::new("flowyard, 16 bytes", move |_: &()| two_cores(core, ours::<2>())),
             Contender::new("rtrb, 16 bytes", move |_: &()| two_cores(core, rtrb::<2>())),
             Contender::new("flowyard, 32 bytes", move |_: &()| two_cores(core, ours::<4>())),
             Contender::new("rtrb, 32 bytes", move |_: &()| two_cores(core, rtrb::<4>())),
+            Contender::new("flowyard mapped twice, 16 bytes", move |_: &()| two_cores(core, ours_mapped_twice::<2>())),
         ];
         if let Some(dpdk) = dpdk() {
             let narrow = |name, how| Contender::new(name, move |_: &()| bursts_on_two_cores::<2>(core, dpdk, how));
@@ -61,8 +66,8 @@ pub fn run(setting: &Setting) {
         Contender::new("rtrb, 16 bytes", |_: &()| one_core(rtrb::<2>())),
         Contender::new("flowyard, 32 bytes", |_: &()| one_core(ours::<4>())),
         Contender::new("rtrb, 32 bytes", |_: &()| one_core(rtrb::<4>())),
+        Contender::new("flowyard mapped twice, 16 bytes", |_: &()| one_core(ours_mapped_twice::<2>())),
     ];
-    let twice = ratio(contenders.len() + if dpdk().is_some() { 4 } else { 0 }, 1);
     if let Some(dpdk) = dpdk() {
         let narrow = |name, how| Contender::new(name, move |_: &()| bursts_on_one_core::<2>(dpdk, how));
         let wide = |name, how| Contender::new(name, move |_: &()| bursts_on_one_core::<4>(dpdk, how));
@@ -73,9 +78,8 @@ pub fn run(setting: &Setting) {
             wide("rte_ring in place, 32 bytes", InPlace),
         ]);
     }
-    contenders.push(Contender::new("flowyard mapped twice, 16 bytes", |_: &()| one_core(ours_mapped_twice::<2>())));
     let outcome = rounds::run(setting, false, &mut (), |()| {}, &contenders);
-    figures::print("Ring", "entry", &outcome, &[&ratios[..], &[twice]].concat());
+    figures::print("Ring", "entry", &outcome, &ratios);
 }
 
 /// Writes a batch beginning with number `n`; false if there is no room for it now.
