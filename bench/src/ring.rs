@@ -4,7 +4,7 @@
 //! singly, and a loop that fills a ring with 0, 1, 2 … can be turned into something that is not a ring.
 //!
 //! Ours lies in a memfd and checks every index that the peer shows; the others live on the heap of one process and
-//! trust both sides. On one core it is also mapped once for each side, as two processes have it: what one has just written
+//! trust both sides. It is also mapped once for each side, as two processes have it: what one has just written
 //! then lies at another address for the other, and costs a miss a line. `rte_ring` (one producer, one consumer) copies bursts
 //! from and to an array of the caller, or *in place* lets them be written and read where they lie; of its places
 //! one stays empty.
