@@ -12,6 +12,7 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::Instant;
 
+use flowyard::port::traffic::Carrier;
 use flowyard::steer::{Classifier, Decision, FlowHash, FragmentTable, Frame, Glance, LinkType, Policy, Table};
 
 use crate::figures::{self, ratio};
@@ -70,6 +71,7 @@ pub fn run(setting: &Setting) {
         check_peers(dpdk, &sets);
         contenders.extend(peers(dpdk));
         ratios.extend([(0, 7), (0, 8), (0, 9), (1, 10), (1, 11), (1, 12), (2, 13), (2, 14)].map(|(o, t)| ratio(o, t)));
+        ratios.extend([ratio(0, 15), ratio(1, 16)]);
     }
     ratios.push(ratio(0, contenders.len()));
     contenders.push(Contender::new("flowyard, all that dissection finds", |s: &Sets| classify(&s.ordinary, true)));
@@ -87,8 +89,8 @@ pub fn run(setting: &Setting) {
 }
 
 /// Those in C.
-fn peers(dpdk: &'static Dpdk) -> [Contender<Sets>; 8] {
-    use Method::{PlainCrc, PtypeCrc, PtypeSoftrss};
+fn peers(dpdk: &'static Dpdk) -> [Contender<Sets>; 10] {
+    use Method::{NetmapLb, PlainCrc, PtypeCrc, PtypeSoftrss};
     let all = |name, how| Contender::new(name, move |s: &Sets| by_c(dpdk, how, &s.ordinary, true));
     let no_tunnels = |name, how| Contender::new(name, move |s: &Sets| by_c(dpdk, how, &s.no_tunnels, true));
     let cold = |name, how| Contender::new(name, move |s: &Sets| by_c(dpdk, how, &s.ordinary, false));
@@ -101,6 +103,8 @@ fn peers(dpdk: &'static Dpdk) -> [Contender<Sets>; 8] {
         no_tunnels("rte_net_get_ptype + rte_softrss, no tunnels", PtypeSoftrss),
         cold("plain C + sort + rte_hash_crc, cold", PlainCrc),
         cold("rte_net_get_ptype + sort + rte_hash_crc, cold, blind to tunnels", PtypeCrc),
+        all("netmap lb's hash, blind to QinQ, PPPoE, MPLS, GTP, VXLAN", NetmapLb),
+        no_tunnels("netmap lb's hash, no tunnels, blind to QinQ", NetmapLb),
     ]
 }
 
@@ -220,6 +224,9 @@ fn check_peers(dpdk: &Dpdk, sets: &Sets) {
     for how in [Method::PlainCrc, Method::PtypeCrc, Method::PtypeSoftrss] {
         check_peer(dpdk, how, &sets.no_tunnels);
     }
+    let mut one_tag = Packets::make(COUNT / 4, &[Carrier::Plain, Carrier::Vlan], is_ordinary);
+    dpdk.make_mbufs(&mut one_tag);
+    check_peer(dpdk, Method::NetmapLb, &one_tag);
 }
 
 fn check_peer(dpdk: &Dpdk, how: Method, packets: &Packets) {

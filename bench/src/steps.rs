@@ -62,7 +62,7 @@ const PARTS: [Part; 22] = [
 ];
 
 /// Those in C.
-const PEERS: [Part; 9] = [
+const PEERS: [Part; 12] = [
     ("plain-c", "plain C + sort + rte_hash_crc, mixed", |n| peer(Method::PlainCrc, &[], n)),
     ("plain-c-no-tunnels", "the same, no tunnels", |n| peer(Method::PlainCrc, &NO_TUNNELS, n)),
     ("plain-c-plain", "the same, plain", |n| peer(Method::PlainCrc, &[Carrier::Plain], n)),
@@ -72,6 +72,9 @@ const PEERS: [Part; 9] = [
     ("softrss-no-tunnels", "rte_net_get_ptype + rte_softrss, no tunnels", |n| {
         peer(Method::PtypeSoftrss, &NO_TUNNELS, n)
     }),
+    ("lb", "netmap lb's hash, mixed, blind to QinQ, PPPoE, MPLS, GTP, VXLAN", |n| peer(Method::NetmapLb, &[], n)),
+    ("lb-no-tunnels", "the same, no tunnels, blind to QinQ", |n| peer(Method::NetmapLb, &NO_TUNNELS, n)),
+    ("lb-plain", "the same, plain", |n| peer(Method::NetmapLb, &[Carrier::Plain], n)),
     ("rte-ring", "rte_ring of 16 bytes, in and out", |n| rte_ring(Entries::Copied, n)),
     ("rte-ring-in-place", "the same, entries in place", |n| rte_ring(Entries::InPlace, n)),
 ];

@@ -10,8 +10,10 @@ use std::process::Command;
 /// Names another run's object, for those that it starts.
 pub const OBJECT: &str = "FLOWYARD_BENCH_PEERS";
 
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 7] = [
     ("peers.h", include_str!("../../peers/peers.h")),
+    ("distributor.c", include_str!("../../peers/distributor.c")),
+    ("lb.c", include_str!("../../peers/lb.c")),
     ("pipeline.c", include_str!("../../peers/pipeline.c")),
     ("plain.c", include_str!("../../peers/plain.c")),
     ("ptype.c", include_str!("../../peers/ptype.c")),

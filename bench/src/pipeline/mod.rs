@@ -4,7 +4,8 @@
 //! the yard's own dispatcher over a port whose packets lie in their buffers already; *bare* is a plain
 //! loop over the same crates, which shows what the dispatcher adds. `rtrb` moves boxed packets between
 //! threads of one process, as a Rust program without Flowyard would. DPDK's has a mempool, mbufs and
-//! `rte_ring`, as an application without a card's RSS would (`peers/pipeline.c`).
+//! `rte_ring`, as an application without a card's RSS would (`peers/pipeline.c`). Its distributor hands packets
+//! whose tags are known to one worker, in lines of eight (`peers/distributor.c`).
 
 pub mod alone;
 pub mod bare;
@@ -33,7 +34,8 @@ pub fn run(setting: &Setting) {
         Arc::get_mut(packets).expect("no yard is left between rounds").shuffle();
     };
     let title = format!("Pipeline: {RINGS} rings, slot and first bytes read");
-    let dpdk = dpdk().and_then(|dpdk| dpdk.pipeline(setting.core));
+    let loaded = dpdk();
+    let dpdk = loaded.and_then(|loaded| loaded.pipeline(setting.core));
     if let Some(dpdk) = dpdk {
         println!("\nDPDK's packets lie on {}, ours on {}.", dpdk.pages(), bare::pair(true).0.pages());
     }
@@ -52,6 +54,12 @@ pub fn run(setting: &Setting) {
                 PARSERS.map(|(name, parse)| Contender::new(name, move |p: &Shared| two(p, core, dpdk.pair(parse)))),
             );
             ratios.extend([(0, 6), (0, 7), (1, 6), (1, 7), (4, 8)].map(|(ours, theirs)| ratio(ours, theirs)));
+        }
+        if let Some(distributor) = loaded.zip(dpdk).and_then(|(loaded, dpdk)| loaded.distributor(dpdk)) {
+            ratios.extend([ratio(0, contenders.len()), ratio(4, contenders.len())]);
+            contenders.push(Contender::new("rte_distributor, tags given", move |p: &Shared| {
+                two(p, core, distributor.pair(tag()))
+            }));
         }
         let outcome = rounds::run(setting, true, &mut packets, renew, &contenders);
         figures::print(&title, "packet", &outcome, &ratios);
@@ -99,6 +107,12 @@ fn steer() -> impl FnMut(&[u8]) -> (u32, usize) {
         let decision = verdict.decision();
         (decision.hash, decision.ring.into())
     }
+}
+
+/// The hash alone.
+fn tag() -> impl FnMut(&[u8]) -> u32 {
+    let mut steer = steer();
+    move |bytes| steer(bytes).0
 }
 
 /// Hash and ring, from etherparse.

@@ -1,4 +1,4 @@
-//! `plain.c` and `ptype.c`: a burst of packets in, a hash and a ring for each out.
+//! `plain.c`, `ptype.c` and `lb.c`: a burst of packets in, a hash and a ring for each out.
 //!
 //! # Invariants
 //! A [`Packet`] is only made by [`Dpdk::list`], of packets that stay where they are as long as it lives, and
@@ -38,6 +38,8 @@ pub enum Method {
     PtypeSoftrss,
     /// A plain parser for the carriers there are, and CRC-32C over sorted ends.
     PlainCrc,
+    /// As netmap's load balancer does: a parser that checks next to nothing, and the Toeplitz hash from a table.
+    NetmapLb,
 }
 
 type Hash = unsafe extern "C" fn(*const Packet<'_>, u32, *const u16, *mut u32, *mut u16);
@@ -49,6 +51,7 @@ pub(super) struct Functions {
     ptype_crc: Hash,
     ptype_softrss: Hash,
     plain_crc: Hash,
+    netmap_lb: Hash,
     mbuf: Mbuf,
     table: [u16; BUCKETS],
 }
@@ -61,6 +64,7 @@ impl Functions {
                 ptype_crc: object.function("ptype_crc")?,
                 ptype_softrss: object.function("ptype_softrss")?,
                 plain_crc: object.function("plain_crc")?,
+                netmap_lb: object.function("netmap_lb")?,
                 mbuf: object.function("ptype_mbuf")?,
                 table: std::array::from_fn(|bucket| bucket as u16 % RINGS),
             })
@@ -105,6 +109,7 @@ impl Dpdk {
             Method::PtypeCrc => self.hash.ptype_crc,
             Method::PtypeSoftrss => self.hash.ptype_softrss,
             Method::PlainCrc => self.hash.plain_crc,
+            Method::NetmapLb => self.hash.netmap_lb,
         };
         let (count, table) = (burst.len() as u32, self.hash.table.as_ptr());
         // SAFETY: `count` packets with their mbufs (invariant), a table of BUCKETS, room for BURST of either.

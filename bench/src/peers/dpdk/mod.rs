@@ -8,6 +8,7 @@
 //! theirs. It is never unloaded: its functions are good for the life of the program.
 #![allow(unsafe_code)]
 
+pub mod distributor;
 pub mod hash;
 pub mod pipeline;
 pub mod ring;
@@ -28,6 +29,7 @@ pub struct Dpdk {
     hash: hash::Functions,
     ring: ring::Functions,
     pipeline: pipeline::Functions,
+    distributor: distributor::Functions,
 }
 
 /// The peers, compiled and loaded when first asked for; `None`, having said why, where they cannot be.
@@ -53,6 +55,7 @@ impl Dpdk {
             hash: hash::Functions::find(&object)?,
             ring: ring::Functions::find(&object)?,
             pipeline: pipeline::Functions::find(&object)?,
+            distributor: distributor::Functions::find(&object)?,
         })
     }
 }
