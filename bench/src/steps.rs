@@ -26,7 +26,7 @@ use crate::peers::dpdk::pipeline::Parse;
 use crate::peers::dpdk::ring::Entries;
 use crate::peers::dpdk::{BURST, dpdk};
 use crate::peers::etherparse;
-use crate::pipeline::{alone, bare};
+use crate::pipeline::{alone, bare, local};
 use crate::steer::classifier;
 
 /// Packets of a pass.
@@ -82,6 +82,9 @@ const PIPELINES: [Part; 3] = [
     ("dpdk-nothing", "the same, nothing looked at", |n| dpdk_pipeline(Parse::Nothing, n)),
 ];
 
+/// The yard by a worker of its own: all of its turns, its looking at packets included.
+const LOCAL: Part = ("local", "all of a worker's turns", |n| local(n));
+
 /// What a function adds to the yard: one thread, so that nobody waits and the counts are the same each time.
 const PROFILES: [Part; 9] = [
     ("yard", "none", |n| yard(n, None)),
@@ -131,7 +134,7 @@ pub fn gate() -> bool {
 
 /// Runs part `name` for `passes`, for valgrind to count.
 pub fn run_part(name: &str, passes: usize) {
-    let parts = || PARTS.iter().chain(&PEERS).chain(&PIPELINES).chain(&PROFILES);
+    let parts = || PARTS.iter().chain(&PEERS).chain(&PIPELINES).chain(&PROFILES).chain([&LOCAL]);
     let Some((.., part)) = parts().find(|part| part.0 == name) else {
         let names: Vec<_> = parts().map(|part| part.0).collect();
         eprintln!("no part is called {name}: choose among {}", names.join(", "));
@@ -402,5 +405,12 @@ fn pipeline(passes: usize) -> u64 {
 fn yard(passes: usize, function: Option<Function>) -> u64 {
     let packets = Arc::new(Packets::make(COUNT, &[], is_ordinary));
     alone::run(&packets, function.as_ref(), passes);
+    packets.len() as u64
+}
+
+/// A worker as it is.
+fn local(passes: usize) -> u64 {
+    let packets = Arc::new(Packets::make(COUNT, &[], is_ordinary));
+    local::run(&packets, passes);
     packets.len() as u64
 }

@@ -9,6 +9,7 @@
 pub mod alone;
 pub mod bare;
 mod boxed;
+pub mod local;
 pub mod port;
 pub mod shipped;
 
@@ -53,6 +54,10 @@ pub fn run(setting: &Setting) {
             );
             ratios.extend([(0, 6), (0, 7), (1, 6), (1, 7), (4, 8)].map(|(ours, theirs)| ratio(ours, theirs)));
         }
+        let workers = contenders.len();
+        contenders.push(Contender::new("flowyard, local, two workers, aligned", move |p: &Shared| local::two(p, core)));
+        contenders.push(Contender::new("flowyard, local, one worker", local::one));
+        ratios.push(ratio(workers, workers + 1));
         let outcome = rounds::run(setting, true, &mut packets, renew, &contenders);
         figures::print(&title, "packet", &outcome, &ratios);
     } else {
@@ -71,6 +76,12 @@ pub fn run(setting: &Setting) {
         contenders
             .extend(PARSERS.map(|(name, parse)| Contender::new(name, move |p: &Shared| one(p, dpdk.pair(parse)))));
         ratios.extend([(5, 6), (5, 7), (0, 6), (0, 7), (3, 8)].map(|(ours, theirs)| ratio(ours, theirs)));
+    }
+    let local = contenders.len();
+    contenders.push(Contender::new("flowyard, local, one worker", local::one));
+    ratios.push(ratio(local, 5));
+    if dpdk.is_some() {
+        ratios.extend([6, 7].map(|theirs| ratio(local, theirs)));
     }
     let outcome = rounds::run(setting, false, &mut packets, renew, &contenders);
     figures::print(&title, "packet", &outcome, &ratios);
