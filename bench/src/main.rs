@@ -53,6 +53,8 @@ enum What {
     Slots,
     /// From sorting to looking and back, beside etherparse and rtrb.
     Pipeline,
+    /// Workers that read their own rings, beside dispatcher and reader, and DPDK.
+    Local,
     /// Rings read by another process, beside threads.
     Processes,
     /// The other process.
@@ -122,6 +124,9 @@ fn main() {
     }
     if wanted(|w| matches!(w, What::Pipeline)) {
         pipeline::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Local)) {
+        pipeline::run_local(&setting);
     }
     if wanted(|w| matches!(w, What::Processes)) {
         processes::run(&setting);
