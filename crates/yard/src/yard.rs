@@ -128,6 +128,15 @@ impl Group {
 }
 
 impl YardConfig {
+    /// As [`YardConfig::check`], for [`Yard::open_local`].
+    ///
+    /// # Errors
+    /// As [`Yard::open_local`].
+    pub fn check_local(&self, ports: &[PortSpec]) -> Result<(), YardError> {
+        check_local(self)?;
+        self.check(ports)
+    }
+
     /// Whether a yard could be made of this and `ports`, as far as can be told without opening anything. Without a
     /// port, what does not depend on ports.
     ///
