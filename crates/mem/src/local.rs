@@ -185,3 +185,112 @@ impl LocalRing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Geometry, Ledger};
+
+    fn slot(len: u16, flags: u16) -> Slot {
+        Slot { offset: 256, len, total: len.into(), flags, ..Slot::default() }
+    }
+
+    proptest! {
+        /// Packets of one and of several buffers, own and shared, come in order, and each buffer home once.
+        #[test]
+        fn behaves_as_a_queue(actions in proptest::collection::vec((0u8..8, 1usize..4), 0..200)) {
+            let (region, mut stock) = Region::create("local", Geometry::new(2048, 0, 24).expect("geometry")).expect("region");
+            let mut ledger = Ledger::new(&region);
+            let mut ring = ledger.local_ring(16);
+            let mut model: VecDeque<(usize, u16, bool)> = VecDeque::new();
+            let mut stamp = 0;
+            for (action, segments) in actions {
+                let shared = action == 4;
+                if action < 5 && ring.room() >= segments && stock.len() >= segments {
+                    stamp += 1;
+                    for n in 0..segments {
+                        let more = if n + 1 < segments { slot_flags::MORE } else { 0 };
+                        let continues = if n > 0 { slot_flags::CONTINUES } else { 0 };
+                        let (buffer, slot) = (stock.take().expect("looked"), slot(stamp, more | continues));
+                        if shared {
+                            let claim = ledger.share(buffer);
+                            let sent = ring.send_shared(ledger.claim(&claim), slot);
+                            prop_assert!(sent.is_ok() && ledger.let_go(claim).is_none());
+                        } else {
+                            prop_assert!(ring.send_words(buffer, slot.to_words()).is_ok());
+                        }
+                    }
+                    model.push_back((segments, stamp, shared));
+                } else if action == 7 {
+                    let slots: usize = model.drain(..).map(|(segments, ..)| segments).sum();
+                    prop_assert_eq!((ring.len(), ring.is_empty()), (slots, slots == 0));
+                    let emptied = ring.empty(|held| home(&mut ledger, &mut stock, held));
+                    prop_assert_eq!(emptied, slots);
+                } else {
+                    let (expected, mut seen) = (std::mem::take(&mut model), VecDeque::new());
+                    let show = |packet: &mut Packet<'_>| {
+                        seen.push_back((packet.segments().count(), packet.slot().len, packet.is_shared()));
+                        assert_eq!(packet.data_mut().is_err(), packet.is_shared());
+                    };
+                    let packets = ring.read(&mut stock, show, |stock, held, _| home(&mut ledger, stock, held));
+                    prop_assert_eq!((packets, seen), (expected.len(), expected));
+                }
+                let waiting: usize = model.iter().map(|(segments, ..)| segments).sum();
+                prop_assert_eq!(stock.len() + waiting, 24);
+            }
+        }
+    }
+
+    fn home(ledger: &mut Ledger, stock: &mut Stock, held: Held) {
+        let buffer = match held {
+            Held::Alone(buffer) => Some(buffer),
+            Held::Shared(shared) => ledger.let_go(shared),
+        };
+        stock.put(buffer.expect("nobody else has it"));
+    }
+
+    #[test]
+    fn what_a_panic_leaves_is_taken_out_once() {
+        let (region, mut stock) =
+            Region::create("panic", Geometry::new(2048, 0, 4).expect("geometry")).expect("region");
+        let mut ring = Ledger::new(&region).local_ring(4);
+        for len in 1..=4 {
+            ring.send_words(stock.take().expect("four"), slot(len, 0).to_words()).expect("room");
+        }
+        let show = |packet: &mut Packet<'_>| assert_ne!(packet.len(), 2, "as it should");
+        let read = AssertUnwindSafe(|| ring.read(&mut stock, show, |_, _, _| panic!("all are to be freed")));
+        assert!(catch_unwind(read).is_err());
+        assert_eq!((stock.len(), ring.len()), (1, 2));
+        let mut indices = Vec::new();
+        let mut out = |held| match held {
+            Held::Alone(buffer) => indices.push(buffer.index()),
+            Held::Shared(_) => panic!("none is"),
+        };
+        assert_eq!(ring.empty(&mut out), 3);
+        assert_eq!(ring.empty(out), 0);
+        assert_eq!((indices, ring.room()), (vec![1, 2, 3], 4));
+    }
+
+    #[test]
+    fn what_was_sent_another_way_is_freed_another_way() {
+        let (region, mut stock) = Region::create("sent", Geometry::new(2048, 0, 1).expect("geometry")).expect("region");
+        let mut ring = Ledger::new(&region).local_ring(2);
+        ring.send_words(stock.take().expect("one"), slot(8, slot_flags::SHARED).to_words()).expect("room");
+        let mut sent = Vec::new();
+        let show = |packet: &mut Packet<'_>| {
+            assert!(!packet.is_shared(), "that is for whoever sends it to say");
+            packet.pull(2).expect("eight");
+            packet.transmit(3).expect("a way back");
+        };
+        ring.read(&mut stock, show, |stock, held, slot| {
+            home(&mut Ledger::new(&region), stock, held);
+            sent.push((slot.offset, slot.len, slot.verdict, slot.port));
+        });
+        assert_eq!((sent, stock.len()), (vec![(258, 6, Verdict::Transmit as u8, 3)], 1));
+    }
+}

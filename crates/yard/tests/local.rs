@@ -5,7 +5,7 @@ mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -13,7 +13,7 @@ use flowyard::function::{Packet as Shown, Verdict, closure};
 use flowyard::mem::Packet;
 use flowyard::port::traffic::{Mix, MixOptions};
 use flowyard::steer::{Classifier, Decision, FlowHash, Frame, LinkType, Policy, Table};
-use flowyard::{Drop, Group, Report, Running, SharedFragments, Sorter, Worker, Yard, YardConfig};
+use flowyard::{Drop, Group, Report, Running, SharedFragments, Sorter, Work, Worker, Yard, YardConfig};
 
 fn workers(workers: usize, rings: u16) -> YardConfig {
     YardConfig { rings, dispatchers: workers, ..YardConfig::default() }
@@ -343,36 +343,37 @@ fn what_cannot_be_is_refused_in_words() {
     assert!(join(running).sums_agree());
 }
 
-/// Idle workers sleep, and what one hands over wakes another.
+/// Idle workers sleep, and what one hands over wakes the other.
 #[test]
 fn what_is_handed_over_wakes_who_sleeps() {
-    struct Counting<'a> {
-        packets: u64,
-        turns: &'a mut u64,
-        over: &'a AtomicBool,
+    struct Counting {
+        packets: usize,
+        /// In turns with packets, in all turns.
+        turns: (usize, usize),
     }
-    impl flowyard::Work for Counting<'_> {
+    impl Work for &mut Counting {
         fn packet(&mut self, _: u16, _: &mut Packet<'_>) {
             self.packets += 1;
         }
         fn turned(&mut self, packets: usize) {
-            *self.turns += u64::from(packets > 0);
-            assert!(!self.over.load(Ordering::Relaxed));
+            self.turns = (self.turns.0 + usize::from(packets > 0), self.turns.1 + 1);
         }
     }
     let (yard, workers) = Yard::open_local(&workers(2, 2), &specs(&["gen:mix?packets=300&rate=1000"])).expect("memory");
-    let (running, over) = (yard.start().expect("no thread is needed"), AtomicBool::new(false));
-    let turns: u64 = std::thread::scope(|scope| {
-        let work = |worker: Worker| {
-            let mut turns = 0;
-            worker.run_work(Counting { packets: 0, turns: &mut turns, over: &over });
-            turns
-        };
+    let running = yard.start().expect("no thread is needed");
+    let work = |worker: Worker| {
+        let mut counting = Counting { packets: 0, turns: (0, 0) };
+        worker.run_work(&mut counting);
+        counting
+    };
+    let counted: Vec<Counting> = std::thread::scope(|scope| {
         let threads: Vec<_> = workers.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
-    over.store(true, Ordering::Relaxed);
     let report = join(running);
     assert_eq!((report.delivered(), report.buffers_missing), (300, 0));
-    assert!(turns > 0);
+    for Counting { packets, turns: (with, all) } in counted {
+        // A millisecond between packets is some thousands of turns for who never sleeps.
+        assert!(packets > 100 && with > 10 && all < 500_000, "{packets} packets, {with} turns of {all}");
+    }
 }
