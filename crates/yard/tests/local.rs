@@ -13,7 +13,7 @@ use flowyard::function::{Packet as Shown, Verdict, closure};
 use flowyard::mem::Packet;
 use flowyard::port::traffic::{Mix, MixOptions};
 use flowyard::steer::{Classifier, Decision, FlowHash, Frame, LinkType, Policy, Table};
-use flowyard::{Drop, Group, Report, Running, SharedFragments, Sorter, Work, Worker, Yard, YardConfig};
+use flowyard::{Absent, Drop, Group, Report, Running, SharedFragments, Sorter, Work, Worker, Yard, YardConfig};
 
 fn workers(workers: usize, rings: u16) -> YardConfig {
     YardConfig { rings, dispatchers: workers, ..YardConfig::default() }
@@ -219,6 +219,45 @@ fn one_that_panics_hurts_nobody() {
     assert!((1000 - 1..=1000).contains(&delivered), "what was seen, but for the one it had: {report:?}");
 }
 
+/// Whatever is to become of packets for rings that nobody reads.
+#[test]
+fn the_rings_of_one_that_panics_are_as_those_of_any_consumer_that_dies() {
+    for absent in [Absent::Drop, Absent::Redistribute] {
+        for ring_slots in [1024, 16] {
+            let config = YardConfig { absent, ring_slots, ..workers(2, 4) };
+            let (yard, workers) =
+                Yard::open_local(&config, &specs(&["gen:mix?packets=20000", "gen:mix?packets=20000"])).expect("memory");
+            let running = yard.start().expect("no thread is needed");
+            let (report, seen) = std::thread::scope(|scope| {
+                let work = |worker: Worker| {
+                    let (number, mut packets) = (worker.number(), 0u64);
+                    let run = || {
+                        worker.run(|_, _| {
+                            assert!(number == 1 || packets < 1000, "as it should");
+                            packets += 1;
+                        });
+                    };
+                    let panicked = catch_unwind(AssertUnwindSafe(run)).is_err();
+                    assert_eq!(panicked, number == 0);
+                    packets
+                };
+                let threads: Vec<_> = workers.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
+                let report = join(running);
+                (report, threads.into_iter().map(|thread| thread.join().expect("caught")).collect::<Vec<u64>>())
+            });
+            assert!(report.sums_agree() && report.received() == 40_000, "{absent:?}: {report:?}");
+            assert_eq!((report.violations, report.buffers_missing), (0, 0), "{absent:?}");
+            let delivered = |rings: std::ops::Range<usize>| {
+                report.rings[rings].iter().map(|ring| ring.packets - ring.abandoned).sum::<u64>()
+            };
+            assert!(seen[0] == 1000 && (1000..=1001).contains(&delivered(0..2)), "{absent:?}: {report:?}");
+            assert_eq!(seen[1], delivered(2..4), "{absent:?}");
+            let (gone, moved) = (dropped(&report, Drop::ConsumerGone), absent == Absent::Redistribute);
+            assert_eq!((gone > 0, report.dropped()), (!moved, gone), "{absent:?}: {report:?}");
+        }
+    }
+}
+
 #[test]
 fn one_that_is_never_run_leaves_its_rings_to_nobody() {
     let (yard, mut workers) = Yard::open_local(&workers(2, 2), &specs(&["gen:mix?packets=20000"])).expect("memory");
@@ -331,6 +370,7 @@ fn what_cannot_be_is_refused_in_words() {
     let gen_ = ["gen:mix?packets=1"];
     refused(YardConfig { groups: vec![Group::new("second", 2)], ..workers(2, 4) }, &gen_, "2 groups");
     refused(YardConfig { kernel: true, ..workers(2, 4) }, &["xdp:lo"], "in the kernel");
+    refused(YardConfig { absent: Absent::Hold, ..workers(1, 1) }, &gen_, "nobody could come");
     refused(workers(3, 2), &gen_, "2 rings for 3 workers");
     refused(workers(0, 2), &gen_, "number of dispatchers");
     let (yard, workers) = Yard::open_local(&workers(1, 1), &specs(&gen_)).expect("memory");
