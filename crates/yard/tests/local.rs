@@ -156,7 +156,7 @@ fn a_function_sends_packets_to_other_workers_to_all_and_to_none() {
 fn what_is_shared_cannot_be_written_and_what_is_own_can() {
     let function = closure(|packet: &mut Shown<'_>| {
         packet.annotate(&7u64);
-        if packet.hash() % 2 == 0 { Verdict::EveryRing } else { Verdict::BuiltIn }
+        if packet.hash().is_multiple_of(2) { Verdict::EveryRing } else { Verdict::BuiltIn }
     });
     let config = YardConfig { function: Some(function), ..workers(1, 3) };
     let (yard, mut workers) = Yard::open_local(&config, &specs(&["gen:mix?packets=4000"])).expect("memory");
@@ -377,7 +377,7 @@ fn what_cannot_be_is_refused_in_words() {
     let running = yard.start().expect("no thread is needed");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let error =
-        running.serve(&folder.path().join("socket"), flowyard::attach::Serving::default()).err().expect("no ring");
+        running.serve(&folder.path().join("socket"), flowyard::attach::Serving::default()).expect_err("no ring");
     assert!(error.to_string().contains("workers read all rings"), "{error}");
     drop(workers);
     assert!(join(running).sums_agree());
