@@ -601,7 +601,9 @@ impl Dispatcher {
                 turns += 1;
             }
             if turns > SPINS {
-                self.sleep(Some(1_000_000), beside);
+                // What others hand over wakes it.
+                let longest_ns = beside.is_ended().then_some(1_000_000);
+                self.sleep(longest_ns, beside);
             }
         }
     }
