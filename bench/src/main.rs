@@ -56,6 +56,8 @@ enum What {
     Pipeline,
     /// Cost over rings, conversations and annotation bytes.
     Curves,
+    /// Workers that read their own rings, beside dispatcher and reader, and DPDK.
+    Local,
     /// Rings read by another process, beside threads.
     Processes,
     /// The other process.
@@ -128,6 +130,9 @@ fn main() {
     }
     if wanted(|w| matches!(w, What::Curves)) {
         curves::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Local)) {
+        pipeline::run_local(&setting);
     }
     if wanted(|w| matches!(w, What::Processes)) {
         processes::run(&setting);

@@ -42,6 +42,13 @@ fn a_port_that_cannot_be_is_said() {
 }
 
 #[test]
+fn workers() {
+    let out = run(env!("CARGO_BIN_EXE_workers"), &["gen:mix?packets=10000", "gen:mix?packets=10000&seed=2"]);
+    let rings: u64 = (0..4).map(|ring| number(&out, &format!("worker {}, ring {ring}: ", ring / 2))).sum();
+    assert_eq!((rings, number(&out, "received "), number(&out, "dropped ")), (20_000, 20_000, 0), "{out}");
+}
+
+#[test]
 fn annotate() {
     // Frames under 300 bytes: no fragments, so every conversation can be found again.
     let out = run(env!("CARGO_BIN_EXE_annotate"), &["gen:mix?packets=20000&size=60-299"]);

@@ -107,7 +107,7 @@ impl Alone {
             ..YardConfig::default()
         };
         let laps = Arc::new(Lap::default());
-        let port = Closed { info: port::info("bench:laps"), packets: packets.clone(), lap: laps.clone() };
+        let port = Closed::new(packets, &laps);
         let (yard, readers) = Yard::open_over(&config, Box::new(port)).expect("memory for a yard");
         Alone { dispatcher: yard.by_hand(), readers, laps, sum: 0 }
     }
@@ -149,17 +149,32 @@ impl Alone {
 
 /// What the one who holds the clock and the port say to each other.
 #[derive(Default)]
-struct Lap {
-    wanted: AtomicBool,
+pub struct Lap {
+    pub wanted: AtomicBool,
     /// Which packets.
-    number: AtomicUsize,
-    done: AtomicBool,
+    pub number: AtomicUsize,
+    pub done: AtomicBool,
 }
 
-struct Closed {
+/// The port before the yard opens it: lays a lap out when it is wanted, and gives it.
+pub struct Closed {
     info: PortInfo,
     packets: Arc<Packets>,
+    /// Places of the packets that it gives; all in order, if none are named.
+    only: Option<Vec<u32>>,
     lap: Arc<Lap>,
+}
+
+impl Closed {
+    /// Of all packets.
+    pub fn new(packets: &Arc<Packets>, lap: &Arc<Lap>) -> Closed {
+        Closed { info: port::info("bench:laps"), packets: packets.clone(), only: None, lap: lap.clone() }
+    }
+
+    /// Of those at these places.
+    pub fn of(packets: &Arc<Packets>, lap: &Arc<Lap>, places: Vec<u32>) -> Closed {
+        Closed { only: Some(places), ..Closed::new(packets, lap) }
+    }
 }
 
 impl Opener for Closed {
@@ -189,7 +204,12 @@ impl Port for Open {
         let wanted = self.closed.lap.wanted.swap(false, Ordering::Relaxed);
         self.closed.lap.done.store(!wanted, Ordering::Relaxed);
         if wanted {
-            self.laid.load_lap(&self.closed.packets, self.closed.lap.number.load(Ordering::Relaxed));
+            let Closed { packets, only, lap, .. } = &self.closed;
+            let lap = lap.number.load(Ordering::Relaxed);
+            match only {
+                None => self.laid.load_lap(packets, lap),
+                Some(only) => self.laid.load_each(|at| packets.get(only[lap * BUFFERS + at] as usize)),
+            }
         }
         Ok(Progress::Idle { wait_ns: Some(0) })
     }

@@ -10,6 +10,7 @@
 pub mod alone;
 pub mod bare;
 mod boxed;
+pub mod local;
 pub mod port;
 pub mod shipped;
 
@@ -79,6 +80,34 @@ pub fn run(setting: &Setting) {
         contenders
             .extend(PARSERS.map(|(name, parse)| Contender::new(name, move |p: &Shared| one(p, dpdk.pair(parse)))));
         ratios.extend([(5, 6), (5, 7), (0, 6), (0, 7), (3, 8)].map(|(ours, theirs)| ratio(ours, theirs)));
+    }
+    let outcome = rounds::run(setting, false, &mut packets, renew, &contenders);
+    figures::print(&title, "packet", &outcome, &ratios);
+}
+
+/// Runs and prints what workers that read their own rings come to: one beside dispatcher and reader, and beside DPDK's
+/// pipeline, on one core; two beside one.
+pub fn run_local(setting: &Setting) {
+    let mut packets = Arc::new(Packets::make(COUNT, &[], is_ordinary));
+    let renew = |packets: &mut Shared| {
+        Arc::get_mut(packets).expect("no yard is left between rounds").shuffle();
+    };
+    let title = format!("Workers: {RINGS} rings, slot and first bytes read");
+    let one_worker = || Contender::new("flowyard, one worker", local::one);
+    if let Some(core) = setting.other {
+        let two = move |p: &Shared| local::two(p, core);
+        let contenders = [Contender::new("flowyard, two workers, aligned", two), one_worker()];
+        let outcome = rounds::run(setting, true, &mut packets, renew, &contenders);
+        figures::print(&title, "packet", &outcome, &[ratio(0, 1)]);
+    } else {
+        println!("\n## {title}\n\nSkipped between two cores: there is one.");
+    }
+    let mut contenders = vec![one_worker(), Contender::new("flowyard, dispatcher and reader", alone::measure)];
+    let mut ratios = vec![ratio(0, 1)];
+    if let Some(dpdk) = dpdk().and_then(|dpdk| dpdk.pipeline(setting.core)) {
+        let turns = |(name, parse)| Contender::new(name, move |p: &Shared| one(p, dpdk.pair(parse)));
+        contenders.extend(PARSERS[..2].iter().copied().map(turns));
+        ratios.extend([(0, 2), (0, 3)].map(|(ours, theirs)| ratio(ours, theirs)));
     }
     let outcome = rounds::run(setting, false, &mut packets, renew, &contenders);
     figures::print(&title, "packet", &outcome, &ratios);

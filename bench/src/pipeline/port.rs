@@ -81,7 +81,7 @@ impl Laid {
         Laid {
             start: region.geometry().packet_offset(),
             region: region.clone(),
-            lens: vec![0; BUFFERS],
+            lens: vec![0; region.geometry().buffers as usize],
             home: Vec::with_capacity(BUFFERS),
             ready: Vec::with_capacity(BUFFERS),
             lap: 0,
@@ -115,13 +115,18 @@ impl Laid {
 
     /// Lays the packets of lap `lap` out.
     pub fn load_lap(&mut self, packets: &Packets, lap: usize) {
+        self.load_each(|at| packets.get(lap * BUFFERS + at));
+    }
+
+    /// Lays out what `packet` answers for each place of a lap.
+    pub fn load_each<'p>(&mut self, packet: impl Fn(usize) -> &'p [u8]) {
         std::mem::swap(&mut self.home, &mut self.ready);
         self.ready.sort_by_key(|buffer| std::cmp::Reverse(buffer.index()));
-        flow::load(packets, lap, |at, bytes| {
-            let buffer = &mut self.ready[BUFFERS - 1 - at];
+        for (at, buffer) in self.ready.iter_mut().rev().enumerate() {
+            let bytes = packet(at);
             assert!(self.region.write(buffer, self.start, bytes), "a packet fits its buffer");
             self.lens[buffer.index() as usize] = bytes.len() as u16;
-        });
+        }
     }
 
     /// Gives packets of the lap until `batch` has `limit`.

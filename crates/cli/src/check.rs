@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
+use flowyard::YardConfig;
 use flowyard::port::{PortSpec, prepare};
 use miette::{IntoDiagnostic, Result};
 
@@ -58,5 +59,6 @@ fn judge(run: &Run, warn: impl Fn(String)) -> Result<()> {
             Err(error) => return Err(error).into_diagnostic(),
         }
     }
-    plan.config.check(&there).into_diagnostic()
+    let check = if plan.local { YardConfig::check_local } else { YardConfig::check };
+    check(&plan.config, &there).into_diagnostic()
 }

@@ -224,19 +224,19 @@ fn the_one_yard_that_runs_needs_no_name() {
 
 #[test]
 fn a_yard_is_found_by_its_name_asked_and_changed() {
-    let name = name("ctl");
-    let child = command(&[
-        "gen:mix?rate=20000",
-        "gen:vxlan?rate=20000",
-        "--name",
-        &name,
-        "--control",
-        "--json",
-        "-n",
-        "3",
-        "--dispatchers",
-        "2",
-    ]);
+    found_asked_and_changed("ctl", &["--dispatchers", "2"]);
+}
+
+#[test]
+fn so_is_one_whose_rings_are_read_by_those_who_receive() {
+    found_asked_and_changed("ctl-local", &["--local", "--dispatchers", "2"]);
+}
+
+fn found_asked_and_changed(label: &str, threads: &[&str]) {
+    let name = name(label);
+    let ports = ["gen:mix?rate=20000", "gen:vxlan?rate=20000"];
+    let line = [&ports[..], &["--name", &name, "--control", "--json", "-n", "3"], threads].concat();
+    let child = command(&line);
     let mut child = { child }.spawn().expect("it starts");
     let ctl = |args: &[&str]| flowyard(&[&["ctl", "--name", &name], args].concat());
     until("the control socket", || ctl(&["status"]).status.success());

@@ -48,6 +48,29 @@ fn the_figures_come_as_json_too() {
     assert_eq!(figures["sums_agree"], true);
 }
 
+/// Whoever reads the rings, the same packets come to them, and are written in the same order.
+#[test]
+fn rings_read_by_those_who_receive_are_the_same_rings() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = format!("pcap:{}", capture(dir.path(), "in.pcapng", 4000));
+    let run = |name: &str, more: &[&str]| {
+        let to = dir.path().join(name);
+        let line = ["run", &file, "--json", "-q", "-n", "3", "-o", to.to_str().expect("text")];
+        let output = flowyard(&[&line[..], more].concat());
+        assert!(output.status.success(), "{}", errors(&output));
+        let mut figures: serde_json::Value = serde_json::from_str(&out(&output)).expect("one object");
+        figures.as_object_mut().expect("an object").remove("seconds");
+        let rings = (0..3).map(|ring| std::fs::read(to.join(format!("ring-0{ring}.pcapng"))).expect("written"));
+        (figures, rings.collect::<Vec<_>>())
+    };
+    let expected = run("dispatch", &[]);
+    assert_eq!(expected.0["delivered"], 4000);
+    assert!(run("one", &["--local"]) == expected);
+    assert!(run("three", &["--local", "--dispatchers", "3"]) == expected);
+    let output = flowyard(&["run", &file, "--local", "--attach"]);
+    assert!(!output.status.success() && errors(&output).contains("--local"), "{}", errors(&output));
+}
+
 /// The program's own consumers send nothing; that there is a way out shows all the same.
 #[test]
 fn ways_out_are_opened_and_shown() {

@@ -63,6 +63,21 @@ impl Hand {
         true
     }
 
+    /// Takes the next slot of a packet that this thread has sent to itself; of a packet's slots in order.
+    ///
+    /// Whoever calls it has the token of the slot's buffer, or a claim on it where the slot says SHARED, and neither uses it
+    /// nor gives it away before the hand is empty again.
+    ///
+    /// # Panics
+    /// If the slot names no part of the region: our own mistake, never a peer's.
+    #[inline(always)]
+    pub(crate) fn hold(&mut self, slot: Slot) {
+        // SAFETY: tokens and claims are one each, and the caller's is out of use (LocalRing, the only caller: its
+        // invariant); a buffer that pipes hold as well is reached by slots that say SHARED alone.
+        let held = unsafe { self.take(slot) };
+        assert!(held, "a local ring carries slots of its own region");
+    }
+
     /// Lets go of the packet.
     #[inline]
     pub fn empty(&mut self) {

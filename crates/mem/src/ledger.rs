@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipe::{self, PipeEnd, PipeProducer};
-use crate::{Buffer, MemError, Region};
+use crate::{Buffer, LocalRing, MemError, Region};
 
 /// What a returned slot means.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,9 +57,9 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a claim that is not let go of keeps its buffer for ever"]
 pub struct Shared {
-    index: u32,
+    pub(crate) index: u32,
     /// The ledger that counts it: another one of the same region knows nothing of its holders.
-    ledger: u64,
+    pub(crate) ledger: u64,
 }
 
 impl Shared {
@@ -155,6 +155,11 @@ impl Ledger {
         let ends = pipe::accounted(&self.region, slots, Account { ledger: self.id, pipe: self.pipes.len() })?;
         self.pipes.push(Held { bits: vec![0; self.holders.len().div_ceil(64)], count: 0 });
         Ok(ends)
+    }
+
+    /// Makes a ring for this ledger's own thread, of at least `slots` places.
+    pub fn local_ring(&self, slots: u32) -> LocalRing {
+        LocalRing::new(&self.region, self.id, slots)
     }
 
     /// An account for a pipe that takes the place of another: the same, if that one holds nothing any more.

@@ -18,6 +18,8 @@ pub mod handover;
 #[cfg(not(loom))]
 mod ledger;
 #[cfg(not(loom))]
+mod local;
+#[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]
 mod passing;
@@ -45,6 +47,8 @@ pub use consumer::{Consumer, Wait};
 pub use hand::{Hand, Packet, PacketError};
 #[cfg(not(loom))]
 pub use ledger::{Ledger, Returned, Shared};
+#[cfg(not(loom))]
+pub use local::{Held, LocalRing};
 #[cfg(not(loom))]
 pub use map::Pages;
 #[cfg(not(loom))]

@@ -5,6 +5,7 @@
 //! sort it (where the kernel has, read its word), write tags and slots, commit, wake who sleeps. A busy
 //! dispatcher makes no system call of its own, and allocates nothing for packets in one buffer; an idle one sleeps on its ports and pipes.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -123,6 +124,34 @@ struct Turn {
     open: bool,
 }
 
+/// What else the thread of a dispatcher does: nothing, or a worker's reading of its own rings.
+pub(crate) trait Beside {
+    /// Reads what there is. Answers how many packets.
+    fn turn(&mut self, outlets: &mut Outlets, stock: &mut Stock) -> usize;
+    /// Announces sleep. Answers false if there is something to read: then do not sleep.
+    fn prepare_to_wait(&mut self) -> bool;
+    /// What to sleep on, once sleep was announced.
+    fn fds<'a>(&'a self, fds: &mut Vec<BorrowedFd<'a>>);
+    /// Takes the announcement back.
+    fn wake(&mut self);
+    /// Whether nothing more comes from other dispatchers.
+    fn is_ended(&mut self) -> bool;
+}
+
+impl Beside for () {
+    fn turn(&mut self, _: &mut Outlets, _: &mut Stock) -> usize {
+        0
+    }
+    fn prepare_to_wait(&mut self) -> bool {
+        true
+    }
+    fn fds<'a>(&'a self, _: &mut Vec<BorrowedFd<'a>>) {}
+    fn wake(&mut self) {}
+    fn is_ended(&mut self) -> bool {
+        true
+    }
+}
+
 impl Dispatcher {
     pub(crate) fn new(
         region: Region,
@@ -237,7 +266,12 @@ impl Dispatcher {
 
     /// Runs until every source has ended or the yard is told to stop; then delivers what waits, says
     /// to consumers that this was all, takes the buffers home and closes the ports.
-    pub(crate) fn run(mut self) -> Report {
+    pub(crate) fn run(self) -> Report {
+        self.run_beside(&mut ())
+    }
+
+    /// The same, and reads after each turn what there is beside; to the end of that, too.
+    pub(crate) fn run_beside(mut self, beside: &mut impl Beside) -> Report {
         let _closed = ClosedAtTheEnd(self.mailbox.clone());
         self.outlets.check_consumers(&mut self.stock); // rings that are for others have nobody yet
         let mut idle_turns = 0;
@@ -246,7 +280,8 @@ impl Dispatcher {
         while !self.stop.load(Ordering::Relaxed) {
             self.read_letters();
             self.gate.tick(slept);
-            let turn = self.turn();
+            let mut turn = self.turn();
+            turn.busy |= beside.turn(&mut self.outlets, &mut self.stock) > 0;
             self.live.turned();
             if !turn.open {
                 break;
@@ -254,7 +289,7 @@ impl Dispatcher {
             idle_turns = if turn.busy { 0 } else { idle_turns + 1 };
             slept = idle_turns > SPINS;
             if slept {
-                self.sleep(turn.wait_ns);
+                self.sleep(turn.wait_ns, beside);
             } else if idle_turns > 0 {
                 std::hint::spin_loop();
             }
@@ -265,15 +300,23 @@ impl Dispatcher {
                 self.outlets.check_consumers(&mut self.stock);
             }
         }
-        self.finish()
+        self.finish(beside)
+    }
+
+    /// Ends it where it is, having received nothing.
+    pub(crate) fn end(self) -> Report {
+        let _closed = ClosedAtTheEnd(self.mailbox.clone());
+        self.finish(&mut ())
     }
 
     /// Never inlined: instructions are counted by its name.
     #[cfg(feature = "bench")]
     #[inline(never)]
-    pub(crate) fn turn_by_hand(&mut self) -> bool {
+    pub(crate) fn turn_by_hand(&mut self, beside: &mut impl Beside) -> bool {
         self.gate.tick(false);
-        self.turn().open
+        let turn = self.turn();
+        beside.turn(&mut self.outlets, &mut self.stock);
+        turn.open
     }
 
     #[cfg(feature = "bench")]
@@ -290,9 +333,9 @@ impl Dispatcher {
     }
 
     #[cfg(feature = "bench")]
-    pub(crate) fn end_by_hand(self) -> Report {
+    pub(crate) fn end_by_hand(self, beside: &mut impl Beside) -> Report {
         self.stop.store(true, Ordering::Relaxed);
-        self.finish()
+        self.finish(beside)
     }
 
     fn turn(&mut self) -> Turn {
@@ -487,13 +530,13 @@ impl Dispatcher {
     }
 
     /// Sleeps until a port or a pipe has something, at most `wait_ns`.
-    fn sleep(&mut self, wait_ns: Option<u64>) {
+    fn sleep(&mut self, wait_ns: Option<u64>, beside: &mut impl Beside) {
         let most = if self.direct.is_empty() { LONGEST_SLEEP } else { LONGEST_SLEEP_BESIDE };
         let longest = wait_ns.map_or(most, Duration::from_nanos).min(most);
         if longest.is_zero() {
             return;
         }
-        let asleep = self.outlets.sleep();
+        let asleep = self.outlets.sleep() & beside.prepare_to_wait();
         if asleep {
             let timeout = Timespec { tv_sec: 0, tv_nsec: longest.as_nanos() as i64 };
             // A sleeping dispatcher may allocate: this is off the packet path.
@@ -502,17 +545,20 @@ impl Dispatcher {
                 fds.extend(source.port.fds().into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             }
             let ours = self.outlets.fds().chain(self.mailbox.bell());
-            fds.extend(ours.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            let mut theirs = Vec::new();
+            beside.fds(&mut theirs);
+            fds.extend(ours.chain(theirs).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             // Interrupted or failed: a short sleep; the next turn looks again.
             let _ = rustix::event::poll(&mut fds, Some(&timeout));
         }
         self.outlets.wake();
+        beside.wake();
         if asleep {
             self.outlets.check_consumers(&mut self.stock); // drains wakeup bytes as well
         }
     }
 
-    fn finish(mut self) -> Report {
+    fn finish(mut self, beside: &mut impl Beside) -> Report {
         for at in 0..self.sources.len() {
             self.sources[at].sorter.finish(|p, d, r| self.gate.queue(p, d, r));
             self.flush(at);
@@ -521,9 +567,10 @@ impl Dispatcher {
             self.sources.iter_mut().for_each(|source| source.port.halt());
         }
         self.outlets.commit(true);
+        beside.turn(&mut self.outlets, &mut self.stock);
         // What waits goes out as consumers make room: for as long as it takes, unless told to stop.
         let mut told = None;
-        self.settle(&mut told, |dispatcher| dispatcher.outlets.backlog() > 0);
+        self.settle(&mut told, beside, |dispatcher, _| dispatcher.outlets.backlog() > 0);
         self.outlets.give_up_all(Drop::Shutdown, &mut self.stock);
         self.outlets.end();
         // Readers that hear the end have taken before what the kernel had for them.
@@ -531,31 +578,39 @@ impl Dispatcher {
             ring.discard();
             !ring.is_idle()
         };
-        self.settle(&mut told, |dispatcher| {
-            dispatcher.outlets.outstanding() > 0 || dispatcher.direct.iter().any(reads)
+        self.settle(&mut told, beside, |dispatcher, beside| {
+            dispatcher.outlets.outstanding() > 0 || dispatcher.direct.iter().any(reads) || !beside.is_ended()
         });
         self.close()
     }
 
     /// Takes buffers home and moves backlogs on while `pending` says so, the yard is not told to stop,
     /// or has not been for long.
-    fn settle(&mut self, told: &mut Option<Instant>, pending: impl Fn(&Dispatcher) -> bool) {
+    fn settle<B: Beside>(
+        &mut self,
+        told: &mut Option<Instant>,
+        beside: &mut B,
+        pending: impl Fn(&Dispatcher, &mut B) -> bool,
+    ) {
         let mut turns = 0;
-        while pending(self) {
+        while pending(self, beside) {
             if self.stop.load(Ordering::Relaxed) && told.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE {
                 return;
             }
             self.read_letters();
             self.live.turned();
             let home = self.outlets.reclaim(&mut self.stock);
-            if self.outlets.drain() + home > 0 {
+            let moved = self.outlets.drain();
+            self.outlets.commit(true);
+            if beside.turn(&mut self.outlets, &mut self.stock) + moved + home > 0 {
                 turns = 0;
             } else {
                 turns += 1;
             }
-            self.outlets.commit(true);
             if turns > SPINS {
-                self.sleep(Some(1_000_000));
+                // What others hand over wakes it.
+                let longest_ns = beside.is_ended().then_some(1_000_000);
+                self.sleep(longest_ns, beside);
             }
         }
     }

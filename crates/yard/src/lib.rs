@@ -50,6 +50,7 @@ pub mod table_text;
 pub mod tables;
 mod transmit;
 mod witness;
+mod worker;
 mod yard;
 
 pub use absent::Absent;
@@ -64,6 +65,7 @@ pub use rings::{ReweighError, RingStatus, Rings};
 pub use sorter::{HOLD_NS, HOLD_PACKETS, Route, Sorter, SorterCounts};
 pub use stage::{NotPassed, Stage, StageCounters};
 pub use witness::{Findings, Witness};
+pub use worker::{Work, Worker};
 pub use yard::{Group, HostStack, Running, Yard, YardConfig, YardError};
 pub use {flowyard_kernel as kernel, flowyard_mem as mem, flowyard_port as port, flowyard_steer as steer};
 

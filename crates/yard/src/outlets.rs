@@ -4,12 +4,14 @@
 //! its ring: delivered, or a named drop, or it waits in a backlog (counted when it leaves).
 
 mod label;
+mod own;
 mod seats;
 
 use std::sync::Arc;
 
 use flowyard_mem::{
-    Buffer, Ledger, PipeProducer, Region, Returned, SLOT_WORDS, Shared, Slot, Stock, Tag, Verdict, notify, notify_when,
+    Buffer, Ledger, LocalRing, PipeProducer, Region, Returned, SLOT_WORDS, Shared, Slot, Stock, Tag, Verdict, notify,
+    notify_when,
 };
 use flowyard_port::Arrival;
 use flowyard_steer::{Decision, FlowHash, Glance, HASH_VERSION, Table};
@@ -69,8 +71,10 @@ impl Parcel {
 
 struct Outlet {
     pipe: PipeProducer,
-    /// Nobody reads it, and the pipe holds nothing.
+    /// Nobody reads the pipe, and it holds nothing.
     gone: bool,
+    /// Where its packets go instead, if the dispatcher's own thread reads it: then nobody reads the pipe.
+    own: Option<Box<LocalRing>>,
     /// Who reads it, or read it last, if that is another process.
     tenant: Option<Tenant>,
     /// Slots were filled since the last commit.
@@ -86,7 +90,13 @@ struct Outlet {
 impl Outlet {
     /// Why a packet is lost for which there is no room.
     fn full(&self) -> Drop {
-        if self.gone { Drop::ConsumerGone } else { Drop::RingFull }
+        if self.is_absent() { Drop::ConsumerGone } else { Drop::RingFull }
+    }
+
+    /// Whether nobody reads it.
+    #[inline]
+    fn is_absent(&self) -> bool {
+        self.gone && self.own.is_none()
     }
 }
 
@@ -165,6 +175,7 @@ impl Outlets {
         let outlet = |pipe| Outlet {
             pipe,
             gone: false,
+            own: None,
             tenant: None,
             dirty: false,
             unwoken: false,
@@ -234,12 +245,11 @@ impl Outlets {
         let slot = slot_words(glance, offset, len, arrival, port);
         let ring = usize::from(glance.ring());
         let outlet = &mut self.outlets[ring];
-        if outlet.gone || self.backlogs.len(ring) != 0 {
+        if self.backlogs.len(ring) != 0 {
             return self.put_late(ring, Segment { buffer, offset, len }, arrival, port, slot, stock);
         }
-        match outlet.pipe.send_words(&mut self.ledger, buffer, slot) {
+        match outlet.send_words(&mut self.ledger, buffer, slot) {
             Ok(()) => {
-                outlet.dirty = true;
                 outlet.counters.packets += 1;
                 outlet.counters.bytes += u64::from(arrival.len);
             }
@@ -307,12 +317,11 @@ impl Outlets {
         self.region.set_tag(&mut parcel.first.buffer, tag);
         let slot = slot_of(parcel, hash, tag);
         let outlet = &mut self.outlets[ring];
-        if !parcel.rest.is_empty() || outlet.gone || self.backlogs.len(ring) != 0 {
+        if !parcel.rest.is_empty() || outlet.is_absent() || self.backlogs.len(ring) != 0 {
             return self.put_carefully(ring, parcel.take(), slot, stock);
         }
-        match outlet.pipe.send(&mut self.ledger, parcel.first.take(), slot) {
+        match outlet.send_words(&mut self.ledger, parcel.first.take(), slot.to_words()) {
             Ok(()) => {
-                outlet.dirty = true;
                 outlet.counters.packets += 1;
                 outlet.counters.bytes += u64::from(slot.total);
                 if parcel.rest.capacity() > 0 {
@@ -330,7 +339,7 @@ impl Outlets {
     /// that is gone.
     #[cold]
     fn put_carefully(&mut self, mut ring: usize, mut parcel: Parcel, slot: Slot, stock: &mut Stock) {
-        if let Some(other) = self.outlets[ring].gone.then(|| self.absent.stand_in(ring, slot.hash)).flatten() {
+        if let Some(other) = self.outlets[ring].is_absent().then(|| self.absent.stand_in(ring, slot.hash)).flatten() {
             let mut tag = self.region.tag(&parcel.first.buffer);
             tag.ring = self.absent.number(other);
             self.region.set_tag(&mut parcel.first.buffer, &tag);
@@ -338,17 +347,17 @@ impl Outlets {
         }
         let segments = 1 + parcel.rest.len() as u32;
         let outlet = &mut self.outlets[ring];
-        let lost = outlet.gone && !self.absent.held();
+        let absent = outlet.is_absent();
+        let lost = absent && !self.absent.held();
         if lost || segments > outlet.pipe.capacity() {
             let why = if lost { Drop::ConsumerGone } else { Drop::TooLong };
             outlet.counters.dropped[why as usize] += 1;
             self.free(parcel, stock);
-        } else if !outlet.gone && self.backlogs.len(ring) == 0 && outlet.pipe.reserve(segments) >= segments {
-            outlet.dirty = true;
+        } else if !absent && self.backlogs.len(ring) == 0 && outlet.has_room(segments) {
             outlet.counters.packets += 1;
             outlet.counters.bytes += u64::from(slot.total);
             let Parcel { first, rest, .. } = parcel;
-            fill(&mut outlet.pipe, &mut self.ledger, first.buffer, slot);
+            outlet.fill(&mut self.ledger, first.buffer, slot);
             self.fill_rest(ring, slot, rest);
         } else {
             self.queue(ring, slot, parcel, stock);
@@ -372,7 +381,7 @@ impl Outlets {
             match *target {
                 Target::Ring(ring, hash) => {
                     let mut ring = first + usize::from(ring);
-                    if self.outlets[ring].gone {
+                    if self.outlets[ring].is_absent() {
                         ring = self.absent.stand_in(ring, hash).unwrap_or(ring);
                     }
                     self.put_shared(ring, Slot { hash, ..slot }, &sharing);
@@ -399,9 +408,9 @@ impl Outlets {
     fn put_shared(&mut self, ring: usize, slot: Slot, sharing: &[(Shared, u16, u16)]) {
         let segments = sharing.len();
         let outlet = &mut self.outlets[ring];
-        let room =
-            !outlet.gone && self.backlogs.len(ring) == 0 && outlet.pipe.reserve(segments as u32) as usize >= segments;
-        let lost = if outlet.gone && !self.absent.held() {
+        let absent = outlet.is_absent();
+        let room = !absent && self.backlogs.len(ring) == 0 && outlet.has_room(segments as u32);
+        let lost = if absent && !self.absent.held() {
             Some(Drop::ConsumerGone)
         } else if segments as u32 > outlet.pipe.capacity() {
             Some(Drop::TooLong)
@@ -415,15 +424,13 @@ impl Outlets {
             return;
         }
         if room {
-            outlet.dirty = true;
             outlet.counters.packets += 1;
             outlet.counters.bytes += u64::from(slot.total);
         }
         for (at, (shared, offset, len)) in sharing.iter().enumerate() {
             let slot = if at == 0 { slot } else { further(slot, *offset, *len, segments - 1 - at) };
             if room {
-                let sent = outlet.pipe.send_shared(&mut self.ledger, shared, slot);
-                debug_assert!(sent, "reserved, and a group sends a buffer to a ring once");
+                outlet.fill_shared(&mut self.ledger, shared, slot);
             } else {
                 let claim = self.ledger.claim(shared);
                 let waits = self.backlogs.push(ring, Waiting::Shared(claim), slot);
@@ -480,7 +487,7 @@ impl Outlets {
         for segment in rest.drain(..) {
             left -= 1;
             let slot = further(slot, segment.offset, segment.len, left);
-            fill(&mut self.outlets[ring].pipe, &mut self.ledger, segment.buffer, slot);
+            self.outlets[ring].fill(&mut self.ledger, segment.buffer, slot);
         }
         self.keep_list(rest);
     }
@@ -573,7 +580,7 @@ impl Outlets {
             loop {
                 let slots = self.backlogs.first_packet_slots(ring);
                 let outlet = &mut self.outlets[ring];
-                if slots == 0 || outlet.gone || outlet.pipe.reserve(slots) < slots {
+                if slots == 0 || outlet.is_absent() || !outlet.has_room(slots) {
                     break;
                 }
                 for n in 0..slots {
@@ -583,16 +590,14 @@ impl Outlets {
                         outlet.counters.bytes += u64::from(slot.total);
                     }
                     match waiting {
-                        Waiting::Own(buffer) => fill(&mut outlet.pipe, &mut self.ledger, buffer, slot),
+                        Waiting::Own(buffer) => outlet.fill(&mut self.ledger, buffer, slot),
                         Waiting::Shared(shared) => {
-                            let sent = outlet.pipe.send_shared(&mut self.ledger, &shared, slot);
-                            debug_assert!(sent, "just reserved");
+                            outlet.fill_shared(&mut self.ledger, &shared, slot);
                             let home = self.ledger.let_go(shared);
-                            debug_assert!(home.is_none(), "the pipe holds it");
+                            debug_assert!(home.is_none(), "the ring holds it");
                         }
                     }
                 }
-                outlet.dirty = true;
                 moved += 1;
             }
         }
@@ -680,7 +685,7 @@ impl Outlets {
 
     /// Whether sources that can wait must: something waits for a ring that is read, or, where buffers are low, for any.
     pub(crate) fn must_wait(&self, low: bool) -> bool {
-        let waits = |(ring, outlet): (usize, &Outlet)| !outlet.gone && self.backlogs.len(ring) > 0;
+        let waits = |(ring, outlet): (usize, &Outlet)| !outlet.is_absent() && self.backlogs.len(ring) > 0;
         self.backlogs.total() > 0 && (low || self.outlets.iter().enumerate().any(waits))
     }
 
@@ -704,9 +709,9 @@ impl Outlets {
         let of = |(ring, outlet): (usize, &Outlet)| RingStatus {
             counters: outlet.counters,
             backlog: self.backlogs.len(ring) as u64,
-            held: outlet.pipe.held(&self.ledger).into(),
+            held: u64::from(outlet.pipe.held(&self.ledger)) + outlet.own.as_ref().map_or(0, |own| own.len() as u64),
             slots: outlet.pipe.capacity().into(),
-            gone: outlet.gone,
+            gone: outlet.is_absent(),
         };
         self.outlets.iter().enumerate().map(of).collect()
     }
@@ -745,10 +750,4 @@ fn send(ways: Option<&mut WaysOut>, outlet: usize, returned: Returned, slot: Slo
         }
         (Returned::Held, None) => false,
     }
-}
-
-#[inline]
-fn fill(pipe: &mut PipeProducer, ledger: &mut Ledger, buffer: Buffer, slot: Slot) {
-    let sent = pipe.send(ledger, buffer, slot);
-    debug_assert!(sent.is_ok(), "the caller reserved");
 }

@@ -1,5 +1,8 @@
 //! The yard: the running composition of ports, steering and pipes.
 
+mod local;
+
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -21,6 +24,7 @@ use crate::reader::RingReader;
 use crate::rings::Rings;
 use crate::sorter::{HOLD_PACKETS, Sorter};
 use crate::transmit;
+use crate::worker::WorkerEnd;
 use crate::{Absent, SharedFragments, cpu};
 
 /// What a yard is made of, but for its ports.
@@ -47,7 +51,8 @@ pub struct YardConfig {
     /// Buffers of the region, at least one a dispatcher; `None` for what ports, rings and held fragments
     /// can hold, and 2048 a dispatcher to spare.
     pub buffers: Option<usize>,
-    /// Threads that receive and sort; a port with several queues is shared out among them.
+    /// Threads that receive and sort; a port with several queues is shared out among them. Of
+    /// [`Yard::open_local`] the workers.
     pub dispatchers: usize,
     /// What makes the key.
     pub policy: Policy,
@@ -196,6 +201,14 @@ pub enum YardError {
         /// What to do.
         remedy: &'static str,
     },
+    /// What cannot be together with workers that read their own rings.
+    #[error("yard: workers that read rings of their own cannot have {what}: {remedy}")]
+    Local {
+        /// What was asked for.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The steering program.
     #[error(transparent)]
     Program(#[from] KernelError),
@@ -234,6 +247,8 @@ const SPARE_BUFFERS: usize = 2048;
 /// A yard with its ports open, not yet started.
 pub struct Yard {
     dispatchers: Vec<Dispatcher>,
+    /// Where dispatchers are in workers.
+    workers: Vec<WorkerEnd>,
     stop: Arc<AtomicBool>,
     region: Region,
     infos: Vec<PortInfo>,
@@ -261,7 +276,7 @@ impl Yard {
         let classifier = classifier(config)?;
         let ways = transmit::Plan::new(config.transmit, ports)?;
         let parts = plan(config, ports, &classifier)?;
-        let (mut yard, readers) = Yard::assemble(config, classifier, parts, ways)?;
+        let (mut yard, readers) = Yard::assemble(config, classifier, parts, ways, None)?;
         yard.given = ports.iter().map(PortSpec::name).collect();
         Ok((yard, readers))
     }
@@ -273,17 +288,20 @@ impl Yard {
     /// As [`Yard::open`].
     #[doc(hidden)]
     pub fn open_over(config: &YardConfig, port: Box<dyn Opener>) -> Result<(Yard, Vec<RingReader>), YardError> {
-        Yard::assemble(config, classifier(config)?, vec![vec![(0, port)]], None)
+        Yard::assemble(config, classifier(config)?, vec![vec![(0, port)]], None, None)
     }
 
+    /// `owned` has the rings of each dispatcher's own thread, if these read any. Dispatchers without ports come last.
     fn assemble(
         config: &YardConfig,
         classifier: Arc<Classifier>,
         parts: Vec<Part>,
         ways: Option<transmit::Plan>,
+        owned: Option<&[Range<u16>]>,
     ) -> Result<(Yard, Vec<RingReader>), YardError> {
         let groups = groups(config, &classifier.table)?;
-        let (region, mut stock) = Region::create(&config.name, geometry(config, &parts)?)?;
+        let with_ports = parts.iter().filter(|part| !part.is_empty()).count();
+        let (region, mut stock) = Region::create(&config.name, geometry(config, &parts[..with_ports])?)?;
         let stop = Arc::new(AtomicBool::new(false));
         let memory = SharedFragments::default();
         let mut steering = None;
@@ -293,13 +311,13 @@ impl Yard {
         let mut ends: Vec<Vec<Consumer>> = (0..rings).map(|_| Vec::new()).collect();
         let mut readers: Vec<Vec<DirectReader>> = (0..rings).map(|_| Vec::new()).collect();
         let shares = parts.len();
-        let needs = needs(config, &parts, stock.capacity());
+        let needs = needs(config, &parts[..with_ports], stock.capacity());
         let common = Common::new(groups.len());
         let mut instances = instances(config, shares)?.into_iter();
         // Opened once: a TAP device of one queue is one descriptor's, which all dispatchers write to.
         let host = config.host.as_deref().map(host).transpose()?;
         for (at, openers) in parts.into_iter().enumerate() {
-            let mut share = take_share(&mut stock, &needs[at..]);
+            let mut share = take_share(&mut stock, &needs[at.min(with_ports)..]);
             let mut sources = Vec::new();
             let mut direct = Vec::new();
             for (number, opener) in openers {
@@ -327,7 +345,11 @@ impl Yard {
             let host = host.as_ref().map(Host::try_clone).transpose();
             let name = || config.host.clone().unwrap_or_default();
             let host = host.map_err(|error| YardError::Host { name: name(), error })?;
-            let outlets = Outlets::new(&region, ledger, pipes, groups.clone(), host, &config.hash, config.absent);
+            let mut outlets = Outlets::new(&region, ledger, pipes, groups.clone(), host, &config.hash, config.absent);
+            if let Some(owned) = owned {
+                outlets.keep(owned[at].clone());
+                owned[at].clone().for_each(|ring| drop(ends[usize::from(ring)].pop()));
+            }
             let mut dispatcher =
                 Dispatcher::new(region.clone(), share, sources, direct, outlets, common.clone(), stop.clone());
             for (seat, instance, limits) in instances.next().into_iter().flatten() {
@@ -361,7 +383,11 @@ impl Yard {
         let slots = pipe_slots(config);
         let (pin, kernel) = (config.pin, steering);
         let given = Vec::new();
-        Ok((Yard { dispatchers, stop, region, infos, given, pin, surroundings, names, kernel, slots, tables }, readers))
+        let workers = Vec::new();
+        Ok((
+            Yard { dispatchers, workers, stop, region, infos, given, pin, surroundings, names, kernel, slots, tables },
+            readers,
+        ))
     }
 
     /// The ports as they were opened, in the order they were given.
@@ -380,14 +406,14 @@ impl Yard {
         crate::bench_support::ByHand::new(self.dispatchers.remove(0))
     }
 
-    /// Starts the dispatcher threads.
+    /// Starts the dispatcher threads. Workers start by themselves, each when its thread runs it.
     ///
     /// # Errors
     /// A thread could not be started; those that were end by themselves.
     pub fn start(self) -> Result<Running, YardError> {
         let mut threads = Vec::new();
-        let mut live = Vec::new();
-        let mut mailboxes = Vec::new();
+        let mut live: Vec<_> = self.workers.iter().map(|worker| worker.live.clone()).collect();
+        let mut mailboxes: Vec<_> = self.workers.iter().map(|worker| worker.mailbox.clone()).collect();
         for (number, dispatcher) in self.dispatchers.into_iter().enumerate() {
             live.push(dispatcher.live.clone());
             mailboxes.push(dispatcher.mailbox.clone());
@@ -411,6 +437,7 @@ impl Yard {
         let functions = Functions { mailboxes, surroundings, names, kernel: self.kernel.is_some() };
         Ok(Running {
             threads,
+            workers: self.workers,
             live,
             stop: self.stop,
             ports,
@@ -426,6 +453,7 @@ impl Yard {
 #[derive(Debug)]
 pub struct Running {
     threads: Vec<JoinHandle<Report>>,
+    workers: Vec<WorkerEnd>,
     live: Vec<Arc<Live>>,
     stop: Arc<AtomicBool>,
     ports: Vec<String>,
@@ -441,8 +469,12 @@ impl Running {
     /// others, or by nobody but the yard, as [`Serving::allow`] has it.
     ///
     /// # Errors
-    /// The socket cannot be had, or a rule would let somebody write where writing was sealed off before.
+    /// The socket cannot be had, or a rule would let somebody write where writing was sealed off before; or the rings are
+    /// workers' own.
     pub fn serve(&self, path: &std::path::Path, serving: Serving) -> Result<Server, AttachError> {
+        if !self.workers.is_empty() {
+            return Err(AttachError::Workers { path: path.to_owned() });
+        }
         Server::start(path, self.offer.clone(), serving)
     }
 
@@ -478,12 +510,12 @@ impl Running {
         &self.live
     }
 
-    /// Whether all dispatchers have ended.
+    /// Whether all dispatchers and workers have ended.
     pub fn is_finished(&self) -> bool {
-        self.threads.iter().all(JoinHandle::is_finished)
+        self.threads.iter().all(JoinHandle::is_finished) && self.workers.iter().all(WorkerEnd::is_over)
     }
 
-    /// Waits until the yard has ended, and answers what it counted.
+    /// Waits until the yard has ended, and answers what it counted. Workers have to be run, or dropped, for that.
     pub fn join(self) -> Report {
         let ports = self.ports.into_iter().map(|name| (name, PortCounters::default())).collect();
         let mut report = Report { ports, ..Report::default() };
@@ -491,6 +523,12 @@ impl Running {
             match thread.join() {
                 Ok(part) => report.merge(part),
                 Err(_) => report.errors.push("a dispatcher thread panicked: please report this as a bug".into()),
+            }
+        }
+        for worker in self.workers {
+            match worker.report() {
+                Some(part) => report.merge(part),
+                None => report.errors.push("a worker did not come to its end: please report this as a bug".into()),
             }
         }
         report

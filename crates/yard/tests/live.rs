@@ -31,6 +31,15 @@ fn xdp_in_the_stack() {
     }
 }
 
+/// Each worker has queues of its own; what comes by another's queue is handed over.
+#[test]
+fn workers_with_queues_of_their_own() {
+    require_root!();
+    for (port, queues, dispatchers) in [("xdp:fy0?native", 2, 2), ("xdp:fy0?native", 4, 4), ("packet:fy0", 2, 2)] {
+        check(Case { port, queues, dispatchers, local: true, ..CASE }, &frames());
+    }
+}
+
 #[test]
 fn packet_sockets() {
     require_root!();

@@ -233,6 +233,24 @@ fn full_rings_and_backlogs() {
 }
 
 #[test]
+fn workers() {
+    let window = Arc::new(Window::default());
+    let inner = prepare(&spec(&format!("gen:mix?packets={PACKETS}")), 1).expect("a good port").remove(0);
+    let port = Box::new(Watched { inner, window: window.clone() });
+    let (yard, mut workers) = Yard::open_local_over(&roomy(), vec![port]).expect("memory");
+    let running = yard.start().expect("no thread is needed");
+    let mut packets = 0u64;
+    workers.remove(0).run(|_, packet| {
+        packets += 1;
+        packet.set_annotation(&packets).expect("there is room");
+    });
+    assert_eq!((join(running).delivered(), packets), (PACKETS, PACKETS));
+    let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
+    assert!(read(&window.from) > 0, "the worker's thread is counted");
+    assert_eq!((read(&window.to) - read(&window.from), read(&window.sleeps)), (0, 0));
+}
+
+#[test]
 fn a_stage() {
     let pass_on = |reader: RingReader| {
         let (mut stage, end) = Stage::new(reader, 1024).expect("a pipe");

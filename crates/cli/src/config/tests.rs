@@ -40,10 +40,11 @@ const EVERY: [(&str, &str, &[&str]); 26] = [
     ("function.table-file", "['users=u.csv']", &["--table-file", "users=DIR/u.csv"]),
     ("memory.ring-slots", "64", &["--ring-slots", "64"]),
 ];
-const EVERY_MORE: [(&str, &str, &[&str]); 13] = [
+const EVERY_MORE: [(&str, &str, &[&str]); 14] = [
     ("memory.annotation", "128", &["--annotation", "128"]),
     ("memory.buffers", "4096", &["--buffers", "4096"]),
     ("memory.dispatchers", "2", &["--dispatchers", "2"]),
+    ("memory.local", "true", &["--local"]),
     ("memory.relay", "true", &["--relay"]),
     ("memory.pin", "false", &["--no-pin"]),
     ("service.control", "'c.sock'", &["--control=DIR/c.sock"]),

@@ -1,17 +1,20 @@
-//! The consumers of `flowyard run`: a thread a ring, which counts conversations and writes captures.
+//! The consumers of `flowyard run`: a thread a ring, or a worker for several, which counts conversations and writes captures.
 
 use std::thread::JoinHandle;
 
-use flowyard::mem::Wait;
+use flowyard::mem::{Packet, Wait};
 use flowyard::steer::Policy;
-use flowyard::{RingReader, Witness};
+use flowyard::{RingReader, Witness, Worker};
 use miette::{IntoDiagnostic, Result};
 
 use super::Run;
 use crate::ring_file::RingFile;
 
-/// Answers what it saw, and why it could not write.
-pub(super) type Consumer = JoinHandle<(Witness, Option<String>)>;
+/// A thread, and how many rings it reads. Answers for each what came, and why it could not be written.
+pub(super) struct Consumer {
+    thread: JoinHandle<Vec<(Witness, Option<String>)>>,
+    rings: usize,
+}
 
 impl Run {
     /// The captures of the rings, one a ring, if they are asked for: made while everything may still be written.
@@ -28,6 +31,40 @@ impl Run {
     }
 }
 
+/// What is kept of one ring.
+struct Book {
+    witness: Witness,
+    verify: bool,
+    file: Option<RingFile>,
+    failed: Option<String>,
+}
+
+impl Book {
+    fn new(rings: u16, policy: &Policy, verify: bool, file: Option<RingFile>) -> Book {
+        Book { witness: Witness::new(rings).with_policy(policy), verify, file, failed: None }
+    }
+
+    #[inline]
+    fn enter(&mut self, packet: &Packet<'_>) {
+        if self.verify {
+            self.witness.see_packet(packet);
+        } else {
+            self.witness.count_packet(packet);
+        }
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write(packet)
+        {
+            self.failed = Some(error.to_string());
+            self.file = None;
+        }
+    }
+
+    fn close(self) -> (Witness, Option<String>) {
+        let failed = self.file.and_then(|file| file.finish().err()).map(|error| error.to_string());
+        (self.witness, failed.or(self.failed))
+    }
+}
+
 /// Starts the consumers, each with its file if there are any.
 pub(super) fn consumers(
     readers: Vec<RingReader>,
@@ -39,56 +76,62 @@ pub(super) fn consumers(
     let mut consumers = Vec::new();
     let mut files = files.into_iter();
     let of_groups = groups.iter().flat_map(|(_, rings)| (0..*rings).map(move |_| *rings));
-    for (reader, rings) in readers.into_iter().zip(of_groups) {
-        let (ring, writer) = (reader.ring(), files.next());
-        let witness = Witness::new(rings).with_policy(policy);
-        let body = move || consume(reader, witness, verify, writer);
-        consumers.push(std::thread::Builder::new().name(format!("ring-{ring}")).spawn(body).into_diagnostic()?);
+    for (mut reader, rings) in readers.into_iter().zip(of_groups) {
+        let ring = reader.ring();
+        let mut book = Book::new(rings, policy, verify, files.next());
+        let body = move || {
+            loop {
+                while let Some(packet) = reader.next() {
+                    book.enter(&packet);
+                }
+                if reader.wait(None) == Wait::Ended {
+                    return vec![book.close()];
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("ring-{ring}")).spawn(body).into_diagnostic()?;
+        consumers.push(Consumer { thread, rings: 1 });
     }
     Ok(consumers)
 }
 
-fn consume(
-    mut reader: RingReader,
-    mut witness: Witness,
+/// Starts the workers, each with the files of its rings if there are any.
+pub(super) fn workers(
+    workers: Vec<Worker>,
+    files: Vec<RingFile>,
     verify: bool,
-    mut writer: Option<RingFile>,
-) -> (Witness, Option<String>) {
-    let mut failed = None;
-    loop {
-        while let Some(packet) = reader.next() {
-            if verify {
-                witness.see_packet(&packet);
-            } else {
-                witness.count_packet(&packet);
-            }
-            if let Some(file) = &mut writer
-                && let Err(error) = file.write(&packet)
-            {
-                failed = Some(error.to_string());
-                writer = None;
-            }
-        }
-        if reader.wait(None) == Wait::Ended {
-            break;
-        }
+    policy: &Policy,
+    rings: u16,
+) -> Result<Vec<Consumer>> {
+    let mut consumers = Vec::new();
+    let mut files = files.into_iter();
+    for worker in workers {
+        let own = worker.rings();
+        let mut books: Vec<Book> = own.clone().map(|_| Book::new(rings, policy, verify, files.next())).collect();
+        let name = format!("worker-{}", worker.number());
+        let first = own.start;
+        let body = move || {
+            worker.run(|ring, packet| books[usize::from(ring - first)].enter(packet));
+            books.into_iter().map(Book::close).collect()
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(body).into_diagnostic()?;
+        consumers.push(Consumer { thread, rings: own.len() });
     }
-    if let Some(error) = writer.and_then(|file| file.finish().err()) {
-        failed = Some(error.to_string());
-    }
-    (witness, failed)
+    Ok(consumers)
 }
 
 pub(super) fn join(consumers: Vec<Consumer>) -> (Vec<Witness>, Vec<String>) {
     let (mut witnesses, mut errors) = (Vec::new(), Vec::new());
-    for consumer in consumers {
-        match consumer.join() {
-            Ok((witness, error)) => {
-                witnesses.push(witness);
-                errors.extend(error);
+    for Consumer { thread, rings } in consumers {
+        match thread.join() {
+            Ok(seen) => {
+                for (witness, error) in seen {
+                    witnesses.push(witness);
+                    errors.extend(error);
+                }
             }
             Err(_) => {
-                witnesses.push(Witness::new(1)); // one a ring
+                witnesses.extend((0..rings).map(|_| Witness::new(1))); // one a ring
                 errors.push("a consumer thread panicked: please report this as a bug".into());
             }
         }

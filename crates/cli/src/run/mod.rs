@@ -14,40 +14,53 @@ use std::time::Instant;
 
 use flowyard::port::PortSpec;
 use flowyard::steer::FlowHash;
-use flowyard::{Witness, Yard, YardConfig};
+use flowyard::{RingReader, Witness, Worker, Yard, YardConfig};
 use miette::{IntoDiagnostic, Result, miette};
 
 pub use self::options::{Run, duration};
 pub use self::watch::stop_on_signals;
 
-use self::consumers::{consumers, join};
+use self::consumers::{consumers, join, workers};
 use self::figures::Figures;
 use self::plan::Plan;
 use crate::control::{self, Control};
 use crate::{Outcome, log, output};
+
+/// Who reads the rings.
+enum Readers {
+    Rings(Vec<RingReader>),
+    Workers(Vec<Worker>),
+}
 
 impl Run {
     /// Runs it.
     pub fn run(self) -> Result<Outcome> {
         log::set(self.service.log_level);
         let mut out = output::own_stdout(self.steering.is_there())?;
-        let Plan { config, specs, tables, names, verify } = self.plan()?;
+        let Plan { config, specs, tables, names, local, verify } = self.plan()?;
         if let Some(dir) = &self.output {
             std::fs::create_dir_all(dir).map_err(|e| miette!("cannot make the directory {}: {e}", dir.display()))?;
         }
         let socket = self.socket()?;
-        let (yard, readers) = Yard::open(&config, &specs).into_diagnostic()?;
+        let (yard, readers) = if local {
+            Yard::open_local(&config, &specs).map(|(yard, workers)| (yard, Readers::Workers(workers)))
+        } else {
+            Yard::open(&config, &specs).map(|(yard, readers)| (yard, Readers::Rings(readers)))
+        }
+        .into_diagnostic()?;
         let infos = yard.ports().to_vec();
         self.announce(&yard, &config, &names);
         let files = self.files(&names)?;
         let serving = self.serving(yard.region(), &names)?;
         self.give_up(&specs)?;
         let attached = serving.is_some();
-        let consumers = if attached {
-            drop(readers); // their rings are vacant
-            Vec::new()
-        } else {
-            consumers(readers, files, verify, &config.policy, &names)?
+        let consumers = match readers {
+            Readers::Rings(readers) if attached => {
+                drop(readers); // their rings are vacant
+                Vec::new()
+            }
+            Readers::Rings(readers) => consumers(readers, files, verify, &config.policy, &names)?,
+            Readers::Workers(all) => workers(all, files, verify, &config.policy, config.rings)?,
         };
         let started = Instant::now();
         let running = yard.start().into_diagnostic()?;

@@ -118,6 +118,9 @@ pub(super) struct Memory {
     /// Threads that receive and sort; the queues of an interface are shared out among them
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) dispatchers: usize,
+    /// Have those threads read a share of the rings each: only packets for another's ring change threads
+    #[arg(long)]
+    pub(super) local: bool,
     /// Where the kernel steers, have dispatchers take the packets of all rings and pass them on by pipes [default: each
     /// ring's own thread takes them from the kernel]
     #[arg(long)]

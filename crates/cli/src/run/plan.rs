@@ -18,6 +18,8 @@ pub struct Plan {
     pub tables: Tables,
     /// Groups and their numbers of rings.
     pub names: Vec<(String, u16)>,
+    /// Whether the rings are read by workers, and not behind dispatchers.
+    pub local: bool,
     /// Whether conversations are counted.
     pub verify: bool,
 }
@@ -47,6 +49,12 @@ impl Run {
             return Err(miette!(
                 "--attach leaves the rings to other processes, so there is nothing to write to --output: leave one of them \
                  out (flowyard attach RING -w FILE writes a ring)"
+            ));
+        }
+        if self.service.attach.is_some() && self.memory.local {
+            return Err(miette!(
+                "--attach leaves the rings to other processes, and with --local the threads of this one read them: leave one of \
+                 them out"
             ));
         }
         if self.service.attach.is_none() && !self.service.allow.is_empty() {
@@ -81,6 +89,7 @@ impl Run {
             pin: !self.memory.no_pin,
         };
         let verify = (self.verify || (!self.no_verify && !live)) && self.service.attach.is_none();
-        Ok(Plan { config, specs, tables, names, verify })
+        let local = self.memory.local;
+        Ok(Plan { config, specs, tables, names, local, verify })
     }
 }

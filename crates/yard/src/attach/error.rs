@@ -45,6 +45,15 @@ pub enum AttachError {
         /// What.
         what: String,
     },
+    /// A yard has no ring for other processes.
+    #[error(
+        "cannot take consumers at {}: workers read all rings themselves; open the yard with dispatchers (Yard::open)",
+        path.display()
+    )]
+    Workers {
+        /// The socket that was to be made.
+        path: PathBuf,
+    },
     /// A yard cannot take consumers.
     #[error("cannot take consumers at {}: {action}: {error}; {remedy}", path.display())]
     Serve {

@@ -98,7 +98,7 @@ impl Outlets {
         if let Some(ways) = &mut self.ways {
             ways.abandon(ring, stock);
         }
-        self.absent.note(self.outlets.iter().map(|outlet| outlet.gone));
+        self.absent.note(self.outlets.iter().map(Outlet::is_absent));
         if self.absent.held() {
             return;
         }
@@ -134,7 +134,7 @@ impl Outlets {
     pub(crate) fn seat(&mut self, ring: usize, tenant: Tenant, pipe: PipeProducer, stock: &mut Stock) -> bool {
         self.check_consumer(ring, stock);
         let outlet = &mut self.outlets[ring];
-        if !outlet.gone {
+        if !outlet.is_absent() {
             return false;
         }
         outlet.violations += outlet.pipe.violations();
@@ -146,7 +146,7 @@ impl Outlets {
         if let (Some(pipe), Some(tenant)) = (old, before) {
             self.quarantine(Quarantined { ring, tenant: tenant.number, pipe }, stock);
         }
-        self.absent.note(self.outlets.iter().map(|outlet| outlet.gone));
+        self.absent.note(self.outlets.iter().map(Outlet::is_absent));
         true
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use flowyard::mem::{Clock, Packet, Tag, Wait, flags};
 use flowyard::port::traffic::MixOptions;
 use flowyard::steer::{Classifier, Decision, FlowHash, Fragment, Frame, LinkType, Policy, Table, dissect};
-use flowyard::{Report, RingReader, SharedFragments, Sorter, Witness, Yard, YardConfig};
+use flowyard::{Report, RingReader, SharedFragments, Sorter, Witness, Worker, Yard, YardConfig};
 use flowyard_testkit::net::{Injector, Namespace, Veth};
 
 use super::*;
@@ -35,6 +35,8 @@ pub struct Case {
     pub rings: u16,
     pub kernel: bool,
     pub relay: bool,
+    /// The dispatchers' threads read the rings.
+    pub local: bool,
 }
 
 pub const CASE: Case = Case {
@@ -47,6 +49,7 @@ pub const CASE: Case = Case {
     rings: RINGS,
     kernel: false,
     relay: false,
+    local: false,
 };
 
 impl Case {
@@ -143,16 +146,28 @@ pub fn as_sent(packet: &Packet<'_>, tag: &Tag) -> Vec<u8> {
 }
 
 pub fn consume(mut reader: RingReader, rings: u16) -> OfRing {
-    let (mut got, mut witness) = (Vec::new(), Witness::new(rings));
+    let mut of_ring = (Vec::new(), Witness::new(rings));
     while reader.wait(None) != Wait::Ended {
         while let Some(packet) = reader.next() {
-            let tag = packet.tag();
-            assert_eq!((tag.len as usize, packet.slot().total as usize), (packet.len(), packet.len()));
-            witness.see_packet(&packet);
-            got.push(Got { bytes: as_sent(&packet, &tag), tag });
+            take(&mut of_ring, &packet);
         }
     }
-    (got, witness)
+    of_ring
+}
+
+/// The same of each ring of a worker.
+pub fn work(worker: Worker, rings: u16) -> Vec<OfRing> {
+    let own = worker.rings();
+    let mut of_rings: Vec<OfRing> = own.clone().map(|_| (Vec::new(), Witness::new(rings))).collect();
+    worker.run(|ring, packet| take(&mut of_rings[usize::from(ring - own.start)], packet));
+    of_rings
+}
+
+fn take((got, witness): &mut OfRing, packet: &Packet<'_>) {
+    let tag = packet.tag();
+    assert_eq!((tag.len as usize, packet.slot().total as usize), (packet.len(), packet.len()));
+    witness.see_packet(packet);
+    got.push(Got { bytes: as_sent(packet, &tag), tag });
 }
 
 pub fn now_ns() -> u64 {
@@ -187,9 +202,14 @@ pub fn send_from(turn: usize) {
 
 /// Sends all frames through a yard, in pieces that fit its queues.
 pub fn through_a_yard(case: Case, frames: &[Vec<u8>]) -> (Report, Vec<OfRing>, [u64; 2]) {
-    let (yard, readers) = Yard::open(&case.config(), &case.specs()).expect("root may");
-    let consumers: Vec<_> =
-        readers.into_iter().map(|reader| std::thread::spawn(move || consume(reader, case.rings))).collect();
+    let (yard, consumers) = if case.local {
+        let (yard, workers) = Yard::open_local(&case.config(), &case.specs()).expect("root may");
+        (yard, workers.into_iter().map(|worker| std::thread::spawn(move || work(worker, case.rings))).collect())
+    } else {
+        let (yard, readers) = Yard::open(&case.config(), &case.specs()).expect("root may");
+        let consume = |reader| std::thread::spawn(move || vec![consume(reader, case.rings)]);
+        (yard, readers.into_iter().map(consume).collect::<Vec<_>>())
+    };
     let running = yard.start().expect("threads");
     let from = now_ns();
     let wire = Wire::of(case);
@@ -208,7 +228,7 @@ pub fn through_a_yard(case: Case, frames: &[Vec<u8>]) -> (Report, Vec<OfRing>, [
     let until = now_ns();
     running.stop();
     let report = join(running);
-    (report, consumers.into_iter().map(|c| c.join().expect("no panic")).collect(), [from, until])
+    (report, consumers.into_iter().flat_map(|c| c.join().expect("no panic")).collect(), [from, until])
 }
 
 /// Answers what consumers got: all that there is, each with its ring.
