@@ -59,7 +59,8 @@ pub struct Consumer {
     at: usize,
     filled: usize,
     wakeup: Wakeup,
-    /// Slots copied since the ring out was last released, or then still to be looked at.
+    /// Slots copied since the ring out was last released, or then still to be looked at; more than an array's within a packet
+    /// of many.
     unreleased: usize,
     malformed: u64,
     /// The yard's end of the wakeup was closed.
@@ -76,7 +77,7 @@ impl std::fmt::Debug for ConsumerRings {
     }
 }
 
-/// Packets after which places and returns are shown to the yard, at the latest.
+/// Slots after which places and returns are shown to the yard, where the next packet begins.
 const BATCH: usize = 32;
 
 impl Consumer {
@@ -196,6 +197,10 @@ impl Consumer {
     #[cold]
     #[inline(never)]
     fn fetch_any(&mut self) -> bool {
+        // Where a packet begins, and nowhere in it: who sends one without an end sends no more than the ring holds.
+        if self.at == self.filled && self.unreleased >= BATCH {
+            self.flush();
+        }
         while self.at < self.filled || self.refill() {
             let slot = Slot::from_words(self.slots[self.at]);
             self.at += 1;
@@ -211,21 +216,19 @@ impl Consumer {
         false
     }
 
-    /// Copies the next slots from the ring out, behind those that were copied since the last release. Answers false if there
-    /// is none now.
+    /// Copies the next slots from the ring out, behind those that were copied since the last release, or in their place where
+    /// all were looked at. Answers false if there is none now.
     #[cold]
     #[inline(never)]
     fn refill(&mut self) -> bool {
-        if self.unreleased >= BATCH {
-            self.flush();
-        }
         if self.rings.out.reserve() == 0 {
             self.flush();
             return false;
         }
-        let taken = self.rings.out.take_into(&mut self.slots[self.unreleased..]);
-        (self.at, self.filled) = (self.unreleased, self.unreleased + taken as usize);
-        self.unreleased = self.filled;
+        let from = if self.unreleased < BATCH { self.unreleased } else { 0 };
+        let taken = self.rings.out.take_into(&mut self.slots[from..]) as usize;
+        (self.at, self.filled) = (from, from + taken);
+        self.unreleased += taken;
         true
     }
 
@@ -272,7 +275,7 @@ impl Consumer {
         further.clear();
     }
 
-    /// Shows the yard what was taken and returned so far. Called by itself every 32 packets and
+    /// Shows the yard what was looked at and returned so far. Called by itself every 32 slots, where a packet begins, and
     /// whenever the ring is empty.
     pub fn flush(&mut self) {
         let unseen = self.filled - self.at;
@@ -327,6 +330,9 @@ impl Consumer {
     /// no time, which takes the announcement back.
     pub fn prepare_to_wait(&mut self) -> bool {
         self.let_go();
+        if std::mem::take(&mut self.announced) {
+            self.rings.out.wake();
+        }
         self.announced = !self.is_ended() && !self.has_next() && self.rings.out.sleep();
         self.announced
     }

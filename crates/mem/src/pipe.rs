@@ -511,10 +511,12 @@ impl PipeProducer {
     }
 
     /// Takes up to `most` returned slots, and hands each to `each` as [`PipeProducer::take_returned`] would answer it. Answers
-    /// how many. Costs less a slot than one at a time.
+    /// how many: no more than the ring back has places, since none is given back meanwhile. Costs less a slot than one at a
+    /// time.
     ///
     /// # Panics
-    /// If the ledger is not this pipe's: our own mistake.
+    /// If the ledger is not this pipe's: our own mistake. If `each` panics, what was taken with its slot and not yet handed
+    /// out stays with the pipe until that is reclaimed.
     #[inline]
     pub fn take_all_returned(&mut self, ledger: &mut Ledger, most: u32, mut each: impl FnMut(Returned, Slot)) -> u32 {
         let (account, mut taken, mut genuine) = (self.account(), 0, 0);

@@ -237,8 +237,7 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
     /// As [`Consumer::release`], but for the places of the `kept` entries that were taken last.
     #[inline]
     pub(crate) fn release_but(&mut self, kept: u32) {
-        let upto = self.taken.wrapping_sub(kept);
-        debug_assert!(upto.wrapping_sub(self.released) <= self.capacity, "what was released stays so");
+        let upto = self.taken.wrapping_sub(kept.min(self.taken.wrapping_sub(self.released))); // what was released stays so
         if upto != self.released {
             self.released = upto;
             self.place.head().store(self.released, Ordering::Release); // C2, pairs with P2

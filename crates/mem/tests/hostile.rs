@@ -4,7 +4,9 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use flowyard_mem::abi::HEADER_BYTES;
-use flowyard_mem::{Consumer, Geometry, Grant, Handover, Ledger, PipeProducer, Region, Returned, Slot, Stock, notify};
+use flowyard_mem::{
+    Consumer, Geometry, Grant, Handover, Ledger, PipeProducer, Region, Returned, Slot, Stock, notify, slot_flags,
+};
 
 const SLOTS: u32 = 8;
 
@@ -76,6 +78,14 @@ impl Scribble {
         Scribble { base: base.expect("mmap").cast(), len }
     }
 
+    fn get(&self, offset: usize) -> u32 {
+        assert!(offset + 4 <= self.len);
+        // SAFETY: within the mapping, aligned by the callers' offsets.
+        unsafe {
+            (*self.base.add(offset).cast::<std::sync::atomic::AtomicU32>()).load(std::sync::atomic::Ordering::SeqCst)
+        }
+    }
+
     fn u32(&self, offset: usize, value: u32) {
         assert!(offset + 4 <= self.len);
         // SAFETY: within the mapping, aligned by the callers' offsets.
@@ -94,6 +104,7 @@ fn with_region(parts: &Handover, region: OwnedFd) -> Handover {
     unsafe { Handover::from_descriptors(region, vec![(pipe, wakeup)]) }
 }
 
+const OUT_TAIL: usize = HEADER_BYTES;
 const OUT_HEAD: usize = HEADER_BYTES + 128;
 const BACK_TAIL: usize = HEADER_BYTES + 256;
 const BACK_SLOTS: usize = 2 * HEADER_BYTES + SLOTS as usize * 32;
@@ -155,6 +166,48 @@ fn a_sleeping_flag_that_is_always_set_costs_only_wakeups() {
         notify([&mut yard.out]); // the socket fills up; the call must not block
     }
     assert!(!yard.out.consumer_gone());
+}
+
+/// One who sends for ever what is no packet, or a packet without an end, keeps nobody busy for ever.
+#[test]
+fn a_producer_without_an_end_is_left() {
+    const MANY: u32 = 64;
+    let no_end = Slot { len: 60, flags: slot_flags::MORE, ..Slot::default() };
+    let no_part = Slot { buffer: u32::MAX, len: 60, ..Slot::default() };
+    for slot in [no_end, no_part] {
+        let (region, _stock) =
+            Region::create("hostile", Geometry::new(2048, 64, 32).expect("geometry")).expect("region");
+        let (_out, end) = Ledger::new(&region).open_pipe(MANY).expect("pipe");
+        let parts = end.handover(Grant::Write).expect("handover");
+        let hostile = Scribble::over(parts.descriptors()[1]);
+        let mut consumer = Consumer::attach(parts, Grant::Write).expect("attached");
+        for (at, word) in
+            (0..MANY as usize).flat_map(|at| slot.to_words().into_iter().enumerate().map(move |w| (at, w)))
+        {
+            let offset = 2 * HEADER_BYTES + at * 32 + word.0 * 8;
+            hostile.u32(offset, word.1 as u32);
+            hostile.u32(offset + 4, (word.1 >> 32) as u32);
+        }
+        let (done, left) = std::sync::mpsc::channel();
+        let consuming = std::thread::spawn(move || {
+            for _ in 0..100 {
+                consumer.next();
+            }
+            let _ = done.send(consumer.malformed());
+        });
+        let began = std::time::Instant::now();
+        let malformed = loop {
+            // All places but those it was not given back are filled again, at once.
+            hostile.u32(OUT_TAIL, hostile.get(OUT_HEAD).wrapping_add(MANY));
+            match left.try_recv() {
+                Ok(malformed) => break malformed,
+                Err(_) => assert!(began.elapsed().as_secs() < 20, "next() goes on for ever"),
+            }
+        };
+        consuming.join().expect("no panic");
+        assert!(malformed > 0 || slot.flags != 0, "they are counted");
+        assert!(malformed <= 100 * u64::from(MANY), "a call looks at a ring's slots at most: {malformed}");
+    }
 }
 
 #[test]

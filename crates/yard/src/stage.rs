@@ -264,7 +264,7 @@ impl Stage {
     fn wait_for_next(&mut self, deadline: Option<Instant>) {
         if !self.gone && self.next.sleep() {
             let mut fds = [PollFd::from_borrowed_fd(self.next.as_fd(), PollFlags::IN)];
-            // Room without a return wakes nobody: so not for long.
+            // A consumer that is killed between its return and the waking wakes nobody: so not for long.
             let longest = Instant::now() + Duration::from_millis(10);
             let until = deadline.map_or(longest, |d| d.min(longest));
             let _ = rustix::event::poll(&mut fds, left(Some(until)).as_ref()); // interrupted: look again
