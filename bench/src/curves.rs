@@ -26,18 +26,23 @@ pub fn run(setting: &Setting) {
     let renew = |packets: &mut Shared| {
         Arc::get_mut(packets).expect("no yard is left between rounds").shuffle();
     };
-    let rings = |name, rings| Contender::new(name, move |p: &Shared| alone::measure_as(p, Shape { rings, ..USUAL }));
+    let rings = |name, rings, turns_alone| {
+        Contender::new(name, move |p: &Shared| alone::measure_as(p, Shape { rings, turns_alone, ..USUAL }))
+    };
     let contenders = [
-        rings("1 ring", 1),
-        rings("2 rings", 2),
-        rings("4 rings", 4),
-        rings("8 rings", 8),
-        rings("16 rings", 16),
-        rings("32 rings", 32),
-        rings("64 rings", 64),
+        rings("1 ring", 1, true),
+        rings("2 rings", 2, true),
+        rings("4 rings", 4, true),
+        rings("8 rings", 8, true),
+        rings("16 rings", 16, true),
+        rings("32 rings", 32, true),
+        rings("64 rings", 64, true),
+        rings("1 ring and its reader", 1, false),
+        rings("64 rings and one reader of all", 64, false),
     ];
     let outcome = rounds::run(setting, false, &mut packets, renew, &contenders);
-    figures::print("Over rings", "packet", &outcome, &[2, 4, 5, 6].map(|at| ratio(at, 0)));
+    let ratios = [(2, 0), (4, 0), (5, 0), (6, 0), (8, 7)].map(|(many, one)| ratio(many, one));
+    figures::print("The dispatcher over rings", "packet", &outcome, &ratios);
 
     let annotated =
         |name, annotation| Contender::new(name, move |p: &Shared| alone::measure_as(p, Shape { annotation, ..USUAL }));

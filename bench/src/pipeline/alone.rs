@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flowyard::bench_support::ByHand;
 use flowyard::function::{Function, Steer, Surroundings};
@@ -24,12 +24,16 @@ use crate::steer::RINGS;
 pub struct Shape {
     /// Rings.
     pub rings: u16,
+    /// Slots of each.
+    pub slots: u32,
     /// Annotation bytes in front of every packet.
     pub annotation: usize,
+    /// Whether the dispatcher's turns are timed alone.
+    pub turns_alone: bool,
 }
 
 /// As all other comparisons have it.
-pub const USUAL: Shape = Shape { rings: RINGS, annotation: 64 };
+pub const USUAL: Shape = Shape { rings: RINGS, slots: SLOTS, annotation: 64, turns_alone: false };
 
 /// Packets of a lap that are not timed.
 const WARM_UP: usize = BUFFERS / 4;
@@ -92,6 +96,7 @@ struct Alone {
     dispatcher: ByHand,
     readers: Vec<RingReader>,
     laps: Arc<Lap>,
+    turns_alone: bool,
     sum: u64,
 }
 
@@ -100,7 +105,7 @@ impl Alone {
         let config = YardConfig {
             name: "bench".into(),
             rings: shape.rings,
-            ring_slots: SLOTS,
+            ring_slots: shape.slots,
             annotation_bytes: shape.annotation,
             buffers: Some(BUFFERS),
             pin: false,
@@ -109,7 +114,7 @@ impl Alone {
         let laps = Arc::new(Lap::default());
         let port = Closed::new(packets, &laps);
         let (yard, readers) = Yard::open_over(&config, Box::new(port)).expect("memory for a yard");
-        Alone { dispatcher: yard.by_hand(), readers, laps, sum: 0 }
+        Alone { dispatcher: yard.by_hand(), readers, laps, turns_alone: shape.turns_alone, sum: 0 }
     }
 
     /// Lays the packets of lap `lap` out and times their way, once the first [`WARM_UP`] have gone it: the function was
@@ -120,8 +125,10 @@ impl Alone {
         self.dispatcher.turn(); // lays packets out
         let (stolen, switches) = (machine::stolen_ticks(), machine::involuntary_switches());
         let (mut start, mut before, mut seen) = (Instant::now(), 0, 0);
+        let mut reading = Duration::ZERO;
         while !self.laps.done.load(Ordering::Relaxed) {
             self.dispatcher.turn();
+            let read = self.turns_alone.then(Instant::now);
             for reader in &mut self.readers {
                 for _ in 0..BATCH {
                     let Some(packet) = reader.next() else { break };
@@ -130,11 +137,12 @@ impl Alone {
                     self.sum ^= packet.data().first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
                 }
             }
+            reading += read.map_or(Duration::ZERO, |read| read.elapsed());
             if before == 0 && seen >= WARM_UP {
-                (start, before) = (Instant::now(), seen);
+                (start, before, reading) = (Instant::now(), seen, Duration::ZERO);
             }
         }
-        let ns = start.elapsed().as_nanos() as f64 / (seen - before) as f64;
+        let ns = (start.elapsed() - reading).as_nanos() as f64 / (seen - before) as f64;
         let clean = machine::stolen_ticks() == stolen && machine::involuntary_switches() == switches;
         clean.then_some(ns)
     }
