@@ -118,7 +118,8 @@ impl LocalRing {
     /// is to be freed, goes home to `stock`; of any other, `other` gets the right to each buffer, with the slot as `show`
     /// left it, in order. Answers how many packets there were.
     ///
-    /// If `show` panics, the packet that it had and all behind it are still in the ring, to be [taken out](LocalRing::empty).
+    /// If `show` panics, the packet that it had and all behind it are still in the ring, to be [taken out](LocalRing::empty): nothing
+    /// else is to be done with the ring then.
     #[inline]
     pub fn read(
         &mut self,

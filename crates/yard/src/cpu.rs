@@ -23,6 +23,24 @@ pub fn bind(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &one)?)
 }
 
+/// What the calling thread was bound to before, which it is again when this goes away.
+pub(crate) struct Pinned(Option<CpuSet>);
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if let Some(before) = self.0 {
+            let _ = sched_setaffinity(None, &before); // a hint, as pinning was
+        }
+    }
+}
+
+/// As [`pin`], for as long as what it answers lives; in the thread that called it.
+pub(crate) fn pin_for_now(number: usize) -> Pinned {
+    let before = sched_getaffinity(None).ok();
+    pin(number);
+    Pinned(before)
+}
+
 /// Binds the calling thread to the `number`-th core it may run on, if it may run on several; beyond
 /// the last, to none. A hint: failure changes nothing but speed.
 pub(crate) fn pin(number: usize) {

@@ -99,6 +99,8 @@ pub(crate) struct Dispatcher {
     pub(crate) scratch: Box<[u8; HEADER_COPY_BYTES]>,
     pub(crate) errors: Vec<String>,
     pub(crate) received: (u64, u64),
+    /// Its thread reads rings between its turns.
+    reads: bool,
     /// Where packets that do not go straight are gathered before they go on, and pass the user's functions.
     gate: Box<Gate>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -126,6 +128,8 @@ struct Turn {
 
 /// What else the thread of a dispatcher does: nothing, or a worker's reading of its own rings.
 pub(crate) trait Beside {
+    /// Whether it does anything: then a turn takes what that takes, and nobody is left asleep for some turns.
+    const READS: bool;
     /// Reads what there is. Answers how many packets.
     fn turn(&mut self, outlets: &mut Outlets, stock: &mut Stock) -> usize;
     /// Announces sleep. Answers false if there is something to read: then do not sleep.
@@ -139,6 +143,7 @@ pub(crate) trait Beside {
 }
 
 impl Beside for () {
+    const READS: bool = false;
     fn turn(&mut self, _: &mut Outlets, _: &mut Stock) -> usize {
         0
     }
@@ -174,6 +179,7 @@ impl Dispatcher {
             scratch: Box::new([0; HEADER_COPY_BYTES]),
             errors: Vec::new(),
             received: (0, 0),
+            reads: false,
             gate: Box::new(Gate::new(&common)),
             mailbox: Arc::default(),
         }
@@ -271,8 +277,9 @@ impl Dispatcher {
     }
 
     /// The same, and reads after each turn what there is beside; to the end of that, too.
-    pub(crate) fn run_beside(mut self, beside: &mut impl Beside) -> Report {
+    pub(crate) fn run_beside<B: Beside>(mut self, beside: &mut B) -> Report {
         let _closed = ClosedAtTheEnd(self.mailbox.clone());
+        self.reads = B::READS;
         self.outlets.check_consumers(&mut self.stock); // rings that are for others have nobody yet
         let mut idle_turns = 0;
         let mut slept = false;
@@ -356,7 +363,7 @@ impl Dispatcher {
             }
             self.receive(at, &mut turn);
         }
-        self.outlets.commit(!turn.full);
+        self.outlets.commit(self.reads || !turn.full);
         self.direct.iter().for_each(|ring| ring.discard());
         self.show();
         turn
@@ -566,11 +573,12 @@ impl Dispatcher {
         if !self.direct.is_empty() {
             self.sources.iter_mut().for_each(|source| source.port.halt());
         }
+        self.outlets.check_consumers(&mut self.stock);
         self.outlets.commit(true);
         beside.turn(&mut self.outlets, &mut self.stock);
         // What waits goes out as consumers make room: for as long as it takes, unless told to stop.
         let mut told = None;
-        self.settle(&mut told, beside, |dispatcher, _| dispatcher.outlets.backlog() > 0);
+        self.settle(&mut told, beside, false, |dispatcher, _| dispatcher.outlets.backlog() > 0);
         self.outlets.give_up_all(Drop::Shutdown, &mut self.stock);
         self.outlets.end();
         // Readers that hear the end have taken before what the kernel had for them.
@@ -578,24 +586,31 @@ impl Dispatcher {
             ring.discard();
             !ring.is_idle()
         };
-        self.settle(&mut told, beside, |dispatcher, beside| {
+        self.settle(&mut told, beside, true, |dispatcher, beside| {
             dispatcher.outlets.outstanding() > 0 || dispatcher.direct.iter().any(reads) || !beside.is_ended()
         });
         self.close()
     }
 
     /// Takes buffers home and moves backlogs on while `pending` says so, the yard is not told to stop,
-    /// or has not been for long.
+    /// or has not been for long; or, if `to_the_end`, others may still hand over what they have counted as delivered.
     fn settle<B: Beside>(
         &mut self,
         told: &mut Option<Instant>,
         beside: &mut B,
+        to_the_end: bool,
         pending: impl Fn(&Dispatcher, &mut B) -> bool,
     ) {
-        let mut turns = 0;
+        let (mut turns, mut checked) = (0, Instant::now());
         while pending(self, beside) {
-            if self.stop.load(Ordering::Relaxed) && told.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE {
+            let over =
+                self.stop.load(Ordering::Relaxed) && told.get_or_insert_with(Instant::now).elapsed() > STOP_GRACE;
+            if over && (!to_the_end || beside.is_ended()) {
                 return;
+            }
+            if checked.elapsed() > CONSUMER_CHECK {
+                checked = Instant::now();
+                self.outlets.check_consumers(&mut self.stock);
             }
             self.read_letters();
             self.live.turned();

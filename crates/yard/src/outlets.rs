@@ -694,9 +694,14 @@ impl Outlets {
         self.backlogs.total()
     }
 
-    /// Buffers that consumers hold who are still there.
+    /// Buffers that consumers hold who are still there, and those on rings that this thread reads.
     pub(crate) fn outstanding(&self) -> u32 {
-        self.outlets.iter().filter(|o| !o.gone).map(|o| o.pipe.held(&self.ledger)).sum()
+        let held = |outlet: &Outlet| match &outlet.own {
+            Some(own) => own.len() as u32,
+            None if outlet.gone => 0,
+            None => outlet.pipe.held(&self.ledger),
+        };
+        self.outlets.iter().map(held).sum()
     }
 
     /// Counts by ring.

@@ -51,8 +51,8 @@ pub trait Work {
     /// returns.
     fn packet(&mut self, ring: u16, packet: &mut Packet<'_>);
 
-    /// After each turn, with the number of packets in it: at least every 50 ms, and at most 64 packets a port and pipe
-    /// after the one before. For what is done by the clock, or for many packets at once.
+    /// After each turn, with the number of packets in it: 64 a port and pipe as a rule, and what had to wait. Where nothing
+    /// comes, about every 50 ms. For what is done by the clock, or for many packets at once.
     fn turned(&mut self, _packets: usize) {}
 }
 
@@ -93,14 +93,16 @@ impl Worker {
     }
 
     /// Receives, sorts, and shows each packet of its rings to `function`, with the ring's number; until all ports of the
-    /// yard have ended, or it is told to stop. Binds the calling thread to a core, if the yard was opened so.
+    /// yard have ended, or it is told to stop. Binds the calling thread to a core meanwhile, if the yard was opened so.
     ///
-    /// The function may take its time: meanwhile its ports are not read, and other workers' packets for its rings wait.
+    /// All workers of a yard must run at the same time, each in a thread of its own (or be dropped): at the end each waits for
+    /// the others. The function may take its time: meanwhile its ports are not read, and other workers' packets for its rings
+    /// wait. It should not ask the yard for anything that workers answer (`rings`, `functions`): its own would wait for itself.
     ///
     /// # Panics
-    /// If the function does, at the end of the yard: the packet that it had, and all of its rings from then on, are
-    /// `consumer-gone` (or what [`YardConfig::absent`](crate::YardConfig::absent) says), while the ports of this worker go on to
-    /// be read for the others.
+    /// If the function does, at the end of the yard. The packet that it had and those that lay on its rings count as delivered
+    /// and as abandoned; what comes for its rings from then on is `consumer-gone` (or what
+    /// [`YardConfig::absent`](crate::YardConfig::absent) says), while the ports of this worker go on to be read for the others.
     pub fn run(self, function: impl FnMut(u16, &mut Packet<'_>)) {
         self.run_work(function);
     }
@@ -111,9 +113,7 @@ impl Worker {
     /// As `run`.
     pub fn run_work(mut self, work: impl Work) {
         let Some(dispatcher) = self.dispatcher.take() else { return };
-        if self.pin {
-            cpu::pin(self.number);
-        }
+        let _pinned = self.pin.then(|| cpu::pin_for_now(self.number));
         let mut reading = Reading::new(work, self.rings.clone(), std::mem::take(&mut self.inlets));
         let mut report = dispatcher.run_beside(&mut reading);
         if reading.panic.is_some() {
@@ -240,6 +240,8 @@ impl<W: Work> Reading<W> {
 }
 
 impl<W: Work> Beside for Reading<W> {
+    const READS: bool = true;
+
     #[inline]
     fn turn(&mut self, outlets: &mut Outlets, stock: &mut Stock) -> usize {
         if self.panic.is_some() {

@@ -5,7 +5,7 @@ mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -292,6 +292,38 @@ fn stopping_ends_all_workers_with_exact_sums() {
         assert_whole(&report, &seen);
         assert!(report.received() >= 10_000 && report.dropped() == dropped(&report, Drop::Shutdown));
     }
+}
+
+/// What was handed over counts as delivered: a worker that is told to stop sees it before it goes, however long that takes.
+#[test]
+fn a_slow_one_that_is_stopped_sees_all_that_was_delivered() {
+    let (yard, workers) = Yard::open_local(&workers(2, 4), &specs(&["gen:mix?packets=1000000000"])).expect("memory");
+    let running = yard.start().expect("no thread is needed");
+    let seen = AtomicU64::new(0);
+    let report = std::thread::scope(|scope| {
+        for worker in workers {
+            let (seen, slow) = (&seen, worker.number() == 1);
+            scope.spawn(move || {
+                worker.run(|_, _| {
+                    seen.fetch_add(1, Ordering::Relaxed);
+                    if slow {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                });
+            });
+        }
+        let delivered = || running.live().iter().map(|live| live.delivered.load(Ordering::Relaxed)).sum::<u64>();
+        let deadline = Instant::now() + PATIENCE;
+        // More than can be seen in the time that a yard waits for consumers once it was told to stop.
+        while delivered() < seen.load(Ordering::Relaxed) + 1000 {
+            assert!(Instant::now() < deadline, "packets flow");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        running.stop();
+        join(running)
+    });
+    assert!(report.sums_agree() && report.rings.iter().all(|ring| ring.abandoned == 0), "{report:?}");
+    assert_eq!(seen.into_inner(), report.delivered());
 }
 
 /// A slow worker's share waits, and the others' does not: a source that can wait loses nothing.

@@ -54,17 +54,25 @@ impl Run {
         let serving = self.serving(yard.region(), &names)?;
         self.give_up(&specs)?;
         let attached = serving.is_some();
-        let consumers = match readers {
+        let mut idle = None;
+        let mut consumers = match readers {
             Readers::Rings(readers) if attached => {
                 drop(readers); // their rings are vacant
                 Vec::new()
             }
             Readers::Rings(readers) => consumers(readers, files, verify, &config.policy, &names)?,
-            Readers::Workers(all) => workers(all, files, verify, &config.policy, config.rings)?,
+            Readers::Workers(all) => {
+                idle = Some((all, files)); // they receive as soon as they run: after the clock and the signals
+                Vec::new()
+            }
         };
         let started = Instant::now();
         let running = yard.start().into_diagnostic()?;
         stop_on_signals(&running)?;
+        if let Some((all, files)) = idle {
+            let all = workers(all, files, verify, &config.policy, config.rings);
+            consumers = all.inspect_err(|_| running.stop())?;
+        }
         let server = match serving {
             Some((path, serving)) => {
                 let server = running.serve(&path, serving).into_diagnostic().inspect_err(|_| running.stop())?;

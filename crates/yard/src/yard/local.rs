@@ -70,7 +70,7 @@ impl Yard {
         if of_a_kind(true) && of_a_kind(false) {
             return Err(YardError::Local {
                 what: "ports that can wait (files, generators) beside ports that cannot".into(),
-                remedy: "have a yard for each kind, or dispatchers",
+                remedy: "have a yard for each kind, or leave Local out (`Yard::open`; no `--local`)",
             });
         }
         parts.resize_with(config.dispatchers, Part::new);
@@ -118,7 +118,10 @@ fn check_local(config: &YardConfig) -> Result<(), YardError> {
         return cannot("steering in the kernel".into(), remedy);
     }
     if !config.groups.is_empty() {
-        return cannot(format!("{} groups of rings", 1 + config.groups.len()), "leave groups out, or have dispatchers");
+        return cannot(
+            format!("{} groups of rings", 1 + config.groups.len()),
+            "leave groups out, or Local (`Yard::open`; no `--local`)",
+        );
     }
     if config.absent == Absent::Hold {
         return cannot(
