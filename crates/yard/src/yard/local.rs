@@ -131,7 +131,7 @@ fn check_local(config: &YardConfig) -> Result<(), YardError> {
     }
     if usize::from(config.rings) < config.dispatchers {
         let what = format!("{} rings for {} workers", config.rings, config.dispatchers);
-        return cannot(what, "have a ring a worker at least");
+        return cannot(what, "have more rings (`--rings`) or fewer workers (`--dispatchers`)");
     }
     Ok(())
 }
