@@ -22,6 +22,13 @@ pub struct Decision {
 impl Decision {
     /// Of a packet that nobody has looked at yet.
     pub const BLANK: Decision = Decision { ring: 0, hash: 0, dissection: Dissection::BLANK };
+
+    /// Forgets what was found of another packet, and notes what came with this one beside its bytes.
+    #[inline(always)]
+    fn begin(&mut self, frame: &Frame<'_>) {
+        self.dissection = Dissection::BLANK;
+        (self.dissection.link, self.dissection.vlan) = (frame.link, frame.stripped_vlan);
+    }
 }
 
 impl Default for Decision {
@@ -163,8 +170,7 @@ impl Classifier {
         observer: &mut O,
         decision: &mut Decision,
     ) -> Option<Datagram> {
-        decision.dissection = Dissection::BLANK;
-        (decision.dissection.link, decision.dissection.vlan) = (frame.link, frame.stripped_vlan);
+        decision.begin(frame);
         if O::QUIET && quick(frame, &self.policy, &mut Deciding { classifier: self, decision }).is_some() {
             return None;
         }
@@ -188,8 +194,7 @@ impl Classifier {
         now_ns: u64,
         decision: &mut Decision,
     ) -> Option<Datagram> {
-        decision.dissection = Dissection::BLANK;
-        (decision.dissection.link, decision.dissection.vlan) = (frame.link, frame.stripped_vlan);
+        decision.begin(frame);
         self.classify_slowly(frame, memory, now_ns, &mut (), decision)
     }
 

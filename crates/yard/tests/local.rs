@@ -95,10 +95,7 @@ fn each_packet_comes_to_the_ring_that_inspect_says_in_its_order() {
 fn workers_and_dispatchers_count_the_same() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("mixed.pcapng");
-    let mut frames = generated(&MixOptions::default(), 3000);
-    for (at, (frame, _)) in frames.iter_mut().enumerate().filter(|(at, _)| at % 50 == 0) {
-        frame.resize([0, 1, 1727, 1728, 1729, 9000, 65_000, 262_144][at / 50 % 8], 0x5a);
-    }
+    let frames = of_many_buffers(3000);
     write_capture(&path, &frames);
     for ring_slots in [1024, 4] {
         let config = |count| YardConfig { ring_slots, ..workers(count, 4) };

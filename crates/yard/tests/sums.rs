@@ -41,10 +41,7 @@ fn several_ports_and_dispatchers_come_to_every_ring_as_one() {
 fn captures_with_packets_of_many_buffers() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("mixed.pcapng");
-    let mut frames = generated(&MixOptions::default(), 3000);
-    for (at, (frame, _)) in frames.iter_mut().enumerate().filter(|(at, _)| at % 50 == 0) {
-        frame.resize([0, 1, 1727, 1728, 1729, 9000, 65_000, 262_144][at / 50 % 8], 0x5a);
-    }
+    let frames = of_many_buffers(3000);
     write_capture(&path, &frames);
     let bytes: usize = frames.iter().map(|(f, _)| f.len()).sum();
     for (config, times) in [(rings(4), 1), (YardConfig { annotation_bytes: 256, ..rings(2) }, 3)] {

@@ -125,6 +125,16 @@ pub fn generated(options: &MixOptions, packets: usize) -> Vec<(Vec<u8>, u64)> {
     .collect()
 }
 
+/// The same of the usual mix, with every fiftieth frame of another length: none, one byte, around what a buffer holds, and
+/// many buffers.
+pub fn of_many_buffers(packets: usize) -> Vec<(Vec<u8>, u64)> {
+    let mut frames = generated(&MixOptions::default(), packets);
+    for (at, (frame, _)) in frames.iter_mut().enumerate().filter(|(at, _)| at % 50 == 0) {
+        frame.resize([0, 1, 1727, 1728, 1729, 9000, 65_000, 262_144][at / 50 % 8], 0x5a);
+    }
+    frames
+}
+
 /// Writes an Ethernet capture.
 pub fn write_capture(path: &Path, frames: &[(Vec<u8>, u64)]) {
     let mut writer = CaptureWriter::create(path).expect("a temporary file");
