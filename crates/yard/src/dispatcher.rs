@@ -99,8 +99,6 @@ pub(crate) struct Dispatcher {
     pub(crate) scratch: Box<[u8; HEADER_COPY_BYTES]>,
     pub(crate) errors: Vec<String>,
     pub(crate) received: (u64, u64),
-    /// Its thread reads rings between its turns.
-    reads: bool,
     /// Where packets that do not go straight are gathered before they go on, and pass the user's functions.
     gate: Box<Gate>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -179,7 +177,6 @@ impl Dispatcher {
             scratch: Box::new([0; HEADER_COPY_BYTES]),
             errors: Vec::new(),
             received: (0, 0),
-            reads: false,
             gate: Box::new(Gate::new(&common)),
             mailbox: Arc::default(),
         }
@@ -279,7 +276,6 @@ impl Dispatcher {
     /// The same, and reads after each turn what there is beside; to the end of that, too.
     pub(crate) fn run_beside<B: Beside>(mut self, beside: &mut B) -> Report {
         let _closed = ClosedAtTheEnd(self.mailbox.clone());
-        self.reads = B::READS;
         self.outlets.check_consumers(&mut self.stock); // rings that are for others have nobody yet
         let mut idle_turns = 0;
         let mut slept = false;
@@ -287,7 +283,7 @@ impl Dispatcher {
         while !self.stop.load(Ordering::Relaxed) {
             self.read_letters();
             self.gate.tick(slept);
-            let mut turn = self.turn();
+            let mut turn = self.turn::<B>();
             turn.busy |= beside.turn(&mut self.outlets, &mut self.stock) > 0;
             self.live.turned();
             if !turn.open {
@@ -319,9 +315,9 @@ impl Dispatcher {
     /// Never inlined: instructions are counted by its name.
     #[cfg(feature = "bench")]
     #[inline(never)]
-    pub(crate) fn turn_by_hand(&mut self, beside: &mut impl Beside) -> bool {
+    pub(crate) fn turn_by_hand<B: Beside>(&mut self, beside: &mut B) -> bool {
         self.gate.tick(false);
-        let turn = self.turn();
+        let turn = self.turn::<B>();
         beside.turn(&mut self.outlets, &mut self.stock);
         turn.open
     }
@@ -345,7 +341,7 @@ impl Dispatcher {
         self.finish(beside)
     }
 
-    fn turn(&mut self) -> Turn {
+    fn turn<B: Beside>(&mut self) -> Turn {
         let mut turn = Turn { busy: false, full: false, wait_ns: None, open: false };
         turn.busy |= self.outlets.reclaim(&mut self.stock) > 0;
         turn.busy |= self.outlets.drain() > 0;
@@ -363,7 +359,7 @@ impl Dispatcher {
             }
             self.receive(at, &mut turn);
         }
-        self.outlets.commit(self.reads || !turn.full);
+        self.outlets.commit(B::READS || !turn.full);
         self.direct.iter().for_each(|ring| ring.discard());
         self.show();
         turn
