@@ -4,7 +4,8 @@ use crate::conversation::Conversation;
 use crate::dissection::{Dissection, Family, Ports};
 use crate::fragment::Datagram;
 use crate::fragment_table::FragmentMemory;
-use crate::quick::{Quick, Sink, quick, quick_plain};
+use crate::hash::Keys;
+use crate::quick::{Ends, Quick, Sink, quick, quick_plain};
 use crate::walk::dissect_into;
 use crate::{FlowHash, Frame, NonIp, Observer, Policy, Table};
 
@@ -79,14 +80,18 @@ impl Glance {
 
 /// Glances at packets: see [`Classifier::glancer`].
 #[derive(Clone, Copy, Debug)]
-pub struct Glancer<'a>(&'a Classifier);
+pub struct Glancer<'a> {
+    classifier: &'a Classifier,
+    /// Of the default hash.
+    keys: Option<Keys>,
+}
 
 impl Glancer<'_> {
     /// What [`Classifier::classify`] says of a packet of the commonest kinds, as far as a tag tells it, into `glance`.
     /// Answers false, and changes nothing, for all other packets: those must be classified. Costs two thirds of that.
     #[inline(never)]
     pub fn glance(&self, frame: &Frame<'_>, glance: &mut Glance) -> bool {
-        quick_plain(frame, &self.0.policy, &mut Glancing { classifier: self.0, glance }).is_some()
+        quick_plain(frame, &self.classifier.policy, &mut Glancing { glancer: self, glance }).is_some()
     }
 }
 
@@ -181,7 +186,11 @@ impl Classifier {
     /// that joins the key, do not.
     #[inline]
     pub fn glancer(&self) -> Option<Glancer<'_>> {
-        self.policy.is_plain().then_some(Glancer(self))
+        let keys = match self.hash {
+            FlowHash::Default { seed } => Some(Keys::of(seed)),
+            FlowHash::Toeplitz(_) => None,
+        };
+        self.policy.is_plain().then_some(Glancer { classifier: self, keys })
     }
 
     /// As [`classify_into`](Classifier::classify_into), for a packet that a [glance](Glancer::glance) was not enough for: goes
@@ -304,29 +313,37 @@ struct Deciding<'a> {
 
 impl Sink for Deciding<'_> {
     #[inline(always)]
-    fn found(&mut self, found: Quick, conversation: &Conversation) {
-        (self.decision.hash, self.decision.ring) = self.classifier.hash_and_ring(conversation);
+    fn found(&mut self, found: Quick) {
+        let Classifier { hash, table, .. } = self.classifier;
+        self.decision.hash = match hash {
+            FlowHash::Default { seed } => found.hash(&Keys::of(*seed)),
+            FlowHash::Toeplitz(_) => hash.hash(&found.conversation()),
+        };
+        self.decision.ring = table.ring(self.decision.hash);
         found.write(&mut self.decision.dissection);
     }
 }
 
 struct Glancing<'a, 'g> {
-    classifier: &'a Classifier,
+    glancer: &'a Glancer<'a>,
     glance: &'g mut Glance,
 }
 
 impl Sink for Glancing<'_, '_> {
     #[inline(always)]
-    fn found(&mut self, found: Quick, conversation: &Conversation) {
-        let (hash, ring) = self.classifier.hash_and_ring(conversation);
-        let (kind, id) = found.tunnel.map_or((0, 0), |(kind, id)| (kind as u8, id));
-        let ipv6 = u64::from(found.family == Family::V6) << 3;
-        let (outer_l3, l3, l4) = (u64::from(found.outer_l3), u64::from(found.l3), u64::from(found.l4));
-        let vlan = u64::from(found.vlan.unwrap_or(0));
+    fn found(&mut self, found: Quick) {
+        let Classifier { hash, table, .. } = self.glancer.classifier;
+        let hash = match &self.glancer.keys {
+            Some(keys) => found.hash(keys),
+            None => hash.hash(&found.conversation()),
+        };
+        let v6 = u64::from(matches!(found.ends, Ends::V6(..))) << 59;
+        let (outer_l3, l3, l4) = (u64::from(found.outer_l3), u64::from(found.l3) << 16, u64::from(found.l4) << 32);
+        let ended = (found.upper.stop as u64) << 48 | u64::from(found.depth) << 56;
         self.glance.words = [
-            u64::from(hash) | u64::from(ring) << 32 | (found.stop as u64) << 48 | u64::from(found.depth) << 56,
-            outer_l3 | l3 << 16 | l4 << 32 | u64::from(found.proto) << 48 | ipv6 << 56,
-            u64::from(id) | u64::from(kind) << 32 | vlan << 48,
+            u64::from(hash) | u64::from(table.ring(hash)) << 32 | ended,
+            outer_l3 | l3 | l4 | u64::from(found.proto) << 48 | v6,
+            found.met.word(),
         ];
     }
 }

@@ -72,6 +72,8 @@
 //! | 02:00:00:00:00:01 – 02:00:00:00:00:02 | `FIXED_SEED` | `0x9eaa_b04e` |
 //! | link type 147 | `FIXED_SEED` | `0x9a65_a864` |
 
+use core::hint::select_unpredictable;
+
 use crate::toeplitz::ToeplitzKey;
 use crate::{Conversation, KeyId};
 
@@ -141,35 +143,7 @@ fn toeplitz(key: &ToeplitzKey, conversation: Conversation) -> u32 {
 /// The default hash, version 1.
 #[inline(always)]
 pub fn default_hash(seed: u64, conversation: &Conversation) -> u32 {
-    let keys = Keys(seed);
-    match *conversation {
-        Conversation::V4 { low, high, proto, extra } => {
-            let what = u32::from(proto) | 4 << 8;
-            let x = keys.begin(low.1, high.1, what);
-            let x = keys.address(x, 0, low.0, high.0);
-            keys.end(x, extra)
-        }
-        Conversation::V6 { low, high, proto, extra } => {
-            let what = u32::from(proto) | 6 << 8;
-            let (a, b) = (low.0, high.0);
-            let x = keys.begin(low.1, high.1, what);
-            let x = keys.address(x, 0, (a[0] >> 32) as u32, (b[0] >> 32) as u32);
-            let x = keys.address(x, 1, a[0] as u32, b[0] as u32);
-            let x = keys.address(x, 2, (a[1] >> 32) as u32, (b[1] >> 32) as u32);
-            let x = keys.address(x, 3, a[1] as u32, b[1] as u32);
-            keys.end(x, extra)
-        }
-        Conversation::Mac { low, high, extra } => {
-            let x = keys.begin(low as u16, high as u16, 2 << 8);
-            let x = keys.address(x, 0, (low >> 16) as u32, (high >> 16) as u32);
-            keys.end(x, extra)
-        }
-        Conversation::Link { link, extra } => {
-            let x = keys.begin(0, 0, 1 << 8);
-            let x = keys.address(x, 0, link.into(), 0);
-            keys.end(x, extra)
-        }
-    }
+    Keys::of(seed).hash(conversation)
 }
 
 /// Takes an identifier into `extra`. For each `id` another value gives another result.
@@ -180,30 +154,95 @@ pub(crate) fn join(extra: u64, id: KeyId, value: u32) -> u64 {
     extra.rotate_left(23) ^ product
 }
 
-#[derive(Clone, Copy)]
-struct Keys(u64);
+/// The keys `K` of the default hash.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keys([u32; 16]);
 
 impl Keys {
+    /// Of this seed. Who hashes many conversations makes them once.
+    #[inline(always)]
+    pub(crate) fn of(seed: u64) -> Keys {
+        let mut keys = CONSTANTS;
+        for (at, key) in keys.iter_mut().enumerate() {
+            *key ^= if at & 1 == 0 { seed as u32 } else { (seed >> 32) as u32 };
+        }
+        Keys(keys)
+    }
+
+    #[inline(always)]
+    fn hash(&self, conversation: &Conversation) -> u32 {
+        let ports = |low: u16, high: u16| u32::from(low) << 16 | u32::from(high);
+        match *conversation {
+            Conversation::V4 { low, high, proto, extra } => {
+                let x = self.begin(ports(low.1, high.1), proto, 4);
+                self.end(self.address(x, 0, low.0, high.0), extra)
+            }
+            Conversation::V6 { low, high, proto, extra } => {
+                let x = self.begin(ports(low.1, high.1), proto, 6);
+                self.end(self.addresses(x, low.0, high.0), extra)
+            }
+            Conversation::Mac { low, high, extra } => {
+                let x = self.begin(ports(low as u16, high as u16), 0, 2);
+                self.end(self.address(x, 0, (low >> 16) as u32, (high >> 16) as u32), extra)
+            }
+            Conversation::Link { link, extra } => {
+                let x = self.begin(0, 0, 1);
+                self.end(self.address(x, 0, link.into(), 0), extra)
+            }
+        }
+    }
+
+    /// The hash of the conversation between two IPv4 ends, given in any order, where nothing joins the key: `ports` that of
+    /// `a` in the high half. The same as [`Conversation::v4`] has.
+    #[inline(always)]
+    pub(crate) fn between_v4(&self, a: u32, b: u32, ports: u32, proto: u8) -> u32 {
+        let turned = ports.rotate_left(16);
+        let ports = if a == b { ports.min(turned) } else { select_unpredictable(a < b, ports, turned) };
+        let x = self.begin(ports, proto, 4);
+        self.end(self.address(x, 0, a.min(b), a.max(b)), 0)
+    }
+
+    /// The same of IPv6 ends, each address as two halves.
+    #[inline(always)]
+    pub(crate) fn between_v6(&self, a: [u64; 2], b: [u64; 2], ports: u32, proto: u8) -> u32 {
+        let number = |half: [u64; 2]| u128::from(half[0]) << 64 | u128::from(half[1]);
+        let turned = ports.rotate_left(16);
+        let (x, y) = (number(a), number(b));
+        let ports = if x == y { ports.min(turned) } else { select_unpredictable(x < y, ports, turned) };
+        // Exchanged by mask, as in `Conversation::v6`.
+        let mask = 0u64.wrapping_sub((y < x).into());
+        let turn = [(a[0] ^ b[0]) & mask, (a[1] ^ b[1]) & mask];
+        let (low, high) = ([a[0] ^ turn[0], a[1] ^ turn[1]], [b[0] ^ turn[0], b[1] ^ turn[1]]);
+        let x = self.begin(ports, proto, 6);
+        self.end(self.addresses(x, low, high), 0)
+    }
+
     /// The product of two words under keys `K[EVEN]` and `K[EVEN + 1]`.
     #[inline(always)]
-    fn product(self, even: usize, a: u32, b: u32) -> u64 {
-        let a = a ^ CONSTANTS[even & 14] ^ self.0 as u32;
-        let b = b ^ CONSTANTS[even & 14 | 1] ^ (self.0 >> 32) as u32;
-        u64::from(a) * u64::from(b)
+    fn product(&self, even: usize, a: u32, b: u32) -> u64 {
+        u64::from(a ^ self.0[even & 14]) * u64::from(b ^ self.0[even & 14 | 1])
     }
 
     #[inline(always)]
-    fn begin(self, low_port: u16, high_port: u16, what: u32) -> u64 {
-        self.product(0, u32::from(low_port) << 16 | u32::from(high_port), what)
+    fn begin(&self, ports: u32, proto: u8, kind: u32) -> u64 {
+        self.product(0, ports, u32::from(proto) | kind << 8)
     }
 
     #[inline(always)]
-    fn address(self, x: u64, index: usize, low: u32, high: u32) -> u64 {
+    fn address(&self, x: u64, index: usize, low: u32, high: u32) -> u64 {
         x.rotate_left(23) ^ self.product(2 + 2 * index, low, high)
     }
 
     #[inline(always)]
-    fn end(self, mut x: u64, extra: u64) -> u32 {
+    fn addresses(&self, x: u64, low: [u64; 2], high: [u64; 2]) -> u64 {
+        let x = self.address(x, 0, (low[0] >> 32) as u32, (high[0] >> 32) as u32);
+        let x = self.address(x, 1, low[0] as u32, high[0] as u32);
+        let x = self.address(x, 2, (low[1] >> 32) as u32, (high[1] >> 32) as u32);
+        self.address(x, 3, low[1] as u32, high[1] as u32)
+    }
+
+    #[inline(always)]
+    fn end(&self, mut x: u64, extra: u64) -> u32 {
         if extra != 0 {
             x = x.rotate_left(23) ^ self.product(10, extra as u32, (extra >> 32) as u32);
         }

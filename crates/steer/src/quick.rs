@@ -14,6 +14,7 @@
 use core::hint::select_unpredictable;
 
 use crate::dissection::{Dissection, Family, Ports, TunnelKind};
+use crate::hash::Keys;
 use crate::wire::{eth, gre, gtp, icmp, icmpv6, ipv4, ipv6, mpls, old_lan, pppoe, transport, udp, vlan, vxlan};
 use crate::{Conversation, Frame, KeyIds, KeyLevel, Layer, LinkType, Policy, Stop};
 
@@ -21,10 +22,9 @@ use crate::{Conversation, Frame, KeyIds, KeyLevel, Layer, LinkType, Policy, Stop
 const MOST_TAGS: u8 = 4;
 /// Most IP headers; behind each there may be UDP and what is in that.
 const MOST_DEPTH: u8 = 4;
-/// Most headers of other kinds below the first ones, and IP headers, together.
-const MOST_STAGES: u8 = 12;
-/// What the policy must allow for all of that never to be too much.
-const STEPS: u8 = (MOST_STAGES + 2) * (MOST_TAGS + 1) + 2 * MOST_DEPTH;
+/// What the policy must allow for all of that never to be too much: above each IP header Ethernet, tags, PPPoE or labels, and
+/// behind it UDP and a tunnel's header.
+const STEPS: u8 = MOST_DEPTH * (2 * MOST_TAGS + 8);
 
 const TYPE_V4: u16 = 0x0800;
 const TYPE_V6: u16 = 0x86dd;
@@ -42,6 +42,16 @@ const PROTO_V6: u8 = 41;
 const PROTO_GRE: u8 = 47;
 const PROTO_ICMPV6: u8 = 58;
 
+/// A bit for each protocol that ends the way, if its ports are not special.
+const ENDS: u64 = 1 << PROTO_TCP | 1 << PROTO_UDP;
+/// All bits for the protocols whose ports may be special. To look it up is not to ask: compilers make branches of questions, and
+/// one of two protocols is as random as traffic.
+static BY_PORTS: [u8; 256] = {
+    let mut by_ports = [0; 256];
+    by_ports[PROTO_UDP as usize] = u8::MAX;
+    by_ports
+};
+
 /// What is read next.
 #[derive(Clone, Copy)]
 enum Next {
@@ -52,36 +62,124 @@ enum Next {
     V6,
 }
 
-/// What was found: as much as [`Dissection`] says of such a packet.
+/// What was met on the way, as a tag has it: a tunnel's identifier in 32 bits, its kind in 8, and the TCI of the outermost
+/// VLAN tag in the highest 16. One word, so that it stays in a register.
+#[derive(Clone, Copy)]
+pub(crate) struct Met(u64);
+
+impl Met {
+    /// Set if there was a VLAN tag, whatever its TCI.
+    const TAGGED: u64 = 1 << 40;
+
+    #[inline(always)]
+    fn new(vlan: Option<u16>) -> Met {
+        Met(vlan.map_or(0, |tci| u64::from(tci) << 48 | Met::TAGGED))
+    }
+
+    /// A tag: of several the outermost counts.
+    #[inline(always)]
+    fn tag(&mut self, tci: u16) {
+        if self.0 & Met::TAGGED == 0 {
+            self.0 |= u64::from(tci) << 48 | Met::TAGGED;
+        }
+    }
+
+    /// A tunnel: of several the innermost counts.
+    #[inline(always)]
+    fn tunnel(&mut self, kind: TunnelKind, id: u32) {
+        self.0 = self.0 & (0xffff << 48 | Met::TAGGED) | (kind as u64) << 32 | u64::from(id);
+    }
+
+    /// As the third word of a [glance](crate::Glance).
+    #[inline(always)]
+    pub(crate) fn word(self) -> u64 {
+        self.0 & !Met::TAGGED
+    }
+
+    #[inline(always)]
+    fn vlan(self) -> Option<u16> {
+        (self.0 & Met::TAGGED != 0).then_some((self.0 >> 48) as u16)
+    }
+
+    #[inline(always)]
+    fn innermost(self) -> Option<(TunnelKind, u32)> {
+        const KINDS: [TunnelKind; 5] =
+            [TunnelKind::Gre, TunnelKind::Gtp, TunnelKind::Vxlan, TunnelKind::Pppoe, TunnelKind::Mpls];
+        let kind = (self.0 >> 32) as u8;
+        KINDS.into_iter().find(|&known| known as u8 == kind).map(|kind| (kind, self.0 as u32))
+    }
+}
+
+/// The addresses of an IP header, source and destination.
+#[derive(Clone, Copy)]
+pub(crate) enum Ends {
+    V4(u32, u32),
+    V6([u64; 2], [u64; 2]),
+}
+
+/// What was found: as much as [`Dissection`] says of such a packet. Offsets are in bytes from the start of the frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Quick {
-    pub(crate) l3: u16,
-    pub(crate) l4: u16,
-    pub(crate) outer_l3: u16,
-    sport: u16,
-    dport: u16,
-    payload: u16,
-    payload_end: u16,
-    pub(crate) family: Family,
-    pub(crate) proto: u8,
+    pub(crate) l3: u32,
+    pub(crate) l4: u32,
+    pub(crate) outer_l3: u32,
     pub(crate) depth: u8,
-    ports: Ports,
-    pub(crate) stop: Stop,
-    pub(crate) vlan: Option<u16>,
-    pub(crate) tunnel: Option<(TunnelKind, u32)>,
+    pub(crate) proto: u8,
+    pub(crate) met: Met,
+    pub(crate) ends: Ends,
+    pub(crate) upper: Upper,
 }
 
 impl Quick {
     /// Into a [blank](Dissection::BLANK) dissection.
     #[inline(always)]
     pub(crate) fn write(&self, found: &mut Dissection) {
-        let flow = &mut found.flow;
-        (flow.l3, flow.l4, flow.sport, flow.dport) = (self.l3, self.l4, self.sport, self.dport);
-        (flow.family, flow.proto, flow.ports) = (self.family, self.proto, self.ports);
-        (found.depth, found.outer_l3, found.vlan, found.tunnel) = (self.depth, self.outer_l3, self.vlan, self.tunnel);
-        (found.stop, found.has_mac) = (self.stop, true);
-        (found.payload, found.payload_end) = (self.payload, self.payload_end);
+        let (flow, upper) = (&mut found.flow, &self.upper);
+        (flow.l3, flow.l4) = (self.l3 as u16, self.l4 as u16);
+        (flow.sport, flow.dport) = ((upper.ports >> 16) as u16, upper.ports as u16);
+        (flow.family, flow.proto, flow.ports) = (self.family(), self.proto, upper.kind);
+        (found.depth, found.outer_l3, found.stop, found.has_mac) = (self.depth, self.outer_l3 as u16, upper.stop, true);
+        (found.vlan, found.tunnel) = (self.met.vlan(), self.met.innermost());
+        (found.payload, found.payload_end) = (upper.payload as u16, upper.payload_end as u16);
     }
+
+    #[inline(always)]
+    fn family(&self) -> Family {
+        match self.ends {
+            Ends::V4(..) => Family::V4,
+            Ends::V6(..) => Family::V6,
+        }
+    }
+
+    /// The hash of its conversation, by the default hash under these keys.
+    #[inline(always)]
+    pub(crate) fn hash(&self, keys: &Keys) -> u32 {
+        match self.ends {
+            Ends::V4(src, dst) => keys.between_v4(src, dst, self.upper.ports, self.proto),
+            Ends::V6(src, dst) => keys.between_v6(src, dst, self.upper.ports, self.proto),
+        }
+    }
+
+    /// Its conversation. Always inlined: a reference that escapes would keep all of it in memory, for those too who only hash.
+    #[inline(always)]
+    pub(crate) fn conversation(&self) -> Conversation {
+        let (sport, dport) = ((self.upper.ports >> 16) as u16, self.upper.ports as u16);
+        match self.ends {
+            Ends::V4(src, dst) => Conversation::v4((src, sport), (dst, dport), self.proto, 0),
+            Ends::V6(src, dst) => Conversation::v6((src, sport), (dst, dport), self.proto, 0),
+        }
+    }
+}
+
+/// How the way ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Upper {
+    /// Source and destination, the source in the high half; the identifier of an ICMP query in both.
+    pub(crate) ports: u32,
+    payload: u32,
+    payload_end: u32,
+    kind: Ports,
+    pub(crate) stop: Stop,
 }
 
 /// How far the way down is, and what was met on it.
@@ -92,45 +190,21 @@ struct Way<'a> {
     /// Where the next header begins: beyond the end where there is none, and nothing is read there. Of 32 bits, so that
     /// no sum with a length overflows, and none is checked for it.
     at: u32,
+    /// Where the last IP header is, and the first.
+    l3: u32,
+    outer_l3: u32,
+    /// How many there were.
     depth: u8,
-    outer_l3: u16,
-    vlan: Option<u16>,
-    tunnel: Option<(TunnelKind, u32)>,
+    met: Met,
 }
 
-/// The addresses of an IP header, source and destination.
+/// What is behind an IP header.
 #[derive(Clone, Copy)]
-enum Addresses<'a> {
-    V4(&'a [u8; 8]),
-    V6(&'a [u8; 32]),
-}
-
-/// An IP header.
-#[derive(Clone, Copy)]
-struct Ip<'a> {
-    addresses: Addresses<'a>,
-    proto: u8,
-    l3: usize,
-}
-
-/// Where the way is.
-#[derive(Clone, Copy)]
-enum Stage<'a> {
-    /// Before this header.
-    Header(Next),
-    /// Behind an IP header that does not end it.
-    Within(Ip<'a>),
-}
-
-/// How the way ends.
-#[derive(Clone, Copy)]
-struct Upper {
-    ports: Ports,
-    sport: u16,
-    dport: u16,
-    payload: usize,
-    payload_end: usize,
-    stop: Stop,
+enum Behind {
+    /// The end, and all is told.
+    End,
+    /// Something of this protocol that may go on.
+    More(u8),
 }
 
 impl Policy {
@@ -148,13 +222,13 @@ impl Policy {
 
 /// Who is told what was found: at the place where it is, so that it need not be gathered in memory first.
 pub(crate) trait Sink {
-    fn found(&mut self, found: Quick, conversation: &Conversation);
+    fn found(&mut self, found: Quick);
 }
 
 /// Into a [blank](Dissection::BLANK) one.
 impl Sink for Dissection {
     #[inline(always)]
-    fn found(&mut self, found: Quick, _: &Conversation) {
+    fn found(&mut self, found: Quick) {
         found.write(self);
     }
 }
@@ -172,59 +246,31 @@ pub(crate) fn quick_plain<S: Sink>(frame: &Frame<'_>, policy: &Policy, sink: &mu
     if frame.link != LinkType::ETHERNET || frame.bytes.len() > usize::from(u16::MAX) {
         return None;
     }
-    let (vlan, bytes) = (frame.stripped_vlan, frame.bytes);
-    let mut way = Way { bytes, at: 0, depth: 0, outer_l3: 0, vlan, tunnel: None };
-    match way.ethernet()? {
-        Next::V4 => {
-            let ip = way.ipv4()?;
-            way.outermost(ip, policy, sink)
-        }
-        Next::V6 => {
-            let ip = way.ipv6()?;
-            way.outermost(ip, policy, sink)
-        }
-        next => deeper(way, Stage::Header(next), policy, sink),
+    let met = Met::new(frame.stripped_vlan);
+    let mut way = Way { bytes: frame.bytes, at: 0, l3: 0, outer_l3: 0, depth: 0, met };
+    let next = way.ethernet()?;
+    match way.ip(next, policy, sink)? {
+        Behind::End => Some(()),
+        Behind::More(proto) => deeper(way, proto, policy, sink),
     }
 }
 
-/// What is below the first headers: in a tunnel, and in a tunnel in that.
+/// What an IP header carries that is no end: a tunnel, and a tunnel in that.
 #[inline(never)]
-fn deeper<'a, S: Sink>(mut way: Way<'a>, mut at: Stage<'a>, policy: &Policy, sink: &mut S) -> Option<()> {
-    for _ in 0..MOST_STAGES {
-        let next = match at {
-            Stage::Header(next) => next,
-            Stage::Within(ip) => way.tunnel(&ip, policy)?,
-        };
-        let ip = match next {
-            Next::V4 => way.ipv4()?,
-            Next::V6 => way.ipv6()?,
-            Next::Eth => {
-                at = Stage::Header(way.ethernet()?);
-                continue;
-            }
-            Next::Mpls => {
-                at = Stage::Header(way.mpls()?);
-                continue;
-            }
-            Next::Pppoe => {
-                at = Stage::Header(way.pppoe()?);
-                continue;
-            }
-        };
-        if way.depth == 0 {
-            way.outer_l3 = ip.l3 as u16;
+fn deeper<S: Sink>(mut way: Way<'_>, mut proto: u8, policy: &Policy, sink: &mut S) -> Option<()> {
+    loop {
+        if (proto == PROTO_ICMP) | (proto == PROTO_ICMPV6) {
+            return way.query(proto, sink);
         }
-        way.depth += 1;
-        if way.depth > MOST_DEPTH {
-            return None;
+        let mut next = way.tunnel(proto, policy)?;
+        if let Next::Eth = next {
+            next = way.ethernet()?;
         }
-        if let Some(upper) = way.upper(&ip, policy) {
-            way.end(&ip, &upper, sink);
-            return Some(());
+        match way.ip(next, policy, sink)? {
+            Behind::End => return Some(()),
+            Behind::More(more) => proto = more, // no more often than headers may be deep
         }
-        at = Stage::Within(ip);
     }
-    None
 }
 
 #[inline(always)]
@@ -236,6 +282,18 @@ fn word(bytes: &[u8], at: usize) -> u16 {
 #[inline(always)]
 fn part<const N: usize>(header: &[u8], at: usize) -> &[u8; N] {
     header.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; N])
+}
+
+#[inline(always)]
+fn v4_ends(both: &[u8; 8]) -> Ends {
+    let both = u64::from_be_bytes(*both);
+    Ends::V4((both >> 32) as u32, both as u32)
+}
+
+#[inline(always)]
+fn v6_ends(both: &[u8; 32]) -> Ends {
+    let half = |at| u64::from_be_bytes(*part(both, at));
+    Ends::V6([half(0), half(8)], [half(16), half(24)])
 }
 
 impl<'a> Way<'a> {
@@ -260,44 +318,6 @@ impl<'a> Way<'a> {
         self.bytes = self.bytes.get(..self.here() + len).unwrap_or(self.bytes);
     }
 
-    /// The outermost IP header, and what is behind it.
-    #[inline(always)]
-    fn outermost<S: Sink>(mut self, ip: Ip<'a>, policy: &Policy, sink: &mut S) -> Option<()> {
-        (self.depth, self.outer_l3) = (1, ip.l3 as u16);
-        match self.upper(&ip, policy) {
-            Some(upper) => self.end(&ip, &upper, sink),
-            None => return deeper(self, Stage::Within(ip), policy, sink),
-        }
-        Some(())
-    }
-
-    /// Tells all that was found.
-    #[inline(always)]
-    fn end<S: Sink>(&self, ip: &Ip<'_>, upper: &Upper, sink: &mut S) {
-        let ports = (upper.sport, upper.dport);
-        let (family, len, conversation) = match ip.addresses {
-            Addresses::V4(both) => (Family::V4, ipv4::MIN_LEN, Conversation::between_v4(both, ports, ip.proto, 0)),
-            Addresses::V6(both) => (Family::V6, ipv6::LEN, Conversation::between_v6(both, ports, ip.proto, 0)),
-        };
-        let found = Quick {
-            l3: ip.l3 as u16,
-            l4: (ip.l3 + len) as u16,
-            outer_l3: self.outer_l3,
-            sport: upper.sport,
-            dport: upper.dport,
-            payload: upper.payload as u16,
-            payload_end: upper.payload_end as u16,
-            family,
-            proto: ip.proto,
-            depth: self.depth,
-            ports: upper.ports,
-            stop: upper.stop,
-            vlan: self.vlan,
-            tunnel: self.tunnel,
-        };
-        sink.found(found, &conversation);
-    }
-
     /// Ethernet and its VLAN tags.
     #[inline(always)]
     fn ethernet(&mut self) -> Option<Next> {
@@ -310,7 +330,7 @@ impl<'a> Way<'a> {
         let mut tags = MOST_TAGS;
         while kind == TYPE_VLAN || kind == TYPE_SERVICE_VLAN {
             let tag: &[u8; vlan::LEN] = self.header()?;
-            self.vlan = self.vlan.or(Some(word(tag, 0)));
+            self.met.tag(word(tag, 0));
             kind = word(tag, 2);
             self.skip(vlan::LEN);
             tags = tags.checked_sub(1)?;
@@ -333,7 +353,7 @@ impl<'a> Way<'a> {
         if label == mpls::LABEL_GAL || matches!(word(self.bytes, self.here() + 12), TYPE_V4 | TYPE_V6) {
             return None;
         }
-        self.tunnel = Some((TunnelKind::Mpls, label));
+        self.met.tunnel(TunnelKind::Mpls, label);
         self.by_nibble()
     }
 
@@ -343,7 +363,7 @@ impl<'a> Way<'a> {
         if header[..2] != [pppoe::VERSION_AND_TYPE, pppoe::CODE_SESSION] {
             return None;
         }
-        self.tunnel = Some((TunnelKind::Pppoe, word(header, 2).into()));
+        self.met.tunnel(TunnelKind::Pppoe, word(header, 2).into());
         self.skip(pppoe::LEN);
         self.clip(word(header, 4).into());
         self.skip(2);
@@ -354,79 +374,125 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// An IP header, which there may be a PPPoE session or labels before.
     #[inline(always)]
-    fn ipv4(&mut self) -> Option<Ip<'a>> {
-        let header: &[u8; ipv4::MIN_LEN] = self.header()?;
-        let (total, fragment) = (usize::from(word(header, 2)), word(header, 6));
-        let whole = fragment & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET) == 0;
-        if (header[0] != 0x45) | !whole | (total < ipv4::MIN_LEN) {
-            return None;
-        }
-        let l3 = self.here();
-        self.clip(total);
-        self.skip(ipv4::MIN_LEN);
-        let addresses = Addresses::V4(part(header, ipv4::ADDRESSES.start));
-        Some(Ip { addresses, proto: header[ipv4::PROTOCOL], l3 })
-    }
-
-    #[inline(always)]
-    fn ipv6(&mut self) -> Option<Ip<'a>> {
-        let header: &[u8; ipv6::LEN] = self.header()?;
-        let payload = usize::from(word(header, 4));
-        if (header[0] >> 4 != 6) | (payload == 0) {
-            return None;
-        }
-        let l3 = self.here();
-        self.skip(ipv6::LEN);
-        self.clip(payload);
-        let addresses = Addresses::V6(part(header, ipv6::ADDRESSES.start));
-        Some(Ip { addresses, proto: header[6], l3 })
-    }
-
-    /// What ends the way; `None`, and nothing is read, for what may go on.
-    #[inline(always)]
-    fn upper(&self, ip: &Ip<'_>, policy: &Policy) -> Option<Upper> {
-        match ip.proto {
-            PROTO_TCP | PROTO_UDP => self.transport(ip.proto == PROTO_TCP, policy),
-            PROTO_ICMP | PROTO_ICMPV6 => self.query(ip.proto == PROTO_ICMP),
+    fn ip<S: Sink>(&mut self, next: Next, policy: &Policy, sink: &mut S) -> Option<Behind> {
+        let next = match next {
+            Next::Pppoe => self.pppoe()?,
+            Next::Mpls => self.mpls()?,
+            next => next,
+        };
+        match next {
+            Next::V4 => self.ipv4(policy, sink),
+            Next::V6 => self.ipv6(policy, sink),
             _ => None,
         }
     }
 
-    /// TCP, or UDP.
+    /// IPv4, and what is behind it if that is the end.
     #[inline(always)]
-    fn transport(&self, tcp: bool, policy: &Policy) -> Option<Upper> {
-        let header: &[u8; udp::LEN] = self.header()?;
-        let (sport, dport, udp_len) = (word(header, 0), word(header, 2), usize::from(word(header, 4)));
-        let offset = self.bytes.get(self.here() + transport::TCP_OFFSET).copied().unwrap_or(0);
-        let tcp_len = usize::from(offset >> 4) * 4;
-        let all = self.bytes.len();
-        let special = policy.udp_tunnels.may_be_special(sport, dport);
-        let len = select_unpredictable(tcp, tcp_len, udp::LEN);
-        let end = select_unpredictable(tcp, all, all.min(self.here() + udp_len));
-        let refused = (tcp & (tcp_len < transport::TCP_MIN_LEN)) | (!tcp & ((udp_len < udp::LEN) | special));
-        let payload = self.here() + len;
-        if refused | (payload > end) {
+    fn ipv4<S: Sink>(&mut self, policy: &Policy, sink: &mut S) -> Option<Behind> {
+        // An upper-layer header has 8 bytes at least.
+        let header: &[u8; ipv4::MIN_LEN + udp::LEN] = self.header()?;
+        let whole = word(header, 6) & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET) == 0;
+        if (header[0] != 0x45) | !whole {
             return None;
         }
-        Some(Upper { ports: Ports::Transport, sport, dport, payload, payload_end: end, stop: Stop::Transport })
+        self.deepen()?;
+        self.clip(word(header, 2).into());
+        self.skip(ipv4::MIN_LEN);
+        Some(self.upper(header[ipv4::PROTOCOL], v4_ends(part(header, ipv4::ADDRESSES.start)), policy, sink))
+    }
+
+    /// The same of IPv6.
+    #[inline(always)]
+    fn ipv6<S: Sink>(&mut self, policy: &Policy, sink: &mut S) -> Option<Behind> {
+        let header: &[u8; ipv6::LEN + udp::LEN] = self.header()?;
+        if header[0] >> 4 != 6 {
+            return None;
+        }
+        self.deepen()?;
+        self.skip(ipv6::LEN);
+        self.clip(word(header, 4).into());
+        Some(self.upper(header[6], v6_ends(part(header, ipv6::ADDRESSES.start)), policy, sink))
+    }
+
+    /// Notes an IP header.
+    #[inline(always)]
+    fn deepen(&mut self) -> Option<()> {
+        self.l3 = self.at;
+        if self.depth == 0 {
+            self.outer_l3 = self.at;
+        }
+        self.depth += 1;
+        (self.depth <= MOST_DEPTH).then_some(())
+    }
+
+    /// What is behind an IP header: told, if that is the end of the way.
+    #[inline(always)]
+    fn upper<S: Sink>(&self, proto: u8, ends: Ends, policy: &Policy, sink: &mut S) -> Behind {
+        // One look, and not one for each.
+        if (proto < 64) & (ENDS >> (proto & 63) & 1 != 0) {
+            if let Some(upper) = self.transport(proto, policy) {
+                self.tell(proto, ends, upper, sink);
+                return Behind::End;
+            }
+        }
+        Behind::More(proto)
     }
 
     #[inline(always)]
-    fn query(&self, v4: bool) -> Option<Upper> {
-        let header: &[u8; icmp::LEN] = self.header()?;
-        let query = if v4 { icmp::is_query(header[0]) } else { icmpv6::is_query(header[0]) };
+    fn tell<S: Sink>(&self, proto: u8, ends: Ends, upper: Upper, sink: &mut S) {
+        let Way { l3, at: l4, outer_l3, depth, met, .. } = *self;
+        sink.found(Quick { l3, l4, outer_l3, depth, proto, met, ends, upper });
+    }
+
+    /// TCP, or UDP between ports that are not special.
+    #[inline(always)]
+    fn transport(&self, proto: u8, policy: &Policy) -> Option<Upper> {
+        let tcp = proto == PROTO_TCP;
+        let header: &[u8; udp::LEN] = self.header()?;
+        let ports = u32::from_be_bytes(*part(header, 0));
+        // A tunnel is told first: it goes on, and the rest is not for it.
+        if policy.udp_tunnels.may_be_special((ports >> 16) as u16, ports as u16) & BY_PORTS[usize::from(proto)] != 0 {
+            return None;
+        }
+        let (udp_len, all) = (u32::from(word(header, 4)), self.bytes.len() as u32);
+        let offset = self.bytes.get(self.here() + transport::TCP_OFFSET).copied().unwrap_or(0);
+        let tcp_len = u32::from(offset >> 4) * 4;
+        let tcp_fits = (tcp_len >= transport::TCP_MIN_LEN as u32) & (self.at + tcp_len <= all);
+        if !select_unpredictable(tcp, tcp_fits, udp_len >= udp::LEN as u32) {
+            return None;
+        }
+        let payload = self.at + select_unpredictable(tcp, tcp_len, udp::LEN as u32);
+        let payload_end = select_unpredictable(tcp, all, all.min(self.at + udp_len));
+        Some(Upper { ports, payload, payload_end, kind: Ports::Transport, stop: Stop::Transport })
+    }
+
+    /// An ICMP query.
+    #[inline(always)]
+    fn query<S: Sink>(&self, proto: u8, sink: &mut S) -> Option<()> {
+        let header = self.header::<{ icmp::LEN }>()?;
+        let query = if proto == PROTO_ICMP { icmp::is_query(header[0]) } else { icmpv6::is_query(header[0]) };
         if !query {
             return None;
         }
-        let (id, payload, payload_end) = (word(header, 4), self.here() + icmp::LEN, self.bytes.len());
-        Some(Upper { ports: Ports::IcmpId, sport: id, dport: id, payload, payload_end, stop: Stop::Icmp })
+        let (id, payload, payload_end) =
+            (u32::from(word(header, 4)), self.at + icmp::LEN as u32, self.bytes.len() as u32);
+        let upper = Upper { ports: id << 16 | id, payload, payload_end, kind: Ports::IcmpId, stop: Stop::Icmp };
+        let ip = self.bytes.get(self.l3 as usize..)?;
+        let ends = match ip.first()? >> 4 {
+            4 => v4_ends(part(ip, ipv4::ADDRESSES.start)),
+            _ => v6_ends(part(ip, ipv6::ADDRESSES.start)),
+        };
+        self.tell(proto, ends, upper, sink);
+        Some(())
     }
 
     /// What an IP header carries that is no end of the way.
     #[inline(always)]
-    fn tunnel(&mut self, ip: &Ip<'_>, policy: &Policy) -> Option<Next> {
-        match ip.proto {
+    fn tunnel(&mut self, proto: u8, policy: &Policy) -> Option<Next> {
+        match proto {
             PROTO_UDP => self.udp_tunnel(policy),
             PROTO_GRE => self.gre(),
             PROTO_V4 => Some(Next::V4),
@@ -454,7 +520,7 @@ impl<'a> Way<'a> {
         if flags & gre::SEQUENCE != 0 {
             self.skip(4);
         }
-        self.tunnel = Some((TunnelKind::Gre, key));
+        self.met.tunnel(TunnelKind::Gre, key);
         if protocol == TYPE_BRIDGED { Some(Next::Eth) } else { by_type(protocol).filter(|n| !matches!(n, Next::Pppoe)) }
     }
 
@@ -480,7 +546,7 @@ impl<'a> Way<'a> {
         if header[0] & !vxlan::GROUP != vxlan::VALID {
             return None;
         }
-        self.tunnel = Some((TunnelKind::Vxlan, u32::from_be_bytes(*header.last_chunk()?) >> 8));
+        self.met.tunnel(TunnelKind::Vxlan, u32::from_be_bytes(*header.last_chunk()?) >> 8);
         self.skip(vxlan::LEN);
         Some(Next::Eth)
     }
@@ -492,7 +558,7 @@ impl<'a> Way<'a> {
         if !user || header[1] != gtp::MESSAGE_USER {
             return None;
         }
-        self.tunnel = Some((TunnelKind::Gtp, u32::from_be_bytes(*header.last_chunk()?)));
+        self.met.tunnel(TunnelKind::Gtp, u32::from_be_bytes(*header.last_chunk()?));
         self.skip(gtp::LEN);
         self.clip(word(header, 2).into());
         if header[0] & gtp::OPTIONS != 0 {

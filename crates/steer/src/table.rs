@@ -3,6 +3,7 @@
 //! 4096 buckets, dealt among the rings by weight. Reweighing moves only as many buckets as must
 //! move, so as few flows as can be change their ring.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -37,7 +38,7 @@ impl core::error::Error for TableError {}
 /// Which ring each bucket of hashes goes to. Cloning copies 8 KiB.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
-    buckets: Vec<u16>,
+    buckets: Box<[u16; Table::BUCKETS]>,
     rings: u16,
 }
 
@@ -70,14 +71,13 @@ impl Table {
             return Err(TableError::TooManyRings { rings });
         }
         let rings = rings as u16;
-        Ok(Table { buckets: alloc::vec![rings; Table::BUCKETS], rings })
+        Ok(Table { buckets: Box::new([rings; Table::BUCKETS]), rings })
     }
 
     /// The ring of a hash. One look-up.
     #[inline(always)]
     pub fn ring(&self, hash: u32) -> u16 {
-        let bucket = Table::bucket(hash);
-        self.buckets.get(bucket).copied().unwrap_or(0)
+        self.buckets[Table::bucket(hash)]
     }
 
     /// The bucket of a hash: its low 12 bits.
@@ -88,7 +88,7 @@ impl Table {
 
     /// The ring of every bucket.
     pub fn buckets(&self) -> &[u16] {
-        &self.buckets
+        &self.buckets[..]
     }
 
     /// How many rings there are, those of weight 0 included.

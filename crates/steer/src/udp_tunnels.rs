@@ -5,6 +5,22 @@ use crate::Layer;
 use crate::dissection::Peers;
 use crate::wire::gtp::PORT_CONTROL;
 
+/// Bytes of the index, a power of two: of ports that are not registered, one in a hundred shares its byte with one that is.
+const INDEX: usize = 2048;
+/// In place of a number: several ports have this remainder.
+const SEVERAL: u8 = u8::MAX;
+
+/// For each remainder of a port number, the number of the entry whose port has it, plus 1; 0 without one. Bytes, and not
+/// bits: every TCP and UDP packet asks for two.
+#[derive(Clone, PartialEq, Eq)]
+struct Index([u8; INDEX]);
+
+impl core::fmt::Debug for Index {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Index").finish_non_exhaustive()
+    }
+}
+
 /// What is known of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Entry {
@@ -20,22 +36,13 @@ struct Entry {
 /// most [`UdpTunnels::CAPACITY`] entries.
 ///
 /// A port is looked up as destination first, then as source where the protocol answers from it.
-/// The header behind the port must verify before it is believed. A look-up reads one bit of a
-/// filter for each port, and the list only if one is set.
+/// The header behind the port must verify before it is believed. A look-up reads one byte of an
+/// index for each port, and the list only if one is set.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UdpTunnels {
-    filter: [u64; 16],
     entries: [Entry; UdpTunnels::CAPACITY],
     len: usize,
-    /// Where the entry of a port is, plus 1: at its place here, or the next that is taken.
-    index: [u8; INDEX],
-}
-
-/// Places of the index, a power of two: at most half are taken, so a search ends soon.
-const INDEX: usize = 2 * UdpTunnels::CAPACITY;
-
-const fn place_of(port: u16) -> usize {
-    (port.wrapping_mul(0x9e37) >> 10) as usize & (INDEX - 1)
+    index: Index,
 }
 
 /// What a look-up says.
@@ -51,10 +58,9 @@ impl UdpTunnels {
 
     /// No port is special.
     pub const NONE: UdpTunnels = UdpTunnels {
-        filter: [0; 16],
         entries: [Entry { port: 0, tunnel: None, answers: false, by_addresses: false }; UdpTunnels::CAPACITY],
         len: 0,
-        index: [0; INDEX],
+        index: Index([0; INDEX]),
     };
 
     /// Registers `layer` behind `port`; with `answers`, behind the same source port too. A port
@@ -90,12 +96,8 @@ impl UdpTunnels {
         if index == self.len {
             self.len += 1;
             self.entries[index] = Entry { port, tunnel: None, answers: false, by_addresses: false };
-            self.filter[(port as usize >> 6) & 15] |= 1 << (port & 63);
-            let mut place = place_of(port);
-            while self.index[place] != 0 {
-                place = (place + 1) & (INDEX - 1);
-            }
-            self.index[place] = self.len as u8;
+            let place = &mut self.index.0[port as usize & (INDEX - 1)];
+            *place = if *place == 0 { self.len as u8 } else { SEVERAL };
         }
         Some(index)
     }
@@ -143,32 +145,34 @@ impl UdpTunnels {
     /// What there is to know about a datagram between these ports.
     #[inline(always)]
     pub(crate) fn special(&self, source: u16, destination: u16) -> Option<Special> {
-        if !self.may_be_special(source, destination) {
+        if self.may_be_special(source, destination) == 0 {
             return None;
         }
         Some(self.search(source, destination))
     }
 
-    /// Whether there may be something to know: a look at the filter alone.
+    /// Not 0 if there may be something to know: a look at the index alone.
     #[inline(always)]
-    pub(crate) fn may_be_special(&self, source: u16, destination: u16) -> bool {
-        self.maybe(source) | self.maybe(destination)
+    pub(crate) fn may_be_special(&self, source: u16, destination: u16) -> u8 {
+        self.place_of(source) | self.place_of(destination)
     }
 
     #[inline(always)]
-    fn maybe(&self, port: u16) -> bool {
-        self.filter[(port as usize >> 6) & 15] >> (port & 63) & 1 != 0
+    fn place_of(&self, port: u16) -> u8 {
+        self.index.0[usize::from(port) & (INDEX - 1)]
+    }
+
+    /// Whether a port is in the list.
+    #[inline]
+    pub(crate) fn is_listed(&self, port: u16) -> bool {
+        self.entry(port).is_some()
     }
 
     #[inline]
     fn entry(&self, port: u16) -> Option<&Entry> {
-        let mut place = place_of(port);
-        loop {
-            let entry = self.entries.get(usize::from(*self.index.get(place)?).checked_sub(1)?)?;
-            if entry.port == port {
-                return Some(entry);
-            }
-            place = (place + 1) & (INDEX - 1);
+        match self.place_of(port) {
+            SEVERAL => self.known().iter().find(|entry| entry.port == port),
+            place => self.entries.get(usize::from(place).checked_sub(1)?).filter(|entry| entry.port == port),
         }
     }
 
