@@ -262,7 +262,16 @@ fn deeper<S: Sink>(mut way: Way<'_>, mut proto: u8, policy: &Policy, sink: &mut 
         if (proto == PROTO_ICMP) | (proto == PROTO_ICMPV6) {
             return way.query(proto, sink);
         }
-        let mut next = way.tunnel(proto, policy)?;
+        let mut next = match proto {
+            PROTO_UDP => match way.listed(policy)? {
+                None => return way.unlisted(policy, sink),
+                Some(layer) => way.udp_tunnel(layer)?,
+            },
+            PROTO_GRE => way.gre()?,
+            PROTO_V4 => Next::V4,
+            PROTO_V6 => Next::V6,
+            _ => return None,
+        };
         if let Next::Eth = next {
             next = way.ethernet()?;
         }
@@ -450,13 +459,24 @@ impl<'a> Way<'a> {
     /// TCP, or UDP between ports that are not special.
     #[inline(always)]
     fn transport(&self, proto: u8, policy: &Policy) -> Option<Upper> {
-        let tcp = proto == PROTO_TCP;
-        let header: &[u8; udp::LEN] = self.header()?;
-        let ports = u32::from_be_bytes(*part(header, 0));
+        let ports = self.ports()?;
         // A tunnel is told first: it goes on, and the rest is not for it.
         if policy.udp_tunnels.may_be_special((ports >> 16) as u16, ports as u16) & BY_PORTS[usize::from(proto)] != 0 {
             return None;
         }
+        self.between(ports, proto == PROTO_TCP)
+    }
+
+    #[inline(always)]
+    fn ports(&self) -> Option<u32> {
+        let header: &[u8; udp::LEN] = self.header()?;
+        Some(u32::from_be_bytes(*part(header, 0)))
+    }
+
+    /// TCP or UDP between these ports, which it has.
+    #[inline(always)]
+    fn between(&self, ports: u32, tcp: bool) -> Option<Upper> {
+        let header: &[u8; udp::LEN] = self.header()?;
         let (udp_len, all) = (u32::from(word(header, 4)), self.bytes.len() as u32);
         let offset = self.bytes.get(self.here() + transport::TCP_OFFSET).copied().unwrap_or(0);
         let tcp_len = u32::from(offset >> 4) * 4;
@@ -467,6 +487,29 @@ impl<'a> Way<'a> {
         let payload = self.at + select_unpredictable(tcp, tcp_len, udp::LEN as u32);
         let payload_end = select_unpredictable(tcp, all, all.min(self.at + udp_len));
         Some(Upper { ports, payload, payload_end, kind: Ports::Transport, stop: Stop::Transport })
+    }
+
+    /// UDP between ports that carry no tunnel: of which one only looked as if it were listed.
+    #[cold]
+    #[inline(never)]
+    fn unlisted<S: Sink>(self, policy: &Policy, sink: &mut S) -> Option<()> {
+        let ports = self.ports()?;
+        let listed = |port| policy.udp_tunnels.is_listed(port);
+        if listed((ports >> 16) as u16) || listed(ports as u16) {
+            return None;
+        }
+        self.tell(PROTO_UDP, self.ends()?, self.between(ports, false)?, sink);
+        Some(())
+    }
+
+    /// The addresses of the IP header that was read last.
+    #[inline(always)]
+    fn ends(&self) -> Option<Ends> {
+        let ip = self.bytes.get(self.l3 as usize..)?;
+        Some(match ip.first()? >> 4 {
+            4 => v4_ends(part(ip, ipv4::ADDRESSES.start)),
+            _ => v6_ends(part(ip, ipv6::ADDRESSES.start)),
+        })
     }
 
     /// An ICMP query.
@@ -480,25 +523,8 @@ impl<'a> Way<'a> {
         let (id, payload, payload_end) =
             (u32::from(word(header, 4)), self.at + icmp::LEN as u32, self.bytes.len() as u32);
         let upper = Upper { ports: id << 16 | id, payload, payload_end, kind: Ports::IcmpId, stop: Stop::Icmp };
-        let ip = self.bytes.get(self.l3 as usize..)?;
-        let ends = match ip.first()? >> 4 {
-            4 => v4_ends(part(ip, ipv4::ADDRESSES.start)),
-            _ => v6_ends(part(ip, ipv6::ADDRESSES.start)),
-        };
-        self.tell(proto, ends, upper, sink);
+        self.tell(proto, self.ends()?, upper, sink);
         Some(())
-    }
-
-    /// What an IP header carries that is no end of the way.
-    #[inline(always)]
-    fn tunnel(&mut self, proto: u8, policy: &Policy) -> Option<Next> {
-        match proto {
-            PROTO_UDP => self.udp_tunnel(policy),
-            PROTO_GRE => self.gre(),
-            PROTO_V4 => Some(Next::V4),
-            PROTO_V6 => Some(Next::V6),
-            _ => None,
-        }
     }
 
     #[inline(always)]
@@ -524,8 +550,15 @@ impl<'a> Way<'a> {
         if protocol == TYPE_BRIDGED { Some(Next::Eth) } else { by_type(protocol).filter(|n| !matches!(n, Next::Pppoe)) }
     }
 
+    /// The tunnel that is listed for a datagram's ports.
     #[inline(always)]
-    fn udp_tunnel(&mut self, policy: &Policy) -> Option<Next> {
+    fn listed(&self, policy: &Policy) -> Option<Option<Layer>> {
+        let ports = self.ports()?;
+        Some(policy.udp_tunnels.find((ports >> 16) as u16, ports as u16))
+    }
+
+    #[inline(always)]
+    fn udp_tunnel(&mut self, layer: Layer) -> Option<Next> {
         let header: &[u8; udp::LEN] = self.header()?;
         let len = usize::from(word(header, 4));
         if len < udp::LEN {
@@ -533,7 +566,7 @@ impl<'a> Way<'a> {
         }
         self.clip(len);
         self.skip(udp::LEN);
-        match policy.udp_tunnels.find(word(header, 0), word(header, 2))? {
+        match layer {
             Layer::Vxlan => self.vxlan(),
             Layer::Gtp => self.gtp(),
             _ => None,
