@@ -73,7 +73,13 @@ impl Met {
 
     #[inline(always)]
     fn new(vlan: Option<u16>) -> Met {
-        Met(vlan.map_or(0, |tci| u64::from(tci) << 48 | Met::TAGGED))
+        vlan.map_or(Met(0), Met::stripped)
+    }
+
+    /// Out of line: cards that take tags off do so for few.
+    #[cold]
+    fn stripped(tci: u16) -> Met {
+        Met(u64::from(tci) << 48 | Met::TAGGED)
     }
 
     /// A tag: of several the outermost counts.
@@ -249,7 +255,7 @@ pub(crate) fn quick_plain<S: Sink>(frame: &Frame<'_>, policy: &Policy, sink: &mu
     let met = Met::new(frame.stripped_vlan);
     let mut way = Way { bytes: frame.bytes, at: 0, l3: 0, outer_l3: 0, depth: 0, met };
     let next = way.ethernet()?;
-    match way.ip(next, policy, sink)? {
+    match way.ip::<true, S>(next, policy, sink)? {
         Behind::End => Some(()),
         Behind::More(proto) => deeper(way, proto, policy, sink),
     }
@@ -259,23 +265,26 @@ pub(crate) fn quick_plain<S: Sink>(frame: &Frame<'_>, policy: &Policy, sink: &mu
 #[inline(never)]
 fn deeper<S: Sink>(mut way: Way<'_>, mut proto: u8, policy: &Policy, sink: &mut S) -> Option<()> {
     loop {
-        if (proto == PROTO_ICMP) | (proto == PROTO_ICMPV6) {
-            return way.query(proto, sink);
-        }
-        let mut next = match proto {
-            PROTO_UDP => match way.listed(policy)? {
+        let mut next = if proto == PROTO_UDP {
+            match way.listed(policy)? {
                 None => return way.unlisted(policy, sink),
                 Some(layer) => way.udp_tunnel(layer)?,
-            },
-            PROTO_GRE => way.gre()?,
-            PROTO_V4 => Next::V4,
-            PROTO_V6 => Next::V6,
-            _ => return None,
+            }
+        } else if proto == PROTO_GRE {
+            way.gre()?
+        } else if (proto == PROTO_ICMP) | (proto == PROTO_ICMPV6) {
+            return way.query(proto, sink);
+        } else {
+            match proto {
+                PROTO_V4 => Next::V4,
+                PROTO_V6 => Next::V6,
+                _ => return None,
+            }
         };
         if let Next::Eth = next {
             next = way.ethernet()?;
         }
-        match way.ip(next, policy, sink)? {
+        match way.ip::<false, S>(next, policy, sink)? {
             Behind::End => return Some(()),
             Behind::More(more) => proto = more, // no more often than headers may be deep
         }
@@ -385,29 +394,29 @@ impl<'a> Way<'a> {
 
     /// An IP header, which there may be a PPPoE session or labels before.
     #[inline(always)]
-    fn ip<S: Sink>(&mut self, next: Next, policy: &Policy, sink: &mut S) -> Option<Behind> {
+    fn ip<const OUTERMOST: bool, S: Sink>(&mut self, next: Next, policy: &Policy, sink: &mut S) -> Option<Behind> {
         let next = match next {
             Next::Pppoe => self.pppoe()?,
             Next::Mpls => self.mpls()?,
             next => next,
         };
         match next {
-            Next::V4 => self.ipv4(policy, sink),
-            Next::V6 => self.ipv6(policy, sink),
+            Next::V4 => self.ipv4::<OUTERMOST, S>(policy, sink),
+            Next::V6 => self.ipv6::<OUTERMOST, S>(policy, sink),
             _ => None,
         }
     }
 
     /// IPv4, and what is behind it if that is the end.
     #[inline(always)]
-    fn ipv4<S: Sink>(&mut self, policy: &Policy, sink: &mut S) -> Option<Behind> {
+    fn ipv4<const OUTERMOST: bool, S: Sink>(&mut self, policy: &Policy, sink: &mut S) -> Option<Behind> {
         // An upper-layer header has 8 bytes at least.
         let header: &[u8; ipv4::MIN_LEN + udp::LEN] = self.header()?;
         let whole = word(header, 6) & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET) == 0;
         if (header[0] != 0x45) | !whole {
             return None;
         }
-        self.deepen()?;
+        self.deepen::<OUTERMOST>()?;
         self.clip(word(header, 2).into());
         self.skip(ipv4::MIN_LEN);
         Some(self.upper(header[ipv4::PROTOCOL], v4_ends(part(header, ipv4::ADDRESSES.start)), policy, sink))
@@ -415,12 +424,12 @@ impl<'a> Way<'a> {
 
     /// The same of IPv6.
     #[inline(always)]
-    fn ipv6<S: Sink>(&mut self, policy: &Policy, sink: &mut S) -> Option<Behind> {
+    fn ipv6<const OUTERMOST: bool, S: Sink>(&mut self, policy: &Policy, sink: &mut S) -> Option<Behind> {
         let header: &[u8; ipv6::LEN + udp::LEN] = self.header()?;
         if header[0] >> 4 != 6 {
             return None;
         }
-        self.deepen()?;
+        self.deepen::<OUTERMOST>()?;
         self.skip(ipv6::LEN);
         self.clip(word(header, 4).into());
         Some(self.upper(header[6], v6_ends(part(header, ipv6::ADDRESSES.start)), policy, sink))
@@ -428,12 +437,13 @@ impl<'a> Way<'a> {
 
     /// Notes an IP header.
     #[inline(always)]
-    fn deepen(&mut self) -> Option<()> {
+    fn deepen<const OUTERMOST: bool>(&mut self) -> Option<()> {
         self.l3 = self.at;
-        if self.depth == 0 {
-            self.outer_l3 = self.at;
+        if OUTERMOST {
+            (self.outer_l3, self.depth) = (self.at, 1);
+        } else {
+            self.depth += 1;
         }
-        self.depth += 1;
         (self.depth <= MOST_DEPTH).then_some(())
     }
 

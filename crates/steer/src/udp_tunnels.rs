@@ -170,10 +170,17 @@ impl UdpTunnels {
 
     #[inline]
     fn entry(&self, port: u16) -> Option<&Entry> {
-        match self.place_of(port) {
-            SEVERAL => self.known().iter().find(|entry| entry.port == port),
-            place => self.entries.get(usize::from(place).checked_sub(1)?).filter(|entry| entry.port == port),
+        let place = self.place_of(port);
+        if place == SEVERAL {
+            return self.entry_of_several(port);
         }
+        self.entries.get(usize::from(place).wrapping_sub(1)).filter(|entry| entry.port == port)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn entry_of_several(&self, port: u16) -> Option<&Entry> {
+        self.known().iter().find(|entry| entry.port == port)
     }
 
     fn search(&self, source: u16, destination: u16) -> Special {
