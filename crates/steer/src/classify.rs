@@ -88,7 +88,7 @@ pub struct Glancer<'a> {
 
 impl Glancer<'_> {
     /// What [`Classifier::classify`] says of a packet of the commonest kinds, as far as a tag tells it, into `glance`.
-    /// Answers false, and changes nothing, for all other packets: those must be classified. Costs two thirds of that.
+    /// Answers false, and changes nothing, for all other packets: those must be classified. Costs a tenth less than that.
     #[inline(never)]
     pub fn glance(&self, frame: &Frame<'_>, glance: &mut Glance) -> bool {
         quick_plain(frame, &self.classifier.policy, &mut Glancing { glancer: self, glance }).is_some()

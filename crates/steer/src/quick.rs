@@ -8,8 +8,10 @@
 //!
 //! What is asked of every packet and comes out one way or the other at random is computed both ways and chosen, not
 //! branched on (TCP or UDP, which end is lower); one comparison with the end of the frame serves all fields of a header.
+//! What is met on the way is one word, and all is told at the place where it is found, so that little of it is ever in
+//! memory; nothing whose address is taken may hold it, not even for a seldom case.
 //!
-//! Cost: about a fifth of the walk's instructions.
+//! Cost: about an eighth of the walk's instructions.
 
 use core::hint::select_unpredictable;
 
@@ -451,11 +453,11 @@ impl<'a> Way<'a> {
     #[inline(always)]
     fn upper<S: Sink>(&self, proto: u8, ends: Ends, policy: &Policy, sink: &mut S) -> Behind {
         // One look, and not one for each.
-        if (proto < 64) & (ENDS >> (proto & 63) & 1 != 0) {
-            if let Some(upper) = self.transport(proto, policy) {
-                self.tell(proto, ends, upper, sink);
-                return Behind::End;
-            }
+        if (proto < 64) & (ENDS >> (proto & 63) & 1 != 0)
+            && let Some(upper) = self.transport(proto, policy)
+        {
+            self.tell(proto, ends, upper, sink);
+            return Behind::End;
         }
         Behind::More(proto)
     }
