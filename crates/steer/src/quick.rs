@@ -11,7 +11,7 @@
 //! What is met on the way is one word, and all is told at the place where it is found, so that little of it is ever in
 //! memory; nothing whose address is taken may hold it, not even for a seldom case.
 //!
-//! Cost: about an eighth of the walk's instructions.
+//! Cost: less than half of the walk's instructions.
 
 use core::hint::select_unpredictable;
 
