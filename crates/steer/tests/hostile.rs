@@ -101,6 +101,19 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     )
 }
 
+/// Bytes in which headers are, mostly.
+const HEADERS: usize = 120;
+
+/// A byte that says something where some header looks for it.
+fn telling_byte() -> impl Strategy<Value = u8> {
+    prop::sample::select(
+        &[
+            0x00, 0x01, 0x04, 0x06, 0x08, 0x11, 0x20, 0x21, 0x29, 0x2f, 0x30, 0x34, 0x3a, 0x40, 0x45, 0x46, 0x47, 0x57,
+            0x60, 0x64, 0x81, 0x86, 0x88, 0xa8, 0xdd, 0xff,
+        ][..],
+    )
+}
+
 fn tunnels(changes: &[(u16, u8, usize)]) -> UdpTunnels {
     let mut tunnels = UdpTunnels::default();
     for &(port, change, layer) in changes {
@@ -173,15 +186,21 @@ proptest! {
         ends in ends(),
         kind in 0..WRAPS,
         outer in ends(),
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![any::<u8>(), telling_byte()]), 1..6),
+        again in 0..2 * WRAPS,
+        cut in prop_oneof![Just(None), any::<prop::sample::Index>().prop_map(Some)],
     ) {
-        let (ethertype, payload) = wrap(kind, ends.v6, &ends.packet(), &outer);
+        let (mut ethertype, mut payload) = wrap(kind, ends.v6, &ends.packet(), &outer);
+        if again < WRAPS && (ethertype == 0x0800 || ethertype == 0x86dd) {
+            (ethertype, payload) = wrap(again, ethertype == 0x86dd, &payload, &outer);
+        }
         let mut frame = eth(ethertype, &payload);
         for (at, value) in changes {
-            let at = at.index(frame.len());
+            let at = at.index(frame.len().min(HEADERS));
             frame[at] = value;
         }
-        try_everything(&frame, 1);
+        let end = cut.map_or(frame.len(), |cut| cut.index(frame.len() + 1));
+        try_everything(&frame[..end], 1);
     }
 }
 
