@@ -74,6 +74,9 @@ enum What {
     Live {
         /// Only the way of this number, for a profiler to look at.
         only: Option<usize>,
+        /// Only what is sent so; both, unless told.
+        #[arg(long)]
+        sent: Option<live::Sent>,
     },
     /// Instructions a packet, by valgrind.
     Steps {
@@ -141,8 +144,11 @@ fn main() {
         function::run(&setting);
     }
     if wanted(|w| matches!(w, What::Live { .. })) {
-        let only = if let Some(What::Live { only }) = &options.what { *only } else { None };
-        live::run(&setting, only);
+        let (only, sent) = match &options.what {
+            Some(What::Live { only, sent }) => (*only, *sent),
+            _ => (None, None),
+        };
+        live::run(&setting, only, sent);
     }
     if wanted(|w| matches!(w, What::Steps { .. })) {
         steps::run();

@@ -1,29 +1,116 @@
-//! The wire: a veth pair in a namespace of its own, its NAPI threads, and who sends.
+//! The wire: a namespace with a veth pair for each way of receiving, who sends, and what the kernel says of threads.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use super::frames::Frames;
 use flowyard_testkit::net::{Injector, Namespace, Veth, numbered_frame};
 
-/// A veth pair: `fy1` sends, `fy0` receives.
+/// Conversations.
+const FLOWS: u16 = 256;
+
+/// A namespace, and the pairs in it.
 pub struct Wire {
     pub namespace: Namespace,
+    pairs: usize,
 }
 
 impl Wire {
     pub fn new() -> Wire {
-        let namespace = Namespace::new().expect("as root");
-        namespace.veth(&Veth::default()).expect("veth");
-        // Without XDP, veth uses NAPI only for the sake of GRO.
-        namespace.command("ethtool -K fy0 gro on").expect("veth has GRO");
-        Wire { namespace }
+        Wire { namespace: Namespace::new().expect("as root"), pairs: 0 }
     }
 
-    /// Packets that came to the interface so far, whatever became of them.
-    pub fn received(&self) -> u64 {
+    /// Makes another pair, and answers its number. With `napi` the receiving end has a NAPI without an XDP program, too:
+    /// for the sake of GRO.
+    pub fn add(&mut self, napi: bool) -> usize {
+        let number = self.pairs;
+        let (name, peer) = (&receiving(number), &sending(number));
+        self.namespace.veth(&Veth { name, peer, ..Veth::default() }).expect("veth");
+        if napi {
+            self.namespace.command(&format!("ethtool -K {name} gro on")).expect("veth has GRO");
+        }
+        self.pairs += 1;
+        number
+    }
+
+    /// Packets that came to the receiving end of a pair so far, whatever became of them.
+    pub fn came(&self, number: usize) -> u64 {
         let text = self.namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.trim().strip_prefix("fy1:"));
+        let peer = format!("{}:", sending(number));
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(&peer));
         // What the other end has sent: column 10.
         line.and_then(|line| line.split_whitespace().nth(9)?.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// The end of pair `number` where packets are received.
+pub fn receiving(number: usize) -> String {
+    format!("fb{number:02}")
+}
+
+/// The other.
+fn sending(number: usize) -> String {
+    format!("fs{number:02}")
+}
+
+/// What sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sent {
+    /// A packet socket, 64 packets a system call.
+    Socket,
+    /// The kernel, in batches of 64 frames, as a card brings them.
+    Frames,
+}
+
+/// Who sends, by which pair: told by others.
+pub struct Sender(AtomicUsize);
+
+const NOBODY: usize = usize::MAX;
+const OVER: usize = usize::MAX - 1;
+
+impl Sender {
+    pub fn new() -> Sender {
+        Sender(AtomicUsize::new(NOBODY))
+    }
+
+    /// Has packets sent by a pair, as fast as it can be.
+    pub fn to(&self, pair: usize) {
+        self.0.store(pair, Ordering::Relaxed); // Relaxed: nothing else is told by it
+    }
+
+    /// Has none sent.
+    pub fn rest(&self) {
+        self.to(NOBODY);
+    }
+
+    /// Ends it.
+    pub fn end(&self) {
+        self.to(OVER);
+    }
+
+    /// Sends 64-byte frames of [`FLOWS`] conversations as it is told, until the end; in a thread of the wire's namespace.
+    pub fn run(&self, sent: Sent, pairs: usize) {
+        match sent {
+            Sent::Socket => {
+                let ways: Vec<_> = (0..pairs).map(|n| Injector::open(&sending(n)).expect("the other end")).collect();
+                let frames: Vec<_> = (0..FLOWS).map(|n| numbered_frame(n, u64::from(n), 64)).collect();
+                self.follow(|pair| ways[pair].send(&frames).expect("the other end is up"));
+            }
+            Sent::Frames => {
+                let ways: Vec<_> = (0..pairs).map(|n| Frames::open(&sending(n))).collect();
+                self.follow(|pair| ways[pair].send());
+            }
+        }
+    }
+
+    fn follow(&self, send: impl Fn(usize)) {
+        loop {
+            match self.0.load(Ordering::Relaxed) {
+                OVER => return,
+                NOBODY => std::thread::sleep(Duration::from_millis(1)),
+                pair => send(pair),
+            }
+        }
     }
 }
 
@@ -37,21 +124,4 @@ pub fn threads() -> impl Iterator<Item = i32> {
 pub fn used_ns(thread: i32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{thread}/schedstat")).unwrap_or_default();
     text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
-}
-
-/// How often a thread was taken off its core, by its will or not; none once it has ended.
-pub fn switches(thread: i32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
-    let of =
-        |kind: &str| text.lines().find_map(|line| line.strip_prefix(kind)?.trim().parse::<u64>().ok()).unwrap_or(0);
-    of("voluntary_ctxt_switches:") + of("nonvoluntary_ctxt_switches:")
-}
-
-/// Sends 64-byte frames of `flows` conversations until told to stop.
-pub fn send(stop: &AtomicBool, flows: u16) {
-    let injector = Injector::open("fy1").expect("the other end");
-    let frames: Vec<_> = (0..flows).map(|n| numbered_frame(n, u64::from(n), 64)).collect();
-    while !stop.load(Ordering::Relaxed) {
-        injector.send(&frames).expect("the other end is up");
-    }
 }
