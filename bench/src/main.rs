@@ -78,6 +78,12 @@ enum What {
         #[arg(long)]
         sent: Option<live::Sent>,
     },
+    /// Who sends as a card would.
+    #[command(hide = true)]
+    Frames {
+        /// Where to run.
+        core: usize,
+    },
     /// Instructions a packet, by valgrind.
     Steps {
         /// Only what has a limit, and an error if anything is over it.
@@ -101,6 +107,9 @@ fn main() {
     }
     if let Some(What::Attached { path, core }) = options.what {
         return processes::child(path, core);
+    }
+    if let Some(What::Frames { core }) = options.what {
+        return live::frames::child(core);
     }
     if let Some(What::Steps { gate: true }) = options.what {
         std::process::exit(i32::from(!steps::gate()));

@@ -17,12 +17,12 @@
 //! discarded if the hypervisor took more than [`STOLEN`] ticks of it, and for nothing else: switches between threads that
 //! share a core are part of what is measured.
 //!
-//! The bare loops sleep where that is best for them: on one core whenever they find nothing, on two after many looks in
-//! vain. Nothing is polled busily by the kernel (no SO_PREFER_BUSY_POLL), all rings are as long, all copy.
+//! The bare loops sleep where that is best for them: on one core whenever they find nothing, on two after milliseconds of
+//! looking in vain. Nothing is polled busily by the kernel (no SO_PREFER_BUSY_POLL), all rings are as long, all copy.
 
 mod bare;
 mod bpf;
-mod frames;
+pub mod frames;
 mod ways;
 mod wire;
 
@@ -44,7 +44,7 @@ const WARM_UP: Duration = Duration::from_millis(40);
 /// Between two turns: what is left in rings is read, threads go to sleep.
 const REST: Duration = Duration::from_millis(15);
 /// Ticks of 10 ms, of some 40, that the hypervisor may take from a turn.
-const STOLEN: u64 = 1;
+const STOLEN: u64 = 2;
 
 /// Who does what where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Cores {
     const fn looks(self) -> u32 {
         match self {
             Cores::One => 0,
-            Cores::Two => 2000,
+            Cores::Two => 200_000,
         }
     }
 }
@@ -197,8 +197,7 @@ fn print<'a>(
 /// All ways, open, and who sends to them.
 struct Live {
     wire: Wire,
-    sender: Arc<Sender>,
-    sending: Option<std::thread::JoinHandle<()>>,
+    sender: Sender,
     open: Vec<Open>,
     /// Processor time a packet, by round and way.
     used: RefCell<Vec<Vec<Option<f64>>>>,
@@ -256,15 +255,8 @@ impl Live {
             let threads = wire::threads().filter(|thread| !others.contains(thread)).collect();
             open.push(Open { task, thread, threads, napi });
         }
-        let sending = Arc::new(Sender::new());
-        let given = sending.clone();
-        let pairs = open.len();
-        let body = move || {
-            machine::pin(sender);
-            given.run(sent, pairs);
-        };
-        let thread = wire.namespace.run(|| std::thread::spawn(body));
-        Live { wire, sender: sending, sending: Some(thread), open, used: RefCell::default() }
+        let sender = Sender::start(&wire, sent, sender);
+        Live { wire, sender, open, used: RefCell::default() }
     }
 
     fn begin_round(&mut self) {
@@ -311,10 +303,8 @@ impl Live {
     }
 
     /// Ends all; answers processor time a packet, by round and way.
-    fn close(mut self) -> Vec<Vec<Option<f64>>> {
+    fn close(self) -> Vec<Vec<Option<f64>>> {
         self.sender.end();
-        let sending = self.sending.take().map(std::thread::JoinHandle::join);
-        assert!(!matches!(sending, Some(Err(_))), "the sender panicked");
         for Open { task, thread, .. } in self.open {
             task.stop.store(true, Ordering::Relaxed);
             thread.thread().unpark();

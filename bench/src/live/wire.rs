@@ -1,10 +1,14 @@
 //! The wire: a namespace with a veth pair for each way of receiving, who sends, and what the kernel says of threads.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::frames::Frames;
 use flowyard_testkit::net::{Injector, Namespace, Veth, numbered_frame};
+
+use super::frames::Frames;
+use crate::machine;
 
 /// Conversations.
 const FLOWS: u16 = 256;
@@ -49,7 +53,7 @@ pub fn receiving(number: usize) -> String {
 }
 
 /// The other.
-fn sending(number: usize) -> String {
+pub fn sending(number: usize) -> String {
     format!("fs{number:02}")
 }
 
@@ -63,53 +67,65 @@ pub enum Sent {
 }
 
 /// Who sends, by which pair: told by others.
-pub struct Sender(AtomicUsize);
+pub enum Sender {
+    Socket { pair: Arc<AtomicUsize>, thread: JoinHandle<()> },
+    Frames(Frames),
+}
 
 const NOBODY: usize = usize::MAX;
 const OVER: usize = usize::MAX - 1;
 
 impl Sender {
-    pub fn new() -> Sender {
-        Sender(AtomicUsize::new(NOBODY))
+    /// Starts it on a core.
+    pub fn start(wire: &Wire, sent: Sent, core: usize) -> Sender {
+        if sent == Sent::Frames {
+            return Sender::Frames(Frames::start(&wire.namespace, core));
+        }
+        let pair = Arc::new(AtomicUsize::new(NOBODY));
+        let (told, pairs) = (pair.clone(), wire.pairs);
+        let body = move || {
+            machine::pin(core);
+            send_by_socket(&told, pairs);
+        };
+        Sender::Socket { pair, thread: wire.namespace.run(|| std::thread::spawn(body)) }
     }
 
     /// Has packets sent by a pair, as fast as it can be.
-    pub fn to(&self, pair: usize) {
-        self.0.store(pair, Ordering::Relaxed); // Relaxed: nothing else is told by it
+    pub fn to(&self, number: usize) {
+        self.tell(Some(number));
     }
 
     /// Has none sent.
     pub fn rest(&self) {
-        self.to(NOBODY);
+        self.tell(None);
     }
 
-    /// Ends it.
-    pub fn end(&self) {
-        self.to(OVER);
-    }
-
-    /// Sends 64-byte frames of [`FLOWS`] conversations as it is told, until the end; in a thread of the wire's namespace.
-    pub fn run(&self, sent: Sent, pairs: usize) {
-        match sent {
-            Sent::Socket => {
-                let ways: Vec<_> = (0..pairs).map(|n| Injector::open(&sending(n)).expect("the other end")).collect();
-                let frames: Vec<_> = (0..FLOWS).map(|n| numbered_frame(n, u64::from(n), 64)).collect();
-                self.follow(|pair| ways[pair].send(&frames).expect("the other end is up"));
-            }
-            Sent::Frames => {
-                let ways: Vec<_> = (0..pairs).map(|n| Frames::open(&sending(n))).collect();
-                self.follow(|pair| ways[pair].send());
-            }
+    fn tell(&self, number: Option<usize>) {
+        match self {
+            // Relaxed: nothing else is told by it.
+            Sender::Socket { pair, .. } => pair.store(number.unwrap_or(NOBODY), Ordering::Relaxed),
+            Sender::Frames(frames) => frames.to(number),
         }
     }
 
-    fn follow(&self, send: impl Fn(usize)) {
-        loop {
-            match self.0.load(Ordering::Relaxed) {
-                OVER => return,
-                NOBODY => std::thread::sleep(Duration::from_millis(1)),
-                pair => send(pair),
-            }
+    /// Ends it.
+    pub fn end(self) {
+        if let Sender::Socket { pair, thread } = self {
+            pair.store(OVER, Ordering::Relaxed);
+            thread.join().expect("it sends to the end");
+        }
+    }
+}
+
+/// Sends 64-byte frames of [`FLOWS`] conversations as it is told, until the end; in a thread of the wire's namespace.
+fn send_by_socket(told: &AtomicUsize, pairs: usize) {
+    let ways: Vec<_> = (0..pairs).map(|n| Injector::open(&sending(n)).expect("the other end")).collect();
+    let frames: Vec<_> = (0..FLOWS).map(|n| numbered_frame(n, u64::from(n), 64)).collect();
+    loop {
+        match told.load(Ordering::Relaxed) {
+            OVER => return,
+            NOBODY => std::thread::sleep(Duration::from_millis(1)),
+            pair => ways[pair].send(&frames).expect("the other end is up"),
         }
     }
 }
