@@ -13,8 +13,7 @@ use crate::figures::{self, ratio};
 use crate::packets::{COUNT, FLOWS, Packets, is_ordinary};
 use crate::pipeline::alone::{self, Shape, USUAL};
 use crate::pipeline::shipped;
-use crate::pipeline::staged::{self, Touched};
-use crate::rounds::{self, Contender, Outcome, Setting};
+use crate::rounds::{self, Contender, Setting};
 
 type Shared = Arc<Packets>;
 
@@ -59,7 +58,6 @@ pub fn run(setting: &Setting) {
     if let Some(core) = setting.other {
         annotations(setting, core, &mut packets, renew);
     }
-    stages(setting, &mut packets, renew);
     drop(packets);
     conversations(setting);
 }
@@ -79,27 +77,6 @@ fn annotations(setting: &Setting, core: usize, packets: &mut Shared, renew: impl
     let outcome = rounds::run(setting, true, packets, renew, &contenders);
     let ratios = [ratio(1, 0), ratio(3, 2), ratio(4, 2)];
     figures::print("Annotations on two cores", "packet", &outcome, &ratios);
-}
-
-/// Two consumers one after the other: what it costs that the first writes annotations and the second reads them.
-fn stages(setting: &Setting, packets: &mut Shared, renew: impl Fn(&mut Shared) + Copy) {
-    let kinds = [
-        ("256 bytes, untouched", Touched::None),
-        ("64 bytes written by a stage, read by the next", Touched::Line),
-        ("256 bytes written by a stage, read by the next", Touched::All),
-    ];
-    let ratios = [ratio(1, 0), ratio(2, 0)];
-    let print = |title: &str, outcome: &Outcome| {
-        figures::print(title, "packet", outcome, &ratios);
-        figures::print_over(title, "packet", outcome, 0);
-    };
-    let one = kinds.map(|(name, touched)| Contender::new(name, move |p: &Shared| staged::one(p, touched)));
-    print("Annotations from stage to stage", &rounds::run(setting, false, packets, renew, &one));
-    if let Some(core) = setting.other {
-        let two = kinds.map(|(name, touched)| Contender::new(name, move |p: &Shared| staged::two(p, core, touched)));
-        let outcome = rounds::run(setting, true, packets, renew, &two);
-        print("Annotations from stage to stage, the second on the other core", &outcome);
-    }
 }
 
 /// Packets of few and of many conversations.

@@ -56,6 +56,8 @@ enum What {
     Pipeline,
     /// Cost over rings, conversations and annotation bytes.
     Curves,
+    /// Annotations that one stage writes and the next reads.
+    Stages,
     /// Workers that read their own rings, beside dispatcher and reader, and DPDK.
     Local,
     /// Rings read by another process, beside threads.
@@ -142,6 +144,9 @@ fn main() {
     }
     if wanted(|w| matches!(w, What::Curves)) {
         curves::run(&setting);
+    }
+    if wanted(|w| matches!(w, What::Stages)) {
+        pipeline::staged::run(&setting);
     }
     if wanted(|w| matches!(w, What::Local)) {
         pipeline::run_local(&setting);

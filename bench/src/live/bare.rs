@@ -10,7 +10,7 @@ use super::ways::Task;
 use aya::maps::XskMap;
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use flowyard::mem::{Geometry, Region};
+use flowyard::mem::{Buffer, Geometry, Region, Tag};
 use flowyard_port::{Bare, BareBlocks};
 
 /// The whole program.
@@ -41,6 +41,34 @@ pub fn is_possible() -> bool {
 
 /// Takes packets from an AF_XDP socket until told to stop.
 pub fn receive(task: &Task) {
+    receive_by(task, Bare::turn);
+}
+
+/// The same, and reads the first bytes of each packet.
+pub fn receive_and_read(task: &Task) {
+    let mut sum = 0;
+    receive_by(task, |bare| bare.turn_with(|region, buffer, at| sum ^= first_bytes(region, buffer, at)));
+    std::hint::black_box(sum);
+}
+
+/// The same, and writes a tag that says nothing.
+pub fn receive_and_tag(task: &Task) {
+    let (mut sum, tag) = (0, Tag::default());
+    receive_by(task, |bare| {
+        bare.turn_with(|region, buffer, at| {
+            sum ^= first_bytes(region, buffer, at);
+            region.set_tag(buffer, &tag);
+        })
+    });
+    std::hint::black_box(sum);
+}
+
+fn first_bytes(region: &Region, buffer: &Buffer, at: usize) -> u64 {
+    let bytes = region.peek(buffer, at, 8, &mut []);
+    bytes.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+}
+
+fn receive_by(task: &Task, turn: impl FnMut(&mut Bare) -> u64) {
     let mut ebpf: Ebpf = EbpfLoader::new().load(object().expect("asked before")).expect("it loads");
     let index = bpf::index_of(&task.interface);
     let (region, mut stock) =
@@ -51,7 +79,7 @@ pub fn receive(task: &Task) {
     let program: &mut Xdp = ebpf.program_mut("bare").expect("a program").try_into().expect("of XDP");
     program.load().expect("the verifier agrees");
     let link = program.attach_to_if_index(index, XdpMode::Driver).expect("veth has XDP");
-    task.run_loop(&mut bare, Bare::turn);
+    task.run_loop(&mut bare, turn);
     program.detach(link).expect("it is attached");
     bare.close(&mut stock);
 }

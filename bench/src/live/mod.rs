@@ -94,6 +94,8 @@ const fn packet(name: &'static str, receive: fn(&Task)) -> Way {
 }
 
 const BLOCKS: Way = packet("TPACKET_V3 loop", bare::receive_blocks);
+const READS: Way = xdp("AF_XDP loop that reads first bytes", bare::receive_and_read);
+const TAGS: Way = xdp("AF_XDP loop that reads first bytes and writes a tag", bare::receive_and_tag);
 const BARE: Way = xdp("AF_XDP loop", bare::receive);
 const WORKER: Way = xdp("worker", ways::worker);
 const DISPATCH: Way = xdp("dispatcher, one reader", ways::dispatch_one_thread);
@@ -115,7 +117,7 @@ const ONE: [Way; 10] = [
 ];
 
 /// Those on two.
-const TWO: [Way; 6] = [BLOCKS, WORKER, DISPATCH, KERNEL, PACKET_WORKER, BARE];
+const TWO: [Way; 8] = [BLOCKS, WORKER, DISPATCH, KERNEL, PACKET_WORKER, READS, TAGS, BARE];
 
 /// Runs and prints; with `only` that way alone, and what each of its turns was made of.
 pub fn run(setting: &Setting, only: Option<usize>, sent: Option<Sent>) {
@@ -135,7 +137,7 @@ pub fn run(setting: &Setting, only: Option<usize>, sent: Option<Sent>) {
 
 fn run_sent(setting: &Setting, only: Option<usize>, sent: Sent) {
     let Some(sender) = setting.other else { return };
-    let possible = |way: &&Way| way.name != BARE.name || bare::is_possible();
+    let possible = |way: &&Way| bare::is_possible() || ![BARE, READS, TAGS].map(|bare| bare.name).contains(&way.name);
     let ways = ONE.iter().filter(possible).map(|way| (*way, Cores::One));
     let ways = ways.chain(TWO.iter().filter(possible).map(|way| (*way, Cores::Two)));
     let ways: Vec<_> =

@@ -11,12 +11,39 @@ use flowyard::{Stage, Yard, YardConfig};
 
 use super::alone::{Closed, Lap};
 use super::shipped;
+use crate::figures::{self, ratio};
 use crate::flow::{self, BATCH, BUFFERS, Looking, SLOTS};
 use crate::laps::{Meter, meet};
-use crate::packets::Packets;
+use crate::packets::{COUNT, Packets, is_ordinary};
+use crate::rounds::{self, Contender, Outcome, Setting};
 
 /// Annotation bytes in front of every packet, whoever touches them.
 const ANNOTATION: usize = 256;
+
+/// Runs and prints.
+pub fn run(setting: &Setting) {
+    let mut packets = Arc::new(Packets::make(COUNT, &[], is_ordinary));
+    let renew = |packets: &mut Arc<Packets>| {
+        Arc::get_mut(packets).expect("no yard is left between rounds").shuffle();
+    };
+    let kinds = [
+        ("256 bytes, untouched", Touched::None),
+        ("64 bytes written by a stage, read by the next", Touched::Line),
+        ("256 bytes written by a stage, read by the next", Touched::All),
+    ];
+    let print = |title: &str, outcome: &Outcome| {
+        figures::print(title, "packet", outcome, &[ratio(1, 0), ratio(2, 0)]);
+        figures::print_over(title, "packet", outcome, 0);
+    };
+    let by_turns = kinds.map(|(name, touched)| Contender::new(name, move |p: &Arc<Packets>| one(p, touched)));
+    let outcome = rounds::run(setting, false, &mut packets, renew, &by_turns);
+    print("Annotations from stage to stage", &outcome);
+    if let Some(core) = setting.other {
+        let apart = kinds.map(|(name, touched)| Contender::new(name, move |p: &Arc<Packets>| two(p, core, touched)));
+        let outcome = rounds::run(setting, true, &mut packets, renew, &apart);
+        print("Annotations from stage to stage, the second on the other core", &outcome);
+    }
+}
 
 /// What the two do with annotations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
