@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flowyard::bench_support::ByHand;
 use flowyard::mem::{Consumer, Packet};
@@ -11,11 +11,11 @@ use flowyard::{Stage, Yard, YardConfig};
 
 use super::alone::{Closed, Lap};
 use super::shipped;
-use crate::figures::{self, ratio};
+use crate::figures;
 use crate::flow::{self, BATCH, BUFFERS, Looking, SLOTS};
 use crate::laps::{Meter, meet};
 use crate::packets::{COUNT, Packets, is_ordinary};
-use crate::rounds::{self, Contender, Outcome, Setting};
+use crate::rounds::{self, Contender, Setting};
 
 /// Annotation bytes in front of every packet, whoever touches them.
 const ANNOTATION: usize = 256;
@@ -30,18 +30,15 @@ pub fn run(setting: &Setting) {
         ("256 bytes, untouched", Touched::None),
         ("64 bytes written by a stage, read by the next", Touched::Line),
         ("256 bytes written by a stage, read by the next", Touched::All),
+        ("256 bytes of a plain array written by a stage, read by the next", Touched::Elsewhere),
     ];
-    let print = |title: &str, outcome: &Outcome| {
-        figures::print(title, "packet", outcome, &[ratio(1, 0), ratio(2, 0)]);
-        figures::print_over(title, "packet", outcome, 0);
-    };
     let by_turns = kinds.map(|(name, touched)| Contender::new(name, move |p: &Arc<Packets>| one(p, touched)));
     let outcome = rounds::run(setting, false, &mut packets, renew, &by_turns);
-    print("Annotations from stage to stage", &outcome);
+    figures::print_over("Annotations from stage to stage", "packet", &outcome, 0);
     if let Some(core) = setting.other {
         let apart = kinds.map(|(name, touched)| Contender::new(name, move |p: &Arc<Packets>| two(p, core, touched)));
         let outcome = rounds::run(setting, true, &mut packets, renew, &apart);
-        print("Annotations from stage to stage, the second on the other core", &outcome);
+        figures::print_over("Annotations from stage to stage, the second on the other core", "packet", &outcome, 0);
     }
 }
 
@@ -54,28 +51,52 @@ pub enum Touched {
     Line,
     /// All 256.
     All,
+    /// As many bytes of a plain array, at a place for each buffer: what so many lines cost by themselves.
+    Elsewhere,
 }
 
+/// The plain array.
+type Places = Arc<[AtomicU64]>;
+
+/// Words of a buffer's place in it, and of those that are touched.
+const PLACE: usize = 2048 / 8;
+const WORDS: usize = ANNOTATION / 8;
+
 impl Touched {
-    fn write(self, packet: &mut Packet<'_>) {
+    #[inline]
+    fn write(self, packet: &mut Packet<'_>, places: &Places) {
         let hash = u64::from(packet.slot().hash);
         let written = match self {
             Touched::None => Ok(()),
             Touched::Line => packet.set_annotation(&[hash; 8]),
-            Touched::All => packet.set_annotation(&[hash; ANNOTATION / 8]),
+            Touched::All => packet.set_annotation(&[hash; WORDS]),
+            Touched::Elsewhere => {
+                // Relaxed: ordered by the pipe, as the packet is.
+                place(places, packet).iter().for_each(|word| word.store(hash, Ordering::Relaxed));
+                Ok(())
+            }
         };
         assert!(written.is_ok(), "there is an annotation");
     }
 
-    /// The sum of all words that are read.
-    fn read(self, packet: &Packet<'_>) -> u64 {
+    /// The mean of all words that are read: the hash.
+    #[inline]
+    fn read(self, packet: &Packet<'_>, places: &Places) -> u64 {
         let words = match self {
             Touched::None => return u64::from(packet.slot().hash),
             Touched::Line => packet.annotation::<[u64; 8]>().map(|words| words.iter().sum::<u64>() / 8),
-            Touched::All => packet.annotation::<[u64; ANNOTATION / 8]>().map(|words| words.iter().sum::<u64>() / 32),
+            Touched::All => packet.annotation::<[u64; WORDS]>().map(|words| words.iter().sum::<u64>() / WORDS as u64),
+            Touched::Elsewhere => {
+                let words = place(places, packet).iter().map(|word| word.load(Ordering::Relaxed)); // as above
+                return words.sum::<u64>() / WORDS as u64;
+            }
         };
         words.unwrap_or(u64::MAX)
     }
+}
+
+fn place<'a>(places: &'a Places, packet: &Packet<'_>) -> &'a [AtomicU64] {
+    &places[packet.buffer_index() as usize * PLACE..][..WORDS]
 }
 
 /// The dispatcher and the stage behind its ring, by turns.
@@ -84,12 +105,14 @@ struct First {
     stage: Stage,
     lap: Arc<Lap>,
     touched: Touched,
+    places: Places,
 }
 
 /// The consumer behind that.
 struct Next {
     consumer: Consumer,
     touched: Touched,
+    places: Places,
 }
 
 fn open(packets: &Arc<Packets>, touched: Touched) -> (First, Next) {
@@ -99,7 +122,9 @@ fn open(packets: &Arc<Packets>, touched: Touched) -> (First, Next) {
     let (yard, mut readers) = Yard::open_over(&config, port).expect("memory for a yard");
     let (stage, end) = Stage::new(readers.remove(0), SLOTS).expect("memory for a pipe");
     let consumer = Consumer::attach_local(end).expect("memory for a pipe");
-    (First { dispatcher: yard.by_hand(), stage, lap, touched }, Next { consumer, touched })
+    let places: Places = (0..BUFFERS * PLACE).map(|_| AtomicU64::new(0)).collect();
+    let first = First { dispatcher: yard.by_hand(), stage, lap, touched, places: places.clone() };
+    (first, Next { consumer, touched, places })
 }
 
 impl First {
@@ -119,7 +144,7 @@ impl First {
         self.dispatcher.turn();
         for _ in 0..BATCH {
             let Some(mut packet) = self.stage.next() else { break };
-            self.touched.write(&mut packet);
+            self.touched.write(&mut packet, &self.places);
             assert!(self.stage.pass_waiting(None).is_ok(), "the next consumer is there");
         }
     }
@@ -137,7 +162,7 @@ impl Looking for Next {
         let (mut seen, mut sum) = (0, 0);
         for _ in 0..BATCH {
             let Some(packet) = self.consumer.next() else { break };
-            let read = self.touched.read(&packet);
+            let read = self.touched.read(&packet, &self.places);
             assert_eq!(read, u64::from(packet.slot().hash), "as the stage wrote it");
             sum ^= read ^ packet.data().first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
             seen += 1;
