@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::probe::Distance;
 use crate::rounds::{self, Contender, Outcome, Round, Setting};
 use crate::{figures, machine};
 use ways::Task;
@@ -150,50 +151,36 @@ fn run_sent(setting: &Setting, only: Option<usize>, sent: Sent) {
         .map(|(at, (way, _))| Contender::new(way.name, move |live: &Live| live.turn(at, only.is_some())))
         .collect();
     let mut live = live;
-    let outcome = rounds::run(&Setting { rounds, ..*setting }, false, &mut live, Live::begin_round, &contenders);
+    let outcome = rounds::run(&Setting { rounds, ..*setting }, true, &mut live, Live::begin_round, &contenders);
     let used = live.close();
+    let through: Vec<_> = outcome.rounds.iter().map(|round| round.figures.clone()).collect();
     for cores in [Cores::One, Cores::Two] {
+        let title = cores.title(sent);
         let part: Vec<usize> = (0..ways.len()).filter(|at| ways[*at].1 == cores).collect();
-        print(
-            &cores.title(sent),
-            "packet that came through",
-            &part,
-            outcome.rounds.iter().map(|round| &round.figures),
-            &ways,
-        );
+        let of_part = |figures: &[Vec<Option<f64>>]| {
+            let rounds = outcome.rounds.iter().zip(figures).map(|(round, figures)| Round {
+                // Those on one core do not ask how far the other is.
+                distance: if cores == Cores::One { Distance::One } else { round.distance },
+                probe_ns: round.probe_ns.filter(|_| cores == Cores::Two),
+                figures: part.iter().map(|at| figures[*at]).collect(),
+            });
+            Outcome { rounds: rounds.collect(), names: part.iter().map(|at| ways[*at].0.name).collect() }
+        };
+        print(&title, "packet that came through", &of_part(&through));
         if cores == Cores::One {
-            print(
-                &format!("{}, processor time", cores.title(sent)),
-                "packet of that core's time",
-                &part,
-                used.iter(),
-                &ways,
-            );
+            print(&format!("{title}, processor time"), "packet of that core's time", &of_part(&used));
         }
     }
 }
 
 /// Prints what came of some of the ways, each beside the two loops.
-fn print<'a>(
-    title: &str,
-    item: &str,
-    part: &[usize],
-    rounds: impl Iterator<Item = &'a Vec<Option<f64>>>,
-    ways: &[(Way, Cores)],
-) {
-    let names: Vec<_> = part.iter().map(|at| ways[*at].0.name).collect();
-    let place = |name| names.iter().position(|other| *other == name);
-    let rounds = rounds.map(|figures| Round {
-        distance: crate::probe::Distance::One,
-        probe_ns: None,
-        figures: part.iter().map(|at| figures[*at]).collect(),
-    });
+fn print(title: &str, item: &str, outcome: &Outcome) {
+    let place = |name| outcome.names.iter().position(|other| *other == name);
     let against = |theirs: usize| {
-        (0..part.len()).filter(move |ours| *ours != theirs).map(move |ours| figures::ratio(ours, theirs))
+        (0..outcome.names.len()).filter(move |ours| *ours != theirs).map(move |ours| figures::ratio(ours, theirs))
     };
     let ratios: Vec<_> = [BARE.name, BLOCKS.name].into_iter().filter_map(place).flat_map(against).collect();
-    let outcome = Outcome { rounds: rounds.collect(), names };
-    figures::print(title, item, &outcome, &ratios);
+    figures::print(title, item, outcome, &ratios);
 }
 
 /// All ways, open, and who sends to them.
