@@ -67,6 +67,11 @@ impl Frames {
         Frames(namespace.run(|| command.spawn()).expect("this program runs"))
     }
 
+    /// Its threads.
+    pub fn threads(&self) -> Vec<i32> {
+        wire::threads_of(&self.0.id().to_string()).collect()
+    }
+
     /// Has frames sent by a pair, as fast as it can be, or none.
     pub fn to(&self, pair: Option<usize>) {
         let interface = pair.map_or("none".into(), wire::sending);

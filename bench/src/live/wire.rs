@@ -68,7 +68,7 @@ pub enum Sent {
 
 /// Who sends, by which pair: told by others.
 pub enum Sender {
-    Socket { pair: Arc<AtomicUsize>, thread: JoinHandle<()> },
+    Socket { pair: Arc<AtomicUsize>, thread: JoinHandle<()>, number: i32 },
     Frames(Frames),
 }
 
@@ -83,11 +83,22 @@ impl Sender {
         }
         let pair = Arc::new(AtomicUsize::new(NOBODY));
         let (told, pairs) = (pair.clone(), wire.pairs);
+        let (tell, number) = std::sync::mpsc::channel();
         let body = move || {
             machine::pin(core);
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get()).expect("it is waited for");
             send_by_socket(&told, pairs);
         };
-        Sender::Socket { pair, thread: wire.namespace.run(|| std::thread::spawn(body)) }
+        let thread = wire.namespace.run(|| std::thread::spawn(body));
+        Sender::Socket { pair, thread, number: number.recv().expect("it begins") }
+    }
+
+    /// Nanoseconds that it has run, and in its place the kernel's part of receiving where nobody else does that.
+    pub fn used_ns(&self) -> u64 {
+        match self {
+            Sender::Socket { number, .. } => used_ns(*number),
+            Sender::Frames(frames) => frames.threads().into_iter().map(used_ns).sum(),
+        }
     }
 
     /// Has packets sent by a pair, as fast as it can be.
@@ -110,7 +121,7 @@ impl Sender {
 
     /// Ends it.
     pub fn end(self) {
-        if let Sender::Socket { pair, thread } = self {
+        if let Sender::Socket { pair, thread, .. } = self {
             pair.store(OVER, Ordering::Relaxed);
             thread.join().expect("it sends to the end");
         }
@@ -132,7 +143,12 @@ fn send_by_socket(told: &AtomicUsize, pairs: usize) {
 
 /// Threads of this process.
 pub fn threads() -> impl Iterator<Item = i32> {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc").flatten();
+    threads_of("self")
+}
+
+/// Threads of a process.
+pub fn threads_of(process: &str) -> impl Iterator<Item = i32> + use<> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs").flatten();
     tasks.filter_map(|task| task.file_name().to_string_lossy().parse().ok())
 }
 
