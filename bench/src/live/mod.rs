@@ -16,7 +16,7 @@
 //! a packet, which other work on the machine disturbs less. On one core that is the NAPI thread's and the receiver's, and
 //! what the sender's system call does is counted for nobody. On two it is the sender's, with the kernel's part in it. A turn is
 //! discarded if the hypervisor took more than [`STOLEN`] ticks of it, and for nothing else: switches between threads that
-//! share a core are part of what is measured.
+//! share a core are part of what is measured, and whether the two cores share a cache made no difference to the ratios.
 //!
 //! The bare loops sleep where that is best for them: on one core whenever they find nothing, on two after milliseconds of
 //! looking in vain. Nothing is polled busily by the kernel (no SO_PREFER_BUSY_POLL), all rings are as long, all copy.
@@ -41,11 +41,11 @@ pub use wire::Sent;
 use wire::{Sender, Wire};
 
 /// How long each is measured in each round, once packets flow.
-const SPAN: Duration = Duration::from_millis(200);
+const SPAN: Duration = Duration::from_millis(150);
 const WARM_UP: Duration = Duration::from_millis(40);
 /// Between two turns: what is left in rings is read, threads go to sleep.
 const REST: Duration = Duration::from_millis(15);
-/// Ticks of 10 ms, of some 40, that the hypervisor may take from a turn.
+/// Ticks of 10 ms, of some 30, that the hypervisor may take from a turn.
 const STOLEN: u64 = 2;
 
 /// Who does what where.
@@ -152,17 +152,16 @@ fn run_sent(setting: &Setting, only: Option<usize>, sent: Sent) {
         .map(|(at, (way, _))| Contender::new(way.name, move |live: &Live| live.turn(at, only.is_some())))
         .collect();
     let mut live = live;
-    let outcome = rounds::run(&Setting { rounds, ..*setting }, true, &mut live, Live::begin_round, &contenders);
+    let outcome = rounds::run(&Setting { rounds, ..*setting }, false, &mut live, Live::begin_round, &contenders);
     let used = live.close();
     let through: Vec<_> = outcome.rounds.iter().map(|round| round.figures.clone()).collect();
     for cores in [Cores::One, Cores::Two] {
         let title = cores.title(sent);
         let part: Vec<usize> = (0..ways.len()).filter(|at| ways[*at].1 == cores).collect();
         let of_part = |figures: &[Vec<Option<f64>>]| {
-            let rounds = outcome.rounds.iter().zip(figures).map(|(round, figures)| Round {
-                // Those on one core do not ask how far the other is.
-                distance: if cores == Cores::One { Distance::One } else { round.distance },
-                probe_ns: round.probe_ns.filter(|_| cores == Cores::Two),
+            let rounds = figures.iter().map(|figures| Round {
+                distance: if cores == Cores::One { Distance::One } else { Distance::Any },
+                probe_ns: None,
                 figures: part.iter().map(|at| figures[*at]).collect(),
             });
             Outcome { rounds: rounds.collect(), names: part.iter().map(|at| ways[*at].0.name).collect() }
