@@ -36,6 +36,16 @@ typedef void (*hash_burst)(const struct packet *, uint32_t, const uint16_t *, ui
 void plain_crc(const struct packet *, uint32_t, const uint16_t *, uint32_t *, uint16_t *);
 void ptype_crc(const struct packet *, uint32_t, const uint16_t *, uint32_t *, uint16_t *);
 
+/* Metadata of a packet, in the line before it. */
+struct metadata {
+	uint32_t words[16];
+};
+
+static inline struct metadata *metadata_of(struct rte_mbuf *m)
+{
+	return rte_pktmbuf_mtod_offset(m, struct metadata *, -(int)sizeof(struct metadata));
+}
+
 struct staged {
 	struct rte_mbuf *mbufs[STAGED];
 	uint32_t count;
@@ -46,6 +56,8 @@ struct pipeline {
 	struct rte_mempool *pool;
 	struct rte_ring *rings[RINGS];
 	hash_burst hash;
+	/* Whether 64 bytes of metadata are written for each packet and read with it; both sides read this. */
+	int metadata;
 	uint16_t table[BUCKETS];
 	struct staged staged[RINGS];
 	/* The packets of this lap, and the next one to send. */
@@ -97,9 +109,11 @@ fail:
 	return NULL;
 }
 
-/* How packets are looked at from now on: 0 not at all, 1 by rte_net_get_ptype(), 2 by the plain parser. */
+/* How packets are looked at from now on: 0 not at all, 1 by rte_net_get_ptype(), 2 by the plain parser; 4 more: with metadata. */
 void pipeline_method(struct pipeline *p, uint32_t method)
 {
+	p->metadata = method & 4;
+	method &= 3;
 	p->hash = method == 0 ? NULL : method == 1 ? ptype_crc : plain_crc;
 }
 
@@ -168,6 +182,11 @@ static inline void dispatch(struct pipeline *p, struct rte_mbuf **mbufs, uint32_
 	p->hash(packets, count, p->table, hashes, rings);
 	for (uint32_t i = 0; i < count; i++) {
 		mbufs[i]->hash.rss = hashes[i];
+		if (p->metadata) {
+			struct rte_mbuf *m = mbufs[i];
+
+			*metadata_of(m) = (struct metadata){ { hashes[i], rings[i], m->data_len, m->pkt_len, p->at + i } };
+		}
 		stage(p, rings[i], mbufs[i]);
 	}
 }
@@ -227,13 +246,25 @@ uint32_t pipeline_look(struct pipeline *p, uint64_t *sum)
 
 		for (uint32_t i = 0; i < count; i++)
 			rte_prefetch0(mbufs[i]);
-		for (uint32_t i = 0; i < count && i < AHEAD; i++)
+		for (uint32_t i = 0; i < count && i < AHEAD; i++) {
 			rte_prefetch0(rte_pktmbuf_mtod(mbufs[i], void *));
+			if (p->metadata)
+				rte_prefetch0(metadata_of(mbufs[i]));
+		}
 		for (uint32_t i = 0; i < count; i++) {
 			uint64_t first;
 
-			if (i + AHEAD < count)
+			if (i + AHEAD < count) {
 				rte_prefetch0(rte_pktmbuf_mtod(mbufs[i + AHEAD], void *));
+				if (p->metadata)
+					rte_prefetch0(metadata_of(mbufs[i + AHEAD]));
+			}
+			if (p->metadata) {
+				const struct metadata *about = metadata_of(mbufs[i]);
+
+				for (int word = 0; word < 16; word++)
+					*sum ^= about->words[word];
+			}
 			memcpy(&first, rte_pktmbuf_mtod(mbufs[i], void *), sizeof(first));
 			*sum ^= mbufs[i]->hash.rss ^ first;
 		}

@@ -93,7 +93,7 @@ pub fn print_over(title: &str, item: &str, outcome: &Outcome, base: usize) {
 }
 
 fn print_each(title: &str, item: &str, outcome: &Outcome, compare: impl Fn(&[&Round])) {
-    for distance in [Distance::One, Distance::Near, Distance::Far] {
+    for distance in [Distance::One, Distance::Near, Distance::Far, Distance::Any] {
         let rounds: Vec<&Round> = outcome.rounds.iter().filter(|round| round.distance == distance).collect();
         if rounds.is_empty() {
             continue;

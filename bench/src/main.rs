@@ -56,6 +56,8 @@ enum What {
     Pipeline,
     /// Cost over rings, conversations and annotation bytes.
     Curves,
+    /// Annotations that one stage writes and the next reads.
+    Stages,
     /// Workers that read their own rings, beside dispatcher and reader, and DPDK.
     Local,
     /// Rings read by another process, beside threads.
@@ -74,6 +76,15 @@ enum What {
     Live {
         /// Only the way of this number, for a profiler to look at.
         only: Option<usize>,
+        /// Only what is sent so; both, unless told.
+        #[arg(long)]
+        sent: Option<live::Sent>,
+    },
+    /// Who sends as a card would.
+    #[command(hide = true)]
+    Frames {
+        /// Where to run.
+        core: usize,
     },
     /// Instructions a packet, by valgrind.
     Steps {
@@ -98,6 +109,9 @@ fn main() {
     }
     if let Some(What::Attached { path, core }) = options.what {
         return processes::child(path, core);
+    }
+    if let Some(What::Frames { core }) = options.what {
+        return live::frames::child(core);
     }
     if let Some(What::Steps { gate: true }) = options.what {
         std::process::exit(i32::from(!steps::gate()));
@@ -131,6 +145,9 @@ fn main() {
     if wanted(|w| matches!(w, What::Curves)) {
         curves::run(&setting);
     }
+    if wanted(|w| matches!(w, What::Stages)) {
+        pipeline::staged::run(&setting);
+    }
     if wanted(|w| matches!(w, What::Local)) {
         pipeline::run_local(&setting);
     }
@@ -141,8 +158,11 @@ fn main() {
         function::run(&setting);
     }
     if wanted(|w| matches!(w, What::Live { .. })) {
-        let only = if let Some(What::Live { only }) = &options.what { *only } else { None };
-        live::run(&setting, only);
+        let (only, sent) = match &options.what {
+            Some(What::Live { only, sent }) => (*only, *sent),
+            _ => (None, None),
+        };
+        live::run(&setting, only, sent);
     }
     if wanted(|w| matches!(w, What::Steps { .. })) {
         steps::run();

@@ -18,6 +18,8 @@ pub enum Distance {
     Near,
     /// They do not.
     Far,
+    /// That was not asked.
+    Any,
     /// It changed meanwhile: the round is discarded.
     Moved,
 }
@@ -29,6 +31,7 @@ impl Distance {
             Distance::One => "one core",
             Distance::Near => "two cores, near",
             Distance::Far => "two cores, far",
+            Distance::Any => "two cores, near or far",
             Distance::Moved => "two cores, moved",
         }
     }

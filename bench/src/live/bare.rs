@@ -1,19 +1,17 @@
-//! The bare loop: an XDP program that does nothing but hand each packet to its queue's socket, and a thread that takes
-//! packets and gives their buffers back.
+//! The bare loops. AF_XDP: a program that does nothing but hand each packet to its queue's socket, and a thread that
+//! takes packets and gives their buffers back. TPACKET_V3: a thread that walks through blocks and reads the first bytes of
+//! each packet.
 
-use std::process::Command;
-use std::sync::atomic::Ordering;
-
-use aya::maps::XskMap;
-use aya::programs::{Xdp, XdpMode};
-use aya::{Ebpf, EbpfLoader};
-use flowyard::mem::{Geometry, Region};
-use flowyard_port::Bare;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::OnceLock;
 
-use super::Task;
+use super::bpf;
+use super::ways::Task;
+use aya::maps::XskMap;
+use aya::programs::{Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use flowyard::mem::{Buffer, Geometry, Region, Tag};
+use flowyard_port::{Bare, BareBlocks};
 
 /// The whole program.
 const SOURCE: &str = "#include <linux/bpf.h>
@@ -31,23 +29,9 @@ SEC(\"xdp\") int bare(struct xdp_md *ctx)
 char _license[] SEC(\"license\") = \"Dual MIT/GPL\";
 ";
 
-/// Built, once. `None` without a compiler.
 fn object() -> Option<&'static [u8]> {
     static OBJECT: OnceLock<Option<Vec<u8>>> = OnceLock::new();
-    let build = || {
-        let folder = std::env::temp_dir().join(format!("flowyard-bare-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).ok()?;
-        let (source, object) = (folder.join("bare.bpf.c"), folder.join("bare.o"));
-        std::fs::write(&source, SOURCE).ok()?;
-        let headers = format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH);
-        let mut clang = Command::new("clang");
-        clang.args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", &headers, "-c"]).arg(&source).arg("-o").arg(&object);
-        let built = clang.status().is_ok_and(|status| status.success());
-        let bytes = if built { std::fs::read(&object).ok() } else { None };
-        let _ = std::fs::remove_dir_all(folder);
-        bytes
-    };
-    OBJECT.get_or_init(build).as_deref()
+    OBJECT.get_or_init(|| bpf::build("bare", SOURCE)).as_deref()
 }
 
 /// Whether there can be one.
@@ -55,14 +39,38 @@ pub fn is_possible() -> bool {
     object().is_some()
 }
 
-/// Takes packets until told to stop.
-pub fn receive(task: &Task<'_>) {
+/// Takes packets from an AF_XDP socket until told to stop.
+pub fn receive(task: &Task) {
+    receive_by(task, Bare::turn);
+}
+
+/// The same, and reads the first bytes of each packet.
+pub fn receive_and_read(task: &Task) {
+    let mut sum = 0;
+    receive_by(task, |bare| bare.turn_with(|region, buffer, at| sum ^= first_bytes(region, buffer, at)));
+    std::hint::black_box(sum);
+}
+
+/// The same, and writes a tag that says nothing.
+pub fn receive_and_tag(task: &Task) {
+    let (mut sum, tag) = (0, Tag::default());
+    receive_by(task, |bare| {
+        bare.turn_with(|region, buffer, at| {
+            sum ^= first_bytes(region, buffer, at);
+            region.set_tag(buffer, &tag);
+        })
+    });
+    std::hint::black_box(sum);
+}
+
+fn first_bytes(region: &Region, buffer: &Buffer, at: usize) -> u64 {
+    let bytes = region.peek(buffer, at, 8, &mut []);
+    bytes.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+}
+
+fn receive_by(task: &Task, turn: impl FnMut(&mut Bare) -> u64) {
     let mut ebpf: Ebpf = EbpfLoader::new().load(object().expect("asked before")).expect("it loads");
-    let index = rustix::net::netdevice::name_to_index(
-        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).expect("a socket"),
-        "fy0",
-    )
-    .expect("an interface");
+    let index = bpf::index_of(&task.interface);
     let (region, mut stock) =
         Region::create("bare", Geometry::new(2048, 64, 4096).expect("a geometry")).expect("memory");
     let mut bare = Bare::open(index, 0, &region, &mut stock).expect("as root");
@@ -71,19 +79,13 @@ pub fn receive(task: &Task<'_>) {
     let program: &mut Xdp = ebpf.program_mut("bare").expect("a program").try_into().expect("of XDP");
     program.load().expect("the verifier agrees");
     let link = program.attach_to_if_index(index, XdpMode::Driver).expect("veth has XDP");
-    while !task.stop.load(Ordering::Relaxed) {
-        let mut seen = 0;
-        loop {
-            match bare.turn() {
-                0 => break,
-                more => seen += more,
-            }
-        }
-        task.packets[0].fetch_add(seen, Ordering::Relaxed);
-        let mut polled = [PollFd::new(&bare, PollFlags::IN)];
-        let wait = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
-        let _ = rustix::event::poll(&mut polled, Some(&wait));
-    }
+    task.run_loop(&mut bare, turn);
     program.detach(link).expect("it is attached");
     bare.close(&mut stock);
+}
+
+/// Walks through the blocks of a packet socket until told to stop.
+pub fn receive_blocks(task: &Task) {
+    let mut blocks = BareBlocks::open(bpf::index_of(&task.interface)).expect("as root");
+    task.run_loop(&mut blocks, BareBlocks::turn);
 }

@@ -1,235 +1,301 @@
-//! Receiving and dropping 64-byte frames over veth: dispatch in user space, steering in the kernel, packet sockets that
-//! share by hash, and a bare AF_XDP loop, by turns in one run.
+//! Receiving and dropping 64-byte frames over veth, with more sent than can be received: a worker, a dispatcher with
+//! readers, steering in the kernel, and packet sockets, beside a bare AF_XDP loop and a bare TPACKET_V3 loop.
 //!
-//! One core does all the work of receiving: the kernel's part (a NAPI thread that is put there) and all threads of
-//! ours. The sender has the other core and sends as fast as it can. What is told is processor time of the first core a
-//! packet received, so that a busy machine disturbs it little: its inverse is packets a second and core *used*. What
-//! the sender's system call does is counted for nobody. Four rings everywhere, but for the bare loop, which has one
-//! socket.
+//! Who does what on which core ([`Cores`]) is the same for all of a comparison. On *one core* are the kernel's part (a NAPI
+//! thread of the interface, put there) and all threads of the receiver; the sender alone has the other. On *two cores* the
+//! kernel's part is where the packets are sent (veth's softirq runs on the sender's core, as it does unless told
+//! otherwise), and all threads of the receiver are on the other.
+//!
+//! What is sent, a packet socket sends, or the kernel as a card would bring it ([`Sent`]). veth has to copy each packet of
+//! a socket once more before an XDP program sees it, which a card has not, and which a packet socket at the other end does
+//! not need; the others it hands on as they are, and has to make a socket's packet of each for a packet socket, as a card's
+//! driver has.
+//!
+//! Each way has a veth pair of its own and stays open throughout; a turn is to send by its pair for a while. What is told is
+//! packets counted by whoever drops them, in the time that passed; and processor time of the core that has the kernel's part
+//! a packet, which other work on the machine disturbs less. On one core that is the NAPI thread's and the receiver's, and
+//! what the sender's system call does is counted for nobody. On two it is the sender's, with the kernel's part in it. A turn is
+//! discarded if the hypervisor took more than [`STOLEN`] ticks of it, and for nothing else: switches between threads that
+//! share a core are part of what is measured, and whether the two cores share a cache made no difference to the ratios.
+//!
+//! The bare loops sleep where that is best for them: on one core whenever they find nothing, on two after milliseconds of
+//! looking in vain. Nothing is polled busily by the kernel (no SO_PREFER_BUSY_POLL), all rings are as long, all copy.
 
 mod bare;
+mod bpf;
+pub mod frames;
+mod ways;
 mod wire;
 
+use std::cell::RefCell;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use flowyard::mem::{Geometry, Region, Wait};
-use flowyard::{RingReader, Yard, YardConfig};
-use flowyard_port::{PortSpec, Progress, prepare};
-use rustix::event::{PollFd, PollFlags, Timespec};
-
-use crate::rounds::{self, Contender, Setting};
+use crate::probe::Distance;
+use crate::rounds::{self, Contender, Outcome, Round, Setting};
 use crate::{figures, machine};
-use wire::Wire;
+use ways::Task;
+pub use wire::Sent;
+use wire::{Sender, Wire};
 
-/// Rings, and sockets that share by hash.
-const RINGS: u16 = 4;
-/// Conversations.
-const FLOWS: u16 = 256;
-/// How long each is measured in each round, once it runs.
-const SPAN: Duration = Duration::from_millis(700);
-const WARM_UP: Duration = Duration::from_millis(300);
+/// How long each is measured in each round, once packets flow.
+const SPAN: Duration = Duration::from_millis(150);
+const WARM_UP: Duration = Duration::from_millis(40);
+/// Between two turns: what is left in rings is read, threads go to sleep.
+const REST: Duration = Duration::from_millis(15);
+/// Ticks of 10 ms, of some 30, that the hypervisor may take from a turn.
+const STOLEN: u64 = 2;
 
-/// Say what each measurement was made of.
-static DETAILS: AtomicBool = AtomicBool::new(false);
-
-/// What every contender is given: where to count, and when to end.
-struct Task<'a> {
-    packets: &'a [AtomicU64],
-    stop: &'a AtomicBool,
+/// Who does what where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cores {
+    /// Kernel and receiver on one core, the sender on the other.
+    One,
+    /// Sender and kernel on one core, the receiver on the other.
+    Two,
 }
 
-/// Runs and prints.
-pub fn run(setting: &Setting, only: Option<usize>) {
-    let Some(sender) = setting.other.filter(|_| flowyard_testkit::net::is_root()) else {
+impl Cores {
+    fn title(self, sent: Sent) -> String {
+        let by = match sent {
+            Sent::Socket => "sent by a socket",
+            Sent::Frames => "brought as by a card",
+        };
+        match self {
+            Cores::One => format!("Live, 64-byte frames {by}: kernel and receiver on one core"),
+            Cores::Two => format!("Live, 64-byte frames {by}: kernel on the sender's core, receiver on the other"),
+        }
+    }
+
+    /// Looks in vain after which a plain loop sleeps: not at all where that keeps the kernel from its core.
+    const fn looks(self) -> u32 {
+        match self {
+            Cores::One => 0,
+            Cores::Two => 200_000,
+        }
+    }
+}
+
+/// A way of receiving.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    name: &'static str,
+    receive: fn(&Task),
+    /// By packet socket: then it is GRO that has NAPI, not XDP.
+    packet: bool,
+}
+
+const fn xdp(name: &'static str, receive: fn(&Task)) -> Way {
+    Way { name, receive, packet: false }
+}
+
+const fn packet(name: &'static str, receive: fn(&Task)) -> Way {
+    Way { name, receive, packet: true }
+}
+
+const BLOCKS: Way = packet("TPACKET_V3 loop", bare::receive_blocks);
+const READS: Way = xdp("AF_XDP loop that reads first bytes", bare::receive_and_read);
+const TAGS: Way = xdp("AF_XDP loop that reads first bytes and writes a tag", bare::receive_and_tag);
+const BARE: Way = xdp("AF_XDP loop", bare::receive);
+const WORKER: Way = xdp("worker", ways::worker);
+const DISPATCH: Way = xdp("dispatcher, one reader", ways::dispatch_one_thread);
+const KERNEL: Way = xdp("steered in the kernel, one reader", ways::kernel_one_thread);
+const PACKET_WORKER: Way = packet("worker over a packet socket", ways::packet_worker);
+
+/// Those that are compared on one core; the loops are first and last.
+const ONE: [Way; 10] = [
+    BLOCKS,
+    WORKER,
+    DISPATCH,
+    xdp("dispatcher, a reader a ring", ways::dispatch_threads),
+    KERNEL,
+    xdp("steered in the kernel, a reader a ring", ways::kernel_threads),
+    xdp("steered in the kernel, relayed, a reader a ring", ways::relayed),
+    PACKET_WORKER,
+    packet("4 packet sockets, by hash", ways::packet_sockets),
+    BARE,
+];
+
+/// Those on two.
+const TWO: [Way; 8] = [BLOCKS, WORKER, DISPATCH, KERNEL, PACKET_WORKER, READS, TAGS, BARE];
+
+/// Runs and prints; with `only` that way alone, and what each of its turns was made of.
+pub fn run(setting: &Setting, only: Option<usize>, sent: Option<Sent>) {
+    if setting.other.is_none() || !flowyard_testkit::net::is_root() {
         println!("\n## Live\n\nNot run: it needs root, and two cores.");
         return;
-    };
-    let receiver = setting.core;
-    let on_wire = move |receive: fn(&Task<'_>)| move |_: &()| measure(receiver, sender, receive);
-    let mut contenders = vec![
-        Contender::new("steered in the kernel, one thread for all rings", on_wire(one_thread)),
-        Contender::new("steered in the kernel, a thread a ring", on_wire(|task| yard(task, true, false))),
-        Contender::new("steered in the kernel, relayed", on_wire(|task| yard(task, true, true))),
-        Contender::new("dispatch in user space", on_wire(|task| yard(task, false, false))),
-        Contender::new("4 packet sockets, by hash", on_wire(packet_sockets)),
-    ];
-    let has_bare = bare::is_possible();
-    if has_bare {
-        contenders.push(Contender::new("bare AF_XDP loop", on_wire(bare::receive)));
-    } else {
-        println!("\nNo bare loop: it needs clang and libbpf's headers.");
     }
-    if let Some(only) = only {
-        DETAILS.store(true, Ordering::Relaxed);
-        contenders = contenders.into_iter().skip(only).take(1).collect();
+    if !bare::is_possible() {
+        println!("\nNo bare AF_XDP loop, and no frames as of a card: they need clang and libbpf's headers.");
     }
-    let rounds = setting.rounds.div_ceil(10); // seconds each
-    let outcome = rounds::run(&Setting { rounds, ..*setting }, false, &mut (), |_| (), &contenders);
-    let mut ratios = if only.is_some() {
-        Vec::new()
-    } else {
-        vec![
-            figures::ratio(0, 3),
-            figures::ratio(0, 4),
-            figures::ratio(1, 3),
-            figures::ratio(1, 4),
-            figures::ratio(1, 2),
-        ]
-    };
-    if has_bare && only.is_none() {
-        ratios.splice(0..0, (0..5).map(|way| figures::ratio(way, 5)));
+    for each in [Sent::Frames, Sent::Socket] {
+        if sent.is_none_or(|sent| sent == each) && (each == Sent::Socket || frames::are_possible()) {
+            run_sent(setting, only, each);
+        }
     }
-    figures::print("Live, 64-byte frames over veth", "packet and core used", &outcome, &ratios);
 }
 
-/// Nanoseconds of processor time a packet that `receive` takes in.
-fn measure(receiver: usize, sender: usize, receive: fn(&Task<'_>)) -> Option<f64> {
-    let wire = Wire::new();
-    let packets: Vec<AtomicU64> = (0..RINGS).map(|_| AtomicU64::new(0)).collect();
-    let (stop, sent) = (AtomicBool::new(false), AtomicBool::new(false));
-    let sending_thread = AtomicI32::new(0);
-    wire.namespace.run(|| {
-        std::thread::scope(|scope| {
-            let task = Task { packets: &packets, stop: &stop };
+fn run_sent(setting: &Setting, only: Option<usize>, sent: Sent) {
+    let Some(sender) = setting.other else { return };
+    let possible = |way: &&Way| bare::is_possible() || ![BARE, READS, TAGS].map(|bare| bare.name).contains(&way.name);
+    let ways = ONE.iter().filter(possible).map(|way| (*way, Cores::One));
+    let ways = ways.chain(TWO.iter().filter(possible).map(|way| (*way, Cores::Two)));
+    let ways: Vec<_> =
+        ways.enumerate().filter(|(at, _)| only.is_none_or(|only| only == *at)).map(|(_, way)| way).collect();
+    let rounds = setting.rounds.div_ceil(4); // seconds each
+    let live = Live::open(&ways, setting.core, sender, sent);
+    let contenders: Vec<Contender<Live>> = ways
+        .iter()
+        .enumerate()
+        .map(|(at, (way, _))| Contender::new(way.name, move |live: &Live| live.turn(at, only.is_some())))
+        .collect();
+    let mut live = live;
+    let outcome = rounds::run(&Setting { rounds, ..*setting }, false, &mut live, Live::begin_round, &contenders);
+    let used = live.close();
+    let through: Vec<_> = outcome.rounds.iter().map(|round| round.figures.clone()).collect();
+    for cores in [Cores::One, Cores::Two] {
+        let title = cores.title(sent);
+        let part: Vec<usize> = (0..ways.len()).filter(|at| ways[*at].1 == cores).collect();
+        let of_part = |figures: &[Vec<Option<f64>>]| {
+            let rounds = figures.iter().map(|figures| Round {
+                distance: if cores == Cores::One { Distance::One } else { Distance::Any },
+                probe_ns: None,
+                figures: part.iter().map(|at| figures[*at]).collect(),
+            });
+            Outcome { rounds: rounds.collect(), names: part.iter().map(|at| ways[*at].0.name).collect() }
+        };
+        print(&title, "packet that came through", &of_part(&through));
+        print(&format!("{title}, processor time"), "packet of the kernel's core", &of_part(&used));
+    }
+}
+
+/// Prints what came of some of the ways, each beside the two loops.
+fn print(title: &str, item: &str, outcome: &Outcome) {
+    let place = |name| outcome.names.iter().position(|other| *other == name);
+    let against = |theirs: usize| {
+        (0..outcome.names.len()).filter(move |ours| *ours != theirs).map(move |ours| figures::ratio(ours, theirs))
+    };
+    let ratios: Vec<_> = [BARE.name, BLOCKS.name].into_iter().filter_map(place).flat_map(against).collect();
+    figures::print(title, item, outcome, &ratios);
+}
+
+/// All ways, open, and who sends to them.
+struct Live {
+    wire: Wire,
+    sender: Sender,
+    open: Vec<Open>,
+    /// Processor time a packet, by round and way.
+    used: RefCell<Vec<Vec<Option<f64>>>>,
+}
+
+/// A way that is open.
+struct Open {
+    task: Arc<Task>,
+    thread: std::thread::JoinHandle<()>,
+    /// Its threads, and the NAPI thread.
+    threads: Vec<i32>,
+    /// Only where it has a core with them.
+    napi: Option<i32>,
+}
+
+/// Figures that only grow.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    at: Instant,
+    seen: u64,
+    ours_ns: u64,
+    kernel_ns: u64,
+}
+
+impl Live {
+    fn open(ways: &[(Way, Cores)], receiver: usize, sender: usize, sent: Sent) -> Live {
+        let mut wire = Wire::new();
+        let mut open = Vec::new();
+        for (way, cores) in ways {
+            let number = wire.add(way.packet && (*cores == Cores::One || sent == Sent::Frames));
+            let interface = wire::receiving(number);
+            let task = Arc::new(Task { interface: interface.clone(), looks: cores.looks(), ..Task::default() });
             let others: HashSet<i32> = wire::threads().collect();
+            let (receive, given) = (way.receive, task.clone());
             let body = move || {
                 machine::pin(receiver); // and all threads that it starts
-                receive(&task);
+                receive(&given);
             };
-            scope.spawn(body);
-            std::thread::sleep(WARM_UP);
-            let kernel = wire.namespace.pin_napi("fy0", receiver);
-            let sending = scope.spawn(|| {
-                sending_thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
-                machine::pin(sender);
-                wire::send(&sent, FLOWS);
-            });
-            std::thread::sleep(WARM_UP);
-            let sending_thread = sending_thread.load(Ordering::Relaxed);
-            let ours = wire::threads().filter(|thread| !others.contains(thread) && *thread != sending_thread);
-            let ours: Vec<i32> = ours.collect();
-            let now = || {
-                let used = |threads: &[i32]| threads.iter().map(|thread| wire::used_ns(*thread)).sum::<u64>();
-                let received = packets.iter().map(|ring| ring.load(Ordering::Relaxed)).sum::<u64>();
-                let switches = ours.iter().map(|thread| wire::switches(*thread)).sum();
-                [received, used(&ours), used(&[kernel]), wire.received(), switches]
-            };
-            let (before, stolen) = (now(), machine::stolen_ticks());
-            std::thread::sleep(SPAN);
-            let after = now();
-            let disturbed = machine::stolen_ticks() - stolen > 3;
-            // Receivers end first, while there is something to wake them.
-            stop.store(true, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(50));
-            sent.store(true, Ordering::Relaxed);
-            drop(sending.join());
-            let [received, ours, kernel, came, switches] = std::array::from_fn(|at| (after[at] - before[at]) as f64);
-            if DETAILS.load(Ordering::Relaxed) {
-                println!(
-                    "{:.0} kpps of {:.0} that came; a packet {:.0} ns in the kernel's thread, {:.0} ns in ours; {:.0} packets a switch to one of them; {:.0} % of the core",
-                    received / SPAN.as_secs_f64() / 1e3,
-                    came / SPAN.as_secs_f64() / 1e3,
-                    kernel / received,
-                    ours / received,
-                    received / switches,
-                    (ours + kernel) / SPAN.as_nanos() as f64 * 100.0
-                );
+            let thread = wire.namespace.run(|| std::thread::spawn(body));
+            while !task.ready.load(Ordering::Relaxed) {
+                assert!(!thread.is_finished(), "{}: it did not open", way.name);
+                std::thread::sleep(Duration::from_millis(5));
             }
-            (received > 1000.0 && !disturbed).then(|| (ours + kernel) / received)
-        })
-    })
-}
-
-/// A yard with a thread a ring.
-fn yard(task: &Task<'_>, kernel: bool, relay: bool) {
-    let config = YardConfig { name: "bench".into(), rings: RINGS, kernel, relay, pin: false, ..YardConfig::default() };
-    let port: PortSpec = "xdp:fy0?native".parse().expect("a name");
-    let (yard, readers) = Yard::open(&config, &[port]).expect("as root");
-    std::thread::scope(|scope| {
-        for (mut reader, packets) in readers.into_iter().zip(task.packets) {
-            let name = format!("ring-{}", reader.ring());
-            let body = move || {
-                let mut sum = 0;
-                while reader.wait(None) != Wait::Ended {
-                    let mut seen = 0;
-                    while let Some(packet) = reader.next() {
-                        sum ^= packet.slot().hash;
-                        seen += 1;
-                    }
-                    packets.fetch_add(seen, Ordering::Relaxed);
-                }
-                std::hint::black_box(sum);
-            };
-            std::thread::Builder::new().name(name).spawn_scoped(scope, body).expect("a thread");
+            let napi = (*cores == Cores::One).then(|| wire.namespace.pin_napi(&interface, receiver));
+            let threads = wire::threads().filter(|thread| !others.contains(thread)).collect();
+            open.push(Open { task, thread, threads, napi });
         }
-        run_until_stopped(yard, task);
-    });
-}
+        let sender = Sender::start(&wire, sent, sender);
+        Live { wire, sender, open, used: RefCell::default() }
+    }
 
-/// A yard whose rings one thread reads, as the bare loop has one.
-fn one_thread(task: &Task<'_>) {
-    let config = YardConfig { name: "bench".into(), rings: RINGS, kernel: true, pin: false, ..YardConfig::default() };
-    let port: PortSpec = "xdp:fy0?native".parse().expect("a name");
-    let (yard, mut readers) = Yard::open(&config, &[port]).expect("as root");
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut sum = 0;
-            while RingReader::wait_any(&mut readers, None) != Wait::Ended {
-                for (reader, packets) in readers.iter_mut().zip(task.packets) {
-                    let mut seen = 0;
-                    while let Some(packet) = reader.next() {
-                        sum ^= packet.slot().hash;
-                        seen += 1;
-                    }
-                    packets.fetch_add(seen, Ordering::Relaxed);
-                }
-            }
-            std::hint::black_box(sum);
-        });
-        run_until_stopped(yard, task);
-    });
-}
-
-/// Four packet sockets (TPACKET_V3) among which the kernel shares packets by hash, with a thread each.
-fn packet_sockets(task: &Task<'_>) {
-    let port: PortSpec = "packet:fy0".parse().expect("a name");
-    let openers = prepare(&port, RINGS.into()).expect("an interface");
-    let geometry = Geometry::new(2048, 64, 1024).expect("a geometry");
-    std::thread::scope(|scope| {
-        for (opener, packets) in openers.into_iter().zip(task.packets) {
-            scope.spawn(move || {
-                let (region, mut stock) = Region::create("bench", geometry).expect("memory");
-                let mut port = opener.open(&region, &mut stock).expect("as root");
-                let mut batch = Vec::with_capacity(256);
-                while !task.stop.load(Ordering::Relaxed) {
-                    let progress = port.receive(&mut stock, &mut batch, 64).expect("the interface stays");
-                    packets.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                    batch.drain(..).for_each(|received| stock.put(received.buffer));
-                    if let Progress::Idle { .. } = progress {
-                        let fds = port.fds();
-                        let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-                        let wait = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
-                        let _ = rustix::event::poll(&mut polled, Some(&wait));
-                    }
-                }
-                port.close(&mut stock).expect("it lets go");
-            });
+    fn figures(&self, Open { task, threads, napi, .. }: &Open) -> Figures {
+        Figures {
+            seen: task.seen(),
+            at: Instant::now(),
+            ours_ns: threads.iter().map(|thread| wire::used_ns(*thread)).sum(),
+            kernel_ns: napi.map_or_else(|| self.sender.used_ns(), wire::used_ns),
         }
-    });
-}
+    }
 
-fn run_until_stopped(yard: Yard, task: &Task<'_>) {
-    let running = yard.start().expect("a thread");
-    until(task.stop);
-    running.stop();
-    let report = running.join();
-    assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
-}
+    fn begin_round(&mut self) {
+        let ways = self.open.len();
+        self.used.get_mut().push(vec![None; ways]);
+    }
 
-fn until(stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(5));
+    /// Nanoseconds that passed for each packet that came through.
+    fn turn(&self, at: usize, details: bool) -> Option<f64> {
+        let open = &self.open[at];
+        self.sender.to(at);
+        std::thread::sleep(WARM_UP);
+        let (before, came, stolen) = (self.figures(open), self.came(at, details), machine::stolen_ticks());
+        std::thread::sleep(SPAN);
+        let (after, came) = (self.figures(open), self.came(at, details) - came);
+        let disturbed = machine::stolen_ticks() - stolen > STOLEN;
+        self.sender.rest();
+        std::thread::sleep(REST);
+        let seen = (after.seen - before.seen) as f64;
+        let passed = (after.at - before.at).as_nanos() as f64;
+        let (ours, kernel) = ((after.ours_ns - before.ours_ns) as f64, (after.kernel_ns - before.kernel_ns) as f64);
+        if details {
+            println!(
+                "{:.0} kpps of {:.0} that came; a packet {:.0} ns in the kernel's part, {:.0} ns in ours",
+                seen / passed * 1e6,
+                came as f64 / passed * 1e6,
+                kernel / seen,
+                ours / seen,
+            );
+        }
+        if seen < 1000.0 || disturbed {
+            return None;
+        }
+        if let Some(round) = self.used.borrow_mut().last_mut() {
+            let ours = if open.napi.is_some() { ours } else { 0.0 };
+            round[at] = Some((ours + kernel) / seen);
+        }
+        Some(passed / seen)
+    }
+
+    /// Asked for only where it is told: it takes a while.
+    fn came(&self, at: usize, details: bool) -> u64 {
+        if details { self.wire.came(at) } else { 0 }
+    }
+
+    /// Ends all; answers processor time a packet, by round and way.
+    fn close(self) -> Vec<Vec<Option<f64>>> {
+        self.sender.end();
+        for Open { task, thread, .. } in self.open {
+            task.stop.store(true, Ordering::Relaxed);
+            thread.thread().unpark();
+            assert!(thread.join().is_ok(), "{}: it panicked", task.interface);
+        }
+        self.used.into_inner()
     }
 }

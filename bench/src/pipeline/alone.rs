@@ -30,10 +30,12 @@ pub struct Shape {
     pub annotation: usize,
     /// Whether the dispatcher's turns are timed alone.
     pub turns_alone: bool,
+    /// Whether the consumer reads all of the tag.
+    pub tags: bool,
 }
 
 /// As all other comparisons have it.
-pub const USUAL: Shape = Shape { rings: RINGS, slots: SLOTS, annotation: 64, turns_alone: false };
+pub const USUAL: Shape = Shape { rings: RINGS, slots: SLOTS, annotation: 64, turns_alone: false, tags: false };
 
 /// Packets of a lap that are not timed.
 const WARM_UP: usize = BUFFERS / 4;
@@ -97,6 +99,7 @@ struct Alone {
     readers: Vec<RingReader>,
     laps: Arc<Lap>,
     turns_alone: bool,
+    tags: bool,
     sum: u64,
 }
 
@@ -114,7 +117,8 @@ impl Alone {
         let laps = Arc::new(Lap::default());
         let port = Closed::new(packets, &laps);
         let (yard, readers) = Yard::open_over(&config, Box::new(port)).expect("memory for a yard");
-        Alone { dispatcher: yard.by_hand(), readers, laps, turns_alone: shape.turns_alone, sum: 0 }
+        let Shape { turns_alone, tags, .. } = shape;
+        Alone { dispatcher: yard.by_hand(), readers, laps, turns_alone, tags, sum: 0 }
     }
 
     /// Lays the packets of lap `lap` out and times their way, once the first [`WARM_UP`] have gone it: the function was
@@ -134,6 +138,9 @@ impl Alone {
                     let Some(packet) = reader.next() else { break };
                     seen += 1;
                     self.sum ^= u64::from(packet.slot().hash);
+                    if self.tags {
+                        black_box(packet.tag());
+                    }
                     self.sum ^= packet.data().first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
                 }
             }

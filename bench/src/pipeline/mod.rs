@@ -4,7 +4,8 @@
 //! the yard's own dispatcher over a port whose packets lie in their buffers already; *bare* is a plain
 //! loop over the same crates, which shows what the dispatcher adds. `rtrb` moves boxed packets between
 //! threads of one process, as a Rust program without Flowyard would. DPDK's has a mempool, mbufs and
-//! `rte_ring`, as an application without a card's RSS would (`peers/pipeline.c`). Its distributor hands packets
+//! `rte_ring`, as an application without a card's RSS would (`peers/pipeline.c`). Where *tags are read*, the consumer reads
+//! all 64 bytes of each, which the dispatcher writes anyway; DPDK's then writes and reads as many of metadata. Its distributor hands packets
 //! whose tags are known to one worker, in lines of eight (`peers/distributor.c`).
 
 pub mod alone;
@@ -13,6 +14,7 @@ mod boxed;
 pub mod local;
 pub mod port;
 pub mod shipped;
+pub mod staged;
 
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ use crate::peers::dpdk::{dpdk, pipeline::Parse};
 use crate::peers::etherparse;
 use crate::rounds::{self, Contender, Setting};
 use crate::steer::{RINGS, classifier};
+use alone::{Shape, USUAL};
 
 type Shared = Arc<Packets>;
 
@@ -48,13 +51,17 @@ pub fn run(setting: &Setting) {
             Contender::new("flowyard's steer + rtrb", move |p: &Shared| two(p, core, boxed::pair(steer()))),
             Contender::new("flowyard, nothing looked at", move |p: &Shared| two(p, core, bare::pair(false))),
             Contender::new("rtrb, nothing looked at", move |p: &Shared| two(p, core, boxed::pair(nothing()))),
+            Contender::new("flowyard as shipped, tags read", move |p: &Shared| shipped::measure_tags(p, core)),
         ];
-        let mut ratios = vec![ratio(0, 2), ratio(1, 2), ratio(0, 1), ratio(1, 3), ratio(4, 5), ratio(0, 4)];
+        let mut ratios =
+            vec![ratio(0, 2), ratio(1, 2), ratio(0, 1), ratio(1, 3), ratio(4, 5), ratio(0, 4), ratio(6, 0)];
         if let Some(dpdk) = dpdk {
             contenders.extend(
                 PARSERS.map(|(name, parse)| Contender::new(name, move |p: &Shared| two(p, core, dpdk.pair(parse)))),
             );
-            ratios.extend([(0, 6), (0, 7), (1, 6), (1, 7), (4, 8)].map(|(ours, theirs)| ratio(ours, theirs)));
+            ratios.extend(
+                [(0, 7), (0, 8), (1, 7), (1, 8), (4, 9), (6, 10), (6, 7)].map(|(ours, theirs)| ratio(ours, theirs)),
+            );
         }
         if let Some(distributor) = loaded.zip(dpdk).and_then(|(loaded, dpdk)| loaded.distributor(dpdk)) {
             ratios.extend([ratio(0, contenders.len()), ratio(4, contenders.len())]);
@@ -74,12 +81,17 @@ pub fn run(setting: &Setting) {
         Contender::new("flowyard, nothing looked at", |p: &Shared| one(p, bare::pair(false))),
         Contender::new("rtrb, nothing looked at", |p: &Shared| one(p, boxed::pair(nothing()))),
         Contender::new("flowyard as shipped", alone::measure),
+        Contender::new("flowyard as shipped, tags read", |p: &Shared| {
+            alone::measure_as(p, Shape { tags: true, ..USUAL })
+        }),
     ];
-    let mut ratios = vec![ratio(0, 1), ratio(0, 2), ratio(3, 4), ratio(5, 0)];
+    let mut ratios = vec![ratio(0, 1), ratio(0, 2), ratio(3, 4), ratio(5, 0), ratio(6, 5)];
     if let Some(dpdk) = dpdk {
         contenders
             .extend(PARSERS.map(|(name, parse)| Contender::new(name, move |p: &Shared| one(p, dpdk.pair(parse)))));
-        ratios.extend([(5, 6), (5, 7), (0, 6), (0, 7), (3, 8)].map(|(ours, theirs)| ratio(ours, theirs)));
+        ratios.extend(
+            [(5, 7), (5, 8), (0, 7), (0, 8), (3, 9), (6, 10), (6, 7)].map(|(ours, theirs)| ratio(ours, theirs)),
+        );
     }
     let outcome = rounds::run(setting, false, &mut packets, renew, &contenders);
     figures::print(&title, "packet", &outcome, &ratios);
@@ -114,10 +126,11 @@ pub fn run_local(setting: &Setting) {
 }
 
 /// What DPDK's pipeline does with packets.
-const PARSERS: [(&str, Parse); 3] = [
+const PARSERS: [(&str, Parse); 4] = [
     ("DPDK, plain C", Parse::Plain),
     ("DPDK, rte_net_get_ptype, blind to tunnels", Parse::Ptype),
     ("DPDK, nothing looked at", Parse::Nothing),
+    ("DPDK, plain C, 64 bytes of metadata", Parse::PlainMetadata),
 ];
 
 fn two<S: flow::Sorting, L: flow::Looking>(packets: &Packets, core: usize, (sorting, looking): (S, L)) -> Option<f64> {

@@ -27,7 +27,12 @@ pub fn config() -> YardConfig {
 
 /// Runs all packets through a yard whose rings one thread on core `other` drains.
 pub fn measure(packets: &Arc<Packets>, other: usize) -> Option<f64> {
-    measure_config(packets, other, &config(), 0)
+    measure_config(packets, other, &config(), Reads::default())
+}
+
+/// The same, and all of each packet's tag is read.
+pub fn measure_tags(packets: &Arc<Packets>, other: usize) -> Option<f64> {
+    measure_config(packets, other, &config(), Reads { tags: true, ..Reads::default() })
 }
 
 /// The same with so many annotation bytes, of which `touched` are written by a function and read by the consumer; none for
@@ -40,16 +45,26 @@ pub fn measure_annotated(packets: &Arc<Packets>, other: usize, annotation: usize
         Verdict::BuiltIn
     };
     let function = (touched > 0).then(|| closure(writes));
-    measure_config(packets, other, &YardConfig { annotation_bytes: annotation, function, ..config() }, touched)
+    let config = YardConfig { annotation_bytes: annotation, function, ..config() };
+    measure_config(packets, other, &config, Reads { touched, ..Reads::default() })
 }
 
-fn measure_config(packets: &Arc<Packets>, other: usize, config: &YardConfig, touched: usize) -> Option<f64> {
+/// What the consumer reads beside slot and first bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reads {
+    /// So many bytes of the annotation.
+    touched: usize,
+    /// The tag.
+    tags: bool,
+}
+
+fn measure_config(packets: &Arc<Packets>, other: usize, config: &YardConfig, reads: Reads) -> Option<f64> {
     let (leader, follower) = meet();
     let figure = Figure::default();
     let port = Prefilled::new(packets.clone(), leader, figure.clone());
     let (yard, readers) = Yard::open_over(config, Box::new(port)).expect("memory for a yard");
     std::thread::scope(|scope| {
-        scope.spawn(move || flow::follow(other, follower, Readers { readers, touched, sum: 0 }));
+        scope.spawn(move || flow::follow(other, follower, Readers { readers, reads, sum: 0 }));
         let report = yard.start().expect("a thread").join();
         assert!(report.sums_agree() && report.errors.is_empty(), "{report:?}");
         assert_eq!(report.delivered(), packets.len() as u64);
@@ -59,8 +74,7 @@ fn measure_config(packets: &Arc<Packets>, other: usize, config: &YardConfig, tou
 
 struct Readers {
     readers: Vec<RingReader>,
-    /// Annotation bytes that are read.
-    touched: usize,
+    reads: Reads,
     sum: u64,
 }
 
@@ -73,12 +87,15 @@ impl Looking for Readers {
                 self.sum ^= u64::from(packet.slot().hash);
                 let hash = u64::from(packet.slot().hash);
                 let others = |words: &[u64]| words.iter().fold(0, |all, word| all | word ^ hash);
-                let others = match self.touched {
+                let others = match self.reads.touched {
                     64 => packet.annotation::<[u64; 8]>().map_or(1, |words| others(&words)),
                     256 => packet.annotation::<[u64; 32]>().map_or(1, |words| others(&words)),
                     _ => 0,
                 };
                 assert_eq!(others, 0, "all words are as the function wrote them");
+                if self.reads.tags {
+                    black_box(packet.tag());
+                }
                 self.sum ^= packet.data().first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
                 seen += 1;
             }

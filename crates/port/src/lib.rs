@@ -20,6 +20,9 @@ use flowyard_kernel::ToHost;
 
 pub use error::PortError;
 pub use packet::PacketSink;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use packet::bare::BareBlocks;
 pub use port::{Arrival, Opener, Outgoing, Port, PortCounters, PortInfo, Progress, Received, Sink};
 pub use rss::{HashedFields, Rss, RssError, RssFields, RssTransform};
 pub use spec::{KINDS, Kind, PortSpec};

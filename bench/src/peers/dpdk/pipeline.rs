@@ -60,6 +60,8 @@ pub enum Parse {
     Ptype = 1,
     /// The plain parser, sorted ends, CRC-32C.
     Plain = 2,
+    /// The same, and 64 bytes of metadata written in front of the packet, and read by the consumer.
+    PlainMetadata = 6,
 }
 
 /// The pipeline of this process.

@@ -112,6 +112,14 @@ impl Frame<'_> {
     }
 }
 
+/// Bytes to the next frame from that at `offset` of a block, and the first eight of its packet.
+#[cfg(feature = "bench")]
+pub(super) fn first_bytes(block: &[u8], offset: usize) -> Option<(usize, u64)> {
+    let frame = block.get(offset..)?;
+    let packet = frame.get(usize::from(u16_at(frame, MAC)?)..)?;
+    Some((u32_at(frame, NEXT)? as usize, u64::from_ne_bytes(*packet.first_chunk()?)))
+}
+
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }

@@ -18,6 +18,8 @@
 //! With several parts the sockets form a fan-out group: the kernel's symmetric flow hash settles
 //! which of them gets a packet. `?fanout=N` joins the group N of this network namespace instead.
 
+#[cfg(feature = "bench")]
+pub(crate) mod bare;
 mod frame;
 mod port;
 mod ring;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use flowyard_mem::{Lent, Region, Stock};
+use flowyard_mem::{Buffer, Lent, Region, Stock};
 
 use super::socket::{Binding, QueueSockets, Sizes};
 
@@ -17,7 +17,7 @@ const ENTRIES: u32 = 2048;
 pub struct Bare {
     sockets: QueueSockets,
     lent: Lent,
-    _region: Region,
+    region: Region,
 }
 
 impl Bare {
@@ -38,22 +38,44 @@ impl Bare {
         }
         fill.commit();
         drop(fill);
-        Ok(Bare { sockets, lent, _region: region.clone() })
+        Ok(Bare { sockets, lent, region: region.clone() })
     }
 
     /// Takes what has come, gives the buffers back at once, and answers how many packets there were.
     pub fn turn(&mut self) -> u64 {
-        let mut lanes = std::mem::take(&mut self.sockets.lanes);
-        let receive = &mut lanes[0].receive;
-        let ready = receive.ready(true).min(BATCH);
+        let ready = self.ready();
+        self.give_back(ready)
+    }
+
+    /// The same, and shows each packet to `look` before, with its buffer and where it starts.
+    pub fn turn_with(&mut self, mut look: impl FnMut(&Region, &mut Buffer, usize)) -> u64 {
+        let buffer_bytes = self.region.geometry().buffer_bytes as u64;
+        let ready = self.ready();
+        for n in 0..ready {
+            let at = self.sockets.lanes[0].receive.peek(n).address;
+            let Some(mut buffer) = self.lent.take((at / buffer_bytes) as u32) else { continue };
+            look(&self.region, &mut buffer, (at % buffer_bytes) as usize);
+            self.lent.lend(buffer);
+        }
+        self.give_back(ready)
+    }
+
+    fn ready(&mut self) -> u32 {
+        self.sockets.lanes[0].receive.ready(true).min(BATCH)
+    }
+
+    fn give_back(&mut self, ready: u32) -> u64 {
         if ready > 0 {
+            let mut lanes = std::mem::take(&mut self.sockets.lanes);
+            let receive = &mut lanes[0].receive;
             let mut fill = self.sockets.fill();
             let room = fill.free(ready).min(ready);
             (0..room).for_each(|n| fill.push(receive.peek(n).address));
             fill.commit();
             receive.release(ready);
+            drop(fill);
+            self.sockets.lanes = lanes;
         }
-        self.sockets.lanes = lanes;
         ready.into()
     }
 
