@@ -374,10 +374,8 @@ fn pipes(passes: usize) -> u64 {
         while let Some(packet) = consumer.next() {
             sum = sum.wrapping_add(packet.slot().hash.into());
         }
-        out.take_all_returned(&mut ledger, 32, |returned, _| {
-            if let Returned::Free(buffer) = returned {
-                stock.put(buffer);
-            }
+        out.take_home(&mut ledger, &mut stock, 32, |_, returned, _| {
+            assert_eq!(returned, Returned::Held, "all are alone")
         });
         out.release_returned();
     }

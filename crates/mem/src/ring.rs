@@ -39,7 +39,8 @@ pub(crate) trait Place<const W: usize> {
     fn sleeping(&self) -> &AtomicU32;
     /// The entry of count `count`, whose place is that modulo the capacity.
     fn entry(&self, count: u32) -> &Entry<W>;
-    /// The entries from count `from` on that lie one behind the other: `most` of them, or those up to the last place.
+    /// The entries from count `from` on that lie one behind the other: `most` of them, or those up to the last place,
+    /// which is one at least.
     fn run(&self, from: u32, most: u32) -> &[Entry<W>];
     /// Entries, a power of two from 2 to 2^30.
     fn capacity(&self) -> u32;
@@ -88,9 +89,22 @@ impl<P: Place<W>, const W: usize> Producer<P, W> {
         if self.filled.wrapping_sub(self.head) >= self.capacity {
             return false;
         }
+        self.fill_reserved(entry);
+        true
+    }
+
+    /// The same where [`Producer::reserve`] found room that is still left: it is not asked again.
+    #[inline(always)]
+    pub(crate) fn fill_reserved(&mut self, entry: [u64; W]) {
+        debug_assert!(self.outstanding() < self.capacity, "just reserved");
         write(self.place.entry(self.filled), entry);
         self.filled = self.filled.wrapping_add(1);
-        true
+    }
+
+    /// Entries filled since the start, as indices count.
+    #[inline(always)]
+    pub(crate) fn filled(&self) -> u32 {
+        self.filled
     }
 
     /// Writes the next entries of the batch: what `entry` says for numbers 0 to `count`, or for as many as there is room
@@ -100,25 +114,28 @@ impl<P: Place<W>, const W: usize> Producer<P, W> {
     pub(crate) fn fill_batch(&mut self, count: u32, mut entry: impl FnMut(usize) -> [u64; W]) -> u32 {
         let from = self.filled;
         let count = count.min(self.capacity - from.wrapping_sub(self.head));
-        let first = self.place.run(from, count);
-        let wrapped = self.place.run(from.wrapping_add(first.len() as u32), count - first.len() as u32);
-        for (n, place) in first.iter().enumerate() {
-            write(place, entry(n));
-        }
-        for (n, place) in wrapped.iter().enumerate() {
-            write(place, entry(first.len() + n));
+        let mut done = 0;
+        while done < count {
+            let run = self.place.run(from.wrapping_add(done), count - done); // a second one where it wraps
+            for (n, place) in run.iter().enumerate() {
+                write(place, entry(done as usize + n));
+            }
+            done += run.len() as u32;
         }
         self.filled = from.wrapping_add(count); // last: should `entry` panic, nothing half-written is shown
         count
     }
 
-    /// Shows the batch to the consumer. Does not wake it: see [`Producer::wants_waking`].
+    /// Shows the batch to the consumer. Does not wake it: see [`Producer::wants_waking`]. Answers whether there was
+    /// anything to show.
     #[inline]
-    pub(crate) fn commit(&mut self) {
-        if self.filled != self.committed {
+    pub(crate) fn commit(&mut self) -> bool {
+        let filled = self.filled != self.committed;
+        if filled {
             self.committed = self.filled;
             self.place.tail().store(self.committed, Ordering::Release); // P1, pairs with C1
         }
+        filled
     }
 
     /// Whether the consumer sleeps; if so the answer is yes once, and the caller wakes it. A
@@ -185,6 +202,18 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
         if known > 0 { known } else { self.refresh() }
     }
 
+    /// As [`Consumer::reserve`], but looks at the peer's index in any case, and at once: for who goes over many rings, and
+    /// takes from each what there is.
+    #[inline(always)]
+    pub(crate) fn poll(&mut self) -> u32 {
+        let most = self.capacity - self.tail.wrapping_sub(self.released);
+        match possible(self.place.tail(), self.tail, most) {
+            Some(tail) => self.tail = tail, // C1, pairs with P1
+            None => self.violations += 1,
+        }
+        self.tail.wrapping_sub(self.taken)
+    }
+
     #[inline]
     fn refresh(&mut self) -> u32 {
         // The tail moves forward, and never further ahead of what was released than the capacity.
@@ -213,11 +242,13 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
     pub(crate) fn take_batch(&mut self, most: u32, mut each: impl FnMut([u64; W])) -> u32 {
         let from = self.taken;
         let count = most.min(self.tail.wrapping_sub(from));
-        let first = self.place.run(from, count);
-        let wrapped = self.place.run(from.wrapping_add(first.len() as u32), count - first.len() as u32);
         self.taken = from.wrapping_add(count); // first: should `each` panic, no entry is handed out twice
-        first.iter().for_each(|place| each(read(place)));
-        wrapped.iter().for_each(|place| each(read(place)));
+        let mut done = 0;
+        while done < count {
+            let run = self.place.run(from.wrapping_add(done), count - done); // a second one where it wraps
+            run.iter().for_each(|place| each(read(place)));
+            done += run.len() as u32;
+        }
         count
     }
 
@@ -266,11 +297,17 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
     }
 }
 
-/// The peer's index as it is now, if it has moved on from `last` by `most` at most: anything else cannot be. Not inlined, and
-/// not given the ring's end, so that who takes and fills by turns can keep that in registers.
+/// As [`possible`]. Not inlined, and not given the ring's end, so that who takes and fills by turns can keep that in
+/// registers.
 #[cold]
 #[inline(never)]
 fn look(index: &AtomicU32, last: u32, most: u32) -> Option<u32> {
+    possible(index, last, most)
+}
+
+/// The peer's index as it is now, if it has moved on from `last` by `most` at most: anything else cannot be.
+#[inline(always)]
+fn possible(index: &AtomicU32, last: u32, most: u32) -> Option<u32> {
     let now = index.load(Ordering::Acquire);
     (now.wrapping_sub(last) <= most).then_some(now)
 }

@@ -84,7 +84,7 @@ const _: () =
 
 /// The tag of a whole packet of which a glance tells enough, as its words: the same as [`tag_of`].
 #[inline(always)]
-pub(super) fn tag_words(glance: &Glance, arrival: &Arrival, port: u16, hash_version: u8) -> [u64; 8] {
+pub(crate) fn tag_words(glance: &Glance, arrival: &Arrival, port: u16, hash_version: u8) -> [u64; 8] {
     let [first, second, third] = glance.words;
     let flags = arrival.flags & 0x00ff_ffff | (arrival.clock as u32) << 24;
     let beside = u64::from(arrival.stripped_vlan) << 32 | u64::from(arrival.link) << 48;
