@@ -33,9 +33,9 @@ pub enum Returned {
 pub struct Ledger {
     id: u64,
     region: Region,
-    /// By buffer: the number of the pipe that holds it alone, plus 1; 0 if none does.
+    /// By buffer: the number of the pipe that holds it alone, 0 if none does.
     sole: Vec<u32>,
-    /// By pipe: one bit for each buffer that it holds and others may hold too.
+    /// By pipe, from number 1: one bit for each buffer that it holds and others may hold too.
     shared: Vec<Vec<u64>>,
     /// Pipes and claims that hold each buffer that several may hold.
     holders: Vec<u16>,
@@ -114,13 +114,13 @@ impl Ledger {
     /// Notes that the pipe holds a shared buffer too. Answers false, and notes nothing, if it does already.
     #[inline]
     pub(crate) fn send_shared(&mut self, account: Account, shared: &Shared) -> bool {
-        let pipe = self.own(account) as usize;
+        let pipe = self.own(account);
         let (word, bit) = (shared.index as usize / 64, 1u64 << (shared.index % 64));
-        if self.shared[pipe][word] & bit != 0 {
+        if self.shared_by(pipe)[word] & bit != 0 {
             return false;
         }
         self.one_more(shared);
-        self.shared[pipe][word] |= bit;
+        self.shared_by(pipe)[word] |= bit;
         true
     }
 
@@ -144,7 +144,7 @@ impl Ledger {
     /// # Errors
     /// The capacity, or the system call that failed.
     pub fn open_pipe(&mut self, slots: u32) -> Result<(PipeProducer, PipeEnd), MemError> {
-        let ends = pipe::accounted(&self.region, slots, Account { ledger: self.id, pipe: self.shared.len() as u32 })?;
+        let ends = pipe::accounted(&self.region, slots, self.account())?;
         self.add();
         Ok(ends)
     }
@@ -165,8 +165,9 @@ impl Ledger {
         if let Some(pipe) = self.idle.pop() {
             return Account { ledger: self.id, pipe };
         }
+        let account = self.account();
         self.add();
-        Account { ledger: self.id, pipe: self.shared.len() as u32 - 1 }
+        account
     }
 
     /// Gives up the account of a pipe that is closed and holds nothing.
@@ -185,6 +186,16 @@ impl Ledger {
         account.pipe
     }
 
+    /// An account that holds nothing, of a new pipe.
+    fn account(&self) -> Account {
+        Account { ledger: self.id, pipe: self.shared.len() as u32 + 1 }
+    }
+
+    /// What the pipe holds and others may hold too.
+    fn shared_by(&mut self, pipe: u32) -> &mut Vec<u64> {
+        &mut self.shared[pipe as usize - 1]
+    }
+
     /// Notes that the pipe holds `buffer`, and gives the index to write into the slot.
     ///
     /// # Panics
@@ -193,7 +204,7 @@ impl Ledger {
     pub(crate) fn send(&mut self, account: Account, buffer: Buffer) -> u32 {
         let pipe = self.own(account);
         assert!(buffer.region == self.region.id(), "a ledger keeps buffers of its own region");
-        self.sole[buffer.index as usize] = pipe + 1;
+        self.sole[buffer.index as usize] = pipe;
         buffer.index
     }
 
@@ -212,7 +223,7 @@ impl Ledger {
     #[inline(always)]
     pub(crate) fn returned_alone(&mut self, pipe: u32, index: u32) -> bool {
         match self.sole.get_mut(index as usize) {
-            Some(sole) if *sole == pipe + 1 => {
+            Some(sole) if *sole == pipe => {
                 *sole = 0;
                 true
             }
@@ -222,7 +233,7 @@ impl Ledger {
 
     #[cold]
     fn returned_shared(&mut self, pipe: u32, index: u32) -> Returned {
-        let bits = &mut self.shared[pipe as usize];
+        let bits = self.shared_by(pipe);
         let (Some(word), bit) = (bits.get_mut(index as usize / 64), 1u64 << (index % 64)) else {
             return Returned::Violation;
         };
@@ -244,8 +255,8 @@ impl Ledger {
                 free(Buffer { index, region: self.region.id() });
             }
         }
-        for word in 0..self.shared[pipe as usize].len() {
-            let mut bits = self.shared[pipe as usize][word];
+        for word in 0..self.shared_by(pipe).len() {
+            let mut bits = self.shared_by(pipe)[word];
             while bits != 0 {
                 let index = (word * 64) as u32 + bits.trailing_zeros();
                 bits &= bits - 1;
@@ -273,6 +284,7 @@ impl Ledger {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Account {
     ledger: u64,
+    /// From 1.
     pipe: u32,
 }
 
@@ -297,7 +309,7 @@ mod tests {
             for _ in 0..3 {
                 ledger.open_pipe(2).expect("pipe");
             }
-            let accounts = [0, 1, 2].map(|pipe| Account { ledger: ledger.id, pipe: pipe as u32 });
+            let accounts = [0, 1, 2].map(|pipe| Account { ledger: ledger.id, pipe: pipe as u32 + 1 });
             let mut claims: Vec<Shared> = Vec::new();
             let mut held: HashSet<(usize, u32)> = HashSet::new();
             let last = |claims: &[Shared], held: &HashSet<(usize, u32)>, index| {
@@ -349,8 +361,7 @@ mod tests {
             for _ in 0..3 {
                 ledger.open_pipe(2).expect("pipe");
             }
-            let account = |pipe| Account { ledger: ledger.id, pipe };
-            let accounts = [account(0), account(1), account(2)];
+            let accounts = [1, 2, 3].map(|pipe| Account { ledger: ledger.id, pipe });
             let mut held: HashSet<(usize, u32)> = HashSet::new();
             for (action, pipe, index) in actions {
                 match action {
@@ -369,7 +380,7 @@ mod tests {
                     }
                 }
                 for (pipe, account) in accounts.iter().enumerate() {
-                    let sole = ledger.sole.iter().filter(|sole| **sole == account.pipe + 1).count();
+                    let sole = ledger.sole.iter().filter(|sole| **sole == account.pipe).count();
                     prop_assert_eq!(sole, held.iter().filter(|h| h.0 == pipe).count());
                 }
             }

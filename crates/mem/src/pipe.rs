@@ -561,16 +561,13 @@ impl PipeProducer {
         let (account, pipe) = (self.account, ledger.own(self.account));
         assert!(stock.region() == ledger.region(), "a buffer goes back to its own region's stock");
         let mut violations = 0;
-        let taken = self.back.take_batch(most, |words| {
-            let freed = words[1] & VERDICT == FREE;
-            if freed && ledger.returned_alone(pipe, words[0] as u32) {
+        let taken = self.back.take_each(most, |words| {
+            if words[1] & VERDICT == FREE && ledger.returned_alone(pipe, words[0] as u32) {
                 stock.put_index(words[0] as u32);
-                return;
+            } else {
+                violations +=
+                    u32::from(!take_other(ledger, account, words, |returned, slot| other(stock, returned, slot)));
             }
-            let slot = Slot::from_return(words);
-            let returned = ledger.returned(account, slot.buffer);
-            violations += u32::from(returned == Returned::Violation);
-            other(stock, returned, slot);
         });
         self.settle_all(taken - violations);
         taken - violations
@@ -738,6 +735,22 @@ impl PipeProducer {
             self.wakeup.ring();
         }
     }
+}
+
+/// Takes a returned slot that is out of the ordinary. Answers whether it is genuine.
+#[cold]
+#[inline(never)]
+fn take_other(
+    ledger: &mut Ledger,
+    account: Account,
+    words: [u64; RETURN_WORDS],
+    other: impl FnOnce(Returned, Slot),
+) -> bool {
+    let slot = Slot::from_return(words);
+    let returned = ledger.returned(account, slot.buffer);
+    let genuine = returned != Returned::Violation;
+    other(returned, slot);
+    genuine
 }
 
 /// Wakes those consumers that sleep, after slots were committed to their pipes: one fence for all,

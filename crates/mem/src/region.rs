@@ -351,7 +351,7 @@ impl Region {
     #[inline(always)]
     fn owned(&self, buffer: &Buffer, offset: usize, len: usize) -> Option<NonNull<u8>> {
         let bytes = self.geometry.buffer_bytes;
-        if buffer.region != self.id || len > bytes || offset > bytes - len {
+        if buffer.region != self.id || offset.checked_add(len).is_none_or(|end| end > bytes) {
             return None;
         }
         debug_assert!(self.writable && buffer.index < self.geometry.buffers);
@@ -504,8 +504,8 @@ impl Opened<'_> {
     /// As [`Region::peek`].
     #[inline(always)]
     pub fn peek<'b>(&'b self, offset: usize, len: usize, scratch: &'b mut [u8]) -> &'b [u8] {
-        let bytes = self.region.geometry.buffer_bytes;
-        if len > bytes || offset > bytes - len {
+        // As a sum: that of two numbers of 16 bits, which callers have, is known not to overflow.
+        if offset.checked_add(len).is_none_or(|end| end > self.region.geometry.buffer_bytes) {
             return &[];
         }
         // SAFETY: offset + len ≤ buffer_bytes (just checked), which are the buffer's (invariant); its only token is

@@ -252,6 +252,18 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
         count
     }
 
+    /// As [`Consumer::take_batch`], for few entries of many rings: less once a batch, and more an entry.
+    #[inline(always)]
+    pub(crate) fn take_each(&mut self, most: u32, mut each: impl FnMut([u64; W])) -> u32 {
+        let from = self.taken;
+        let count = most.min(self.tail.wrapping_sub(from));
+        self.taken = from.wrapping_add(count); // first, as there
+        for n in 0..count {
+            each(read(self.place.entry(from.wrapping_add(n))));
+        }
+        count
+    }
+
     /// Copies entries that `reserve` found to the front of `to`, as many as it has room for. Answers how many.
     #[inline]
     pub(crate) fn take_into(&mut self, to: &mut [[u64; W]]) -> u32 {

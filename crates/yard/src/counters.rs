@@ -78,12 +78,13 @@ impl Aside {
 pub struct RingCounters {
     /// Packets put on the ring.
     pub packets: u64,
-    /// Their captured bytes.
+    /// Buffers that its consumers had, read or not, when they were gone: of packets that count as put on the ring.
+    /// (Between the two that are counted for every packet: side by side the compiler would add to them by vectors.)
+    pub abandoned: u64,
+    /// Captured bytes of the packets put on the ring.
     pub bytes: u64,
     /// Packets meant for it and lost, by [`Drop`].
     pub dropped: [u64; Drop::ALL.len()],
-    /// Buffers that its consumers had, read or not, when they were gone: of packets that count as put on the ring.
-    pub abandoned: u64,
 }
 
 impl RingCounters {

@@ -456,12 +456,12 @@ impl Dispatcher {
             return (0, false);
         };
         let hash_version = outlets.hash_version();
-        let (mut bytes, mut passed, mut glance, mut glanced) = (0, 0, Glance::default(), false);
-        while passed < batch.len() {
-            if let Some(soon) = batch.get(passed + LOOK_AHEAD) {
+        let (mut bytes, mut glance, mut glanced) = (0, Glance::default(), false);
+        let (mut left, mut rest) = (batch.len(), &mut *batch);
+        while let Some((one, behind)) = std::mem::take(&mut rest).split_first_mut() {
+            if let Some(soon) = behind.get(LOOK_AHEAD - 1) {
                 region.prefetch(&soon.buffer, soon.offset.into());
             }
-            let one = &mut batch[passed];
             if one.more {
                 break;
             }
@@ -473,9 +473,10 @@ impl Dispatcher {
             }
             opened.set_tag_words(tag_words(&glance, &one.arrival, port, hash_version));
             bytes += u64::from(one.arrival.len);
-            passed += 1;
             outlets.deliver_glanced(one, port, &glance, stock);
+            (left, rest) = (behind.len(), behind);
         }
+        let passed = batch.len() - left;
         if let Some(last) = passed.checked_sub(1) {
             source.last = Source::packet_time(&batch[last].arrival, day_ns);
         }

@@ -86,7 +86,7 @@ const _: () =
 #[inline(always)]
 pub(crate) fn tag_words(glance: &Glance, arrival: &Arrival, port: u16, hash_version: u8) -> [u64; 8] {
     let [first, second, third] = glance.words;
-    let flags = arrival.flags & 0x00ff_ffff | (arrival.clock as u32) << 24;
+    let flags = u64::from(arrival.flags) | u64::from(arrival.wire_len) << 32;
     let beside = u64::from(arrival.stripped_vlan) << 32 | u64::from(arrival.link) << 48;
     [
         first,
@@ -94,7 +94,7 @@ pub(crate) fn tag_words(glance: &Glance, arrival: &Arrival, port: u16, hash_vers
         third | u64::from(hash_version) << 40,
         0, // the user's
         arrival.time_ns,
-        u64::from(flags) | u64::from(arrival.wire_len) << 32,
+        flags | (arrival.clock as u64) << 24,
         u64::from(arrival.len) | u64::from(port) << 32 | u64::from(arrival.queue) << 48,
         u64::from(arrival.card_hash) | beside,
     ]
@@ -106,8 +106,9 @@ pub(super) fn slot_words(glance: &Glance, offset: u16, len: u16, arrival: &Arriv
     let shown = u64::from(shown(arrival.flags));
     let (hash, port) = (u64::from(glance.hash()), u64::from(port as u8));
     let ends = u64::from(glance.l3()) << 32 | u64::from(glance.l4()) << 48;
+    let place = u32::from(offset) | u32::from(len) << 16; // one word, as they lie in what a port gives
     [
-        u64::from(offset) << 32 | u64::from(len) << 48,
+        u64::from(place) << 32,
         hash | shown << 32 | (Verdict::Free as u64) << 48 | port << 56,
         u64::from(arrival.len) | ends,
         arrival.time_ns,
@@ -126,7 +127,7 @@ const SHOWN: [(u32, u16); 5] = [
 #[inline(always)]
 fn shown(flags: u32) -> u16 {
     let mut shown = 0;
-    if flags & 0x00ff_ffff != 0 {
+    if flags != 0 {
         for (bit, flag) in SHOWN {
             shown |= if flags & bit != 0 { flag } else { 0 };
         }
