@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use flowyard::function::Function;
-use flowyard::mem::{Consumer, Geometry, Ledger, Region, Returned, Slot, notify};
+use flowyard::mem::{Consumer, Geometry, Ledger, Region, Slot, notify};
 use flowyard::port::traffic::Carrier;
 use flowyard::steer::{
     Conversation, Decision, FIXED_SEED, FragmentTable, Frame, Glance, LinkType, Observer, default_hash, dissect,
@@ -374,9 +374,10 @@ fn pipes(passes: usize) -> u64 {
         while let Some(packet) = consumer.next() {
             sum = sum.wrapping_add(packet.slot().hash.into());
         }
-        out.take_home(&mut ledger, &mut stock, 32, |_, returned, _| {
-            assert_eq!(returned, Returned::Held, "all are alone")
-        });
+        let mut left = out.look_for_returned();
+        while left > 0 {
+            assert!(out.take_home(&mut ledger, &mut stock, &mut left).is_none(), "each is the consumer's alone");
+        }
         out.release_returned();
     }
     sum

@@ -511,12 +511,10 @@ impl PipeProducer {
     /// If the ledger is not this pipe's: our own mistake.
     #[inline]
     pub fn take_returned(&mut self, ledger: &mut Ledger) -> Option<(Returned, Slot)> {
-        let slot = self.take_forwarded()?;
-        let returned = ledger.returned(self.account, slot.buffer);
-        if returned != Returned::Violation {
-            self.settle();
+        if self.back.reserve() == 0 {
+            return None;
         }
-        Some((returned, slot))
+        self.back.take().map(|words| self.take_other(ledger, words))
     }
 
     /// Takes up to `most` returned slots, and hands each to `each` as [`PipeProducer::take_returned`] would answer it. Answers
@@ -541,36 +539,47 @@ impl PipeProducer {
         taken
     }
 
-    /// Takes home what the consumer had returned when it is looked, up to `most` slots: buffers that it had alone and that
-    /// are to be freed go to `stock`; anything else, genuine or not, is handed to `other` as
-    /// [`PipeProducer::take_returned`] would answer it. Answers how many slots were genuine. Costs least a slot.
+    /// Slots that the consumer has returned and that are not yet taken, by its index as it is now.
+    #[inline(always)]
+    pub fn look_for_returned(&mut self) -> u32 {
+        self.back.poll()
+    }
+
+    /// Takes home some of the `left` returned slots that were [found](PipeProducer::look_for_returned), and notes how many are
+    /// left then. Buffers that the consumer had alone, and that are to be freed, go to `stock`; the first slot that is anything
+    /// else, genuine or not, is answered as [`PipeProducer::take_returned`] would. Costs least a slot.
     ///
     /// # Panics
-    /// If ledger or stock are not this pipe's: our own mistake. As [`PipeProducer::take_all_returned`] if `other` panics.
+    /// If ledger or stock are not this pipe's: our own mistake.
     #[inline(always)]
-    pub fn take_home(
-        &mut self,
-        ledger: &mut Ledger,
-        stock: &mut Stock,
-        most: u32,
-        mut other: impl FnMut(&mut Stock, Returned, Slot),
-    ) -> u32 {
-        if self.back.poll() == 0 {
-            return 0;
-        }
-        let (account, pipe) = (self.account, ledger.own(self.account));
+    pub fn take_home(&mut self, ledger: &mut Ledger, stock: &mut Stock, left: &mut u32) -> Option<(Returned, Slot)> {
+        let pipe = ledger.own(self.account);
         assert!(stock.region() == ledger.region(), "a buffer goes back to its own region's stock");
-        let mut violations = 0;
-        let taken = self.back.take_each(most, |words| {
-            if words[1] & VERDICT == FREE && ledger.returned_alone(pipe, words[0] as u32) {
+        let (home, other) = self.back.take_while(*left, |words| {
+            let freed = words[1] & VERDICT == FREE && ledger.returned_alone(pipe, words[0] as u32);
+            if freed {
                 stock.put_index(words[0] as u32);
-            } else {
-                violations +=
-                    u32::from(!take_other(ledger, account, words, |returned, slot| other(stock, returned, slot)));
             }
+            freed
         });
-        self.settle_all(taken - violations);
-        taken - violations
+        debug_assert!(home <= self.outstanding(), "the ledger vouches for them");
+        self.returned = self.returned.wrapping_add(home);
+        *left -= home;
+        other.map(|words| {
+            *left -= 1;
+            self.take_other(ledger, words)
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_other(&mut self, ledger: &mut Ledger, words: [u64; RETURN_WORDS]) -> (Returned, Slot) {
+        let slot = Slot::from_return(words);
+        let returned = ledger.returned(self.account, slot.buffer);
+        if returned != Returned::Violation {
+            self.settle();
+        }
+        (returned, slot)
     }
 
     /// Next returned slot of a pipe between consumers, as the next one wrote it: anything at all. The
@@ -735,22 +744,6 @@ impl PipeProducer {
             self.wakeup.ring();
         }
     }
-}
-
-/// Takes a returned slot that is out of the ordinary. Answers whether it is genuine.
-#[cold]
-#[inline(never)]
-fn take_other(
-    ledger: &mut Ledger,
-    account: Account,
-    words: [u64; RETURN_WORDS],
-    other: impl FnOnce(Returned, Slot),
-) -> bool {
-    let slot = Slot::from_return(words);
-    let returned = ledger.returned(account, slot.buffer);
-    let genuine = returned != Returned::Violation;
-    other(returned, slot);
-    genuine
 }
 
 /// Wakes those consumers that sleep, after slots were committed to their pipes: one fence for all,

@@ -252,16 +252,21 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
         count
     }
 
-    /// As [`Consumer::take_batch`], for few entries of many rings: less once a batch, and more an entry.
+    /// Takes entries that `reserve` found, up to `most` and up to the last place, as long as `each` answers that it has dealt
+    /// with one. Answers how many it has dealt with, and the entry that it has not, which is taken as well. (If `each` panics,
+    /// none is taken: it must be good for being shown an entry again.)
     #[inline(always)]
-    pub(crate) fn take_each(&mut self, most: u32, mut each: impl FnMut([u64; W])) -> u32 {
-        let from = self.taken;
-        let count = most.min(self.tail.wrapping_sub(from));
-        self.taken = from.wrapping_add(count); // first, as there
-        for n in 0..count {
-            each(read(self.place.entry(from.wrapping_add(n))));
+    pub(crate) fn take_while(&mut self, most: u32, mut each: impl FnMut([u64; W]) -> bool) -> (u32, Option<[u64; W]>) {
+        let run = self.place.run(self.taken, most.min(self.tail.wrapping_sub(self.taken)));
+        for (n, place) in run.iter().enumerate() {
+            let entry = read(place);
+            if !each(entry) {
+                self.taken = self.taken.wrapping_add(n as u32 + 1);
+                return (n as u32, Some(entry));
+            }
         }
-        count
+        self.taken = self.taken.wrapping_add(run.len() as u32);
+        (run.len() as u32, None)
     }
 
     /// Copies entries that `reserve` found to the front of `to`, as many as it has room for. Answers how many.

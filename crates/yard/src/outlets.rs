@@ -516,15 +516,26 @@ impl Outlets {
     pub(crate) fn reclaim(&mut self, stock: &mut Stock) -> usize {
         let (mut home, mut struck) = (0, false);
         for (number, outlet) in self.outlets.iter_mut().enumerate() {
-            let Outlet { pipe, gone: false, tenant, violations, strikes, .. } = outlet else { continue };
-            home += pipe.take_home(&mut self.ledger, stock, RETURNS_AT_ONCE, |stock, returned, slot| {
-                let violation = returned == Returned::Violation;
-                let ways = self.ways.as_deref_mut().filter(|_| tenant.is_none_or(|tenant| tenant.may_send));
-                *violations += u64::from(!settle(ways, number, returned, slot, stock));
-                *strikes += u32::from(violation);
-                struck |= *strikes > MOST_STRIKES && tenant.is_some();
-            });
-            pipe.release_returned();
+            if outlet.gone {
+                continue;
+            }
+            let mut left = outlet.pipe.look_for_returned().min(RETURNS_AT_ONCE);
+            if left == 0 {
+                continue;
+            }
+            home += left;
+            while left > 0 {
+                let Some((returned, slot)) = outlet.pipe.take_home(&mut self.ledger, stock, &mut left) else {
+                    continue;
+                };
+                let violation = u32::from(returned == Returned::Violation);
+                home -= violation;
+                outlet.strikes += violation;
+                struck |= outlet.strikes > MOST_STRIKES && outlet.tenant.is_some();
+                let ways = self.ways.as_deref_mut().filter(|_| outlet.tenant.is_none_or(|tenant| tenant.may_send));
+                outlet.violations += u64::from(!settle(ways, number, returned, slot, stock));
+            }
+            outlet.pipe.release_returned();
         }
         if struck {
             self.take_from_struck(stock);
@@ -711,6 +722,7 @@ impl Outlets {
 /// Settles a returned slot that is not a buffer to be freed which its consumer had alone. Answers false where it could not
 /// have been returned so.
 #[cold]
+#[inline(never)]
 fn settle(ways: Option<&mut WaysOut>, outlet: usize, returned: Returned, slot: Slot, stock: &mut Stock) -> bool {
     match returned {
         _ if slot.verdict != Verdict::Free as u8 => send(ways, outlet, returned, slot, stock),

@@ -103,13 +103,12 @@ pub(crate) fn tag_words(glance: &Glance, arrival: &Arrival, port: u16, hash_vers
 /// The slot of the same packet, as its words, without the buffer's index: the same as [`slot_of`].
 #[inline(always)]
 pub(super) fn slot_words(glance: &Glance, offset: u16, len: u16, arrival: &Arrival, port: u16) -> [u64; 4] {
-    let shown = u64::from(shown(arrival.flags));
+    let shown = if arrival.flags == 0 { 0 } else { shown_seldom(arrival.flags) };
     let (hash, port) = (u64::from(glance.hash()), u64::from(port as u8));
     let ends = u64::from(glance.l3()) << 32 | u64::from(glance.l4()) << 48;
-    let place = u32::from(offset) | u32::from(len) << 16; // one word, as they lie in what a port gives
     [
-        u64::from(place) << 32,
-        hash | shown << 32 | (Verdict::Free as u64) << 48 | port << 56,
+        u64::from(offset) << 32 | u64::from(len) << 48,
+        hash | u64::from(shown) << 32 | (Verdict::Free as u64) << 48 | port << 56,
         u64::from(arrival.len) | ends,
         arrival.time_ns,
     ]
@@ -126,13 +125,13 @@ const SHOWN: [(u32, u16); 5] = [
 
 #[inline(always)]
 fn shown(flags: u32) -> u16 {
-    let mut shown = 0;
-    if flags != 0 {
-        for (bit, flag) in SHOWN {
-            shown |= if flags & bit != 0 { flag } else { 0 };
-        }
-    }
-    shown
+    SHOWN.iter().fold(0, |shown, (bit, flag)| shown | if flags & bit != 0 { *flag } else { 0 })
+}
+
+#[cold]
+#[inline(never)]
+fn shown_seldom(flags: u32) -> u16 {
+    shown(flags)
 }
 
 #[inline]
