@@ -106,7 +106,9 @@ fn what_a_ring_gets_and_in_which_order_is_no_matter_of_its_size() {
         let (report, roomy) = run(&config, &[port]);
         assert!(report.sums_agree() && report.dropped() == 0, "{report:?}");
         for ring_slots in [2, 4, 32] {
-            let opened = Yard::open(&YardConfig { ring_slots, ..config.clone() }, &specs(&[port])).expect("memory");
+            // Of a source that cannot wait, so that more comes while packets wait.
+            let small = YardConfig { ring_slots, buffers: Some(8192), ..config.clone() };
+            let opened = Yard::open_over(&small, Impatient::over(port)).expect("memory");
             let (report, seen) = run_with(opened, |mut reader| {
                 let mut seen = Seen::default();
                 while reader.wait(None) != Wait::Ended {
