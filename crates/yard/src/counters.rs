@@ -223,7 +223,8 @@ pub(crate) fn add_named<N: PartialEq + Clone>(mine: &mut Vec<(N, u64)>, theirs: 
     }
 }
 
-/// Running counts that other threads may read while packets flow: a dispatcher's, stored once a batch.
+/// Running counts that other threads may read while packets flow: a dispatcher's, stored when its sources pause, and every
+/// 16 batches.
 #[derive(Debug, Default)]
 pub struct Live {
     /// Packets received.
