@@ -449,8 +449,7 @@ mod tests {
             for (action, parts) in actions {
                 match action {
                     // Until there is no more room: of what the ring back could not hold as well.
-                    1 if parts == 1 => loop {
-                        let Some(buffer) = stock.take() else { break };
+                    1 if parts == 1 => while let Some(buffer) = stock.take() {
                         let slot = Slot { offset: 256, len: 1, hash: sent, ..Slot::default() };
                         if let Err(buffer) = out.send(&mut ledger, buffer, slot) {
                             stock.put(buffer);
