@@ -465,6 +465,8 @@ mod tests {
         Take,
         TakeBatch(u32),
         TakeInto(usize),
+        /// As many at most, and not dealing with the one of that number.
+        TakeWhile(u32, u32),
         Release,
         /// But for as many places, or as there are.
         ReleaseBut(u32),
@@ -478,6 +480,7 @@ mod tests {
             4 => Just(Step::Take),
             1 => (0u32..20).prop_map(Step::TakeBatch),
             1 => (0usize..20).prop_map(Step::TakeInto),
+            1 => (0u32..20, 0u32..8).prop_map(|(most, number)| Step::TakeWhile(most, number)),
             2 => Just(Step::Release),
             1 => (0u32..4).prop_map(Step::ReleaseBut),
         ];
@@ -537,6 +540,21 @@ mod tests {
                             prop_assert_eq!(entry, if n < count { oracle.take().unwrap_or_default() } else { [0; 2] });
                         }
                     }
+                    Step::TakeWhile(most, number) => {
+                        let known = consumer.poll();
+                        let mut got = Vec::new();
+                        let (count, other) = consumer.take_while(most, |entry| {
+                            let dealt_with = got.len() < number as usize;
+                            if dealt_with { got.push(entry); }
+                            dealt_with
+                        });
+                        prop_assert!(count == got.len() as u32 && count + u32::from(other.is_some()) <= known.min(most));
+                        prop_assert!(other.is_none() || count == number);
+                        prop_assert!(count > 0 || other.is_some() || known.min(most) == 0, "it gets on");
+                        for entry in got.into_iter().chain(other) {
+                            prop_assert_eq!(Some(entry), oracle.take());
+                        }
+                    }
                     Step::Release => { consumer.release(); oracle.release(); }
                     Step::ReleaseBut(kept) => {
                         let kept = kept.min(oracle.taken as u32);
@@ -558,7 +576,7 @@ mod tests {
             for tail in tails {
                 heap.0.tail.store(tail, Ordering::Relaxed);
                 let possible = tail.wrapping_sub(taken) <= 8;
-                let got = consumer.reserve();
+                let got = if in_batches { consumer.poll() } else { consumer.reserve() };
                 if possible { prop_assert_eq!(got, tail.wrapping_sub(taken)); } else { prop_assert_eq!(got, 0); violations += 1; }
                 if in_batches {
                     let mut seen = 0;
