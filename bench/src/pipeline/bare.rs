@@ -118,7 +118,9 @@ impl Sorting for Sorter {
             self.send(ring, buffer, label::slot(&tag, self.start));
         }
         if end > self.at {
-            self.pipes.iter_mut().for_each(PipeProducer::commit);
+            for pipe in &mut self.pipes {
+                pipe.commit();
+            }
             notify(&mut self.pipes);
         }
         self.at = end;

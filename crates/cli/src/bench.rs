@@ -244,7 +244,9 @@ impl Giver {
                 }
                 given += 1;
             }
-            self.pipes.iter_mut().for_each(PipeProducer::commit);
+            for pipe in &mut self.pipes {
+                pipe.commit();
+            }
             notify(&mut self.pipes);
             for pipe in &mut self.pipes {
                 while let Some((returned, _)) = pipe.take_returned(&mut self.ledger) {

@@ -3,7 +3,8 @@
 //! A [`Buffer`] is the right to use one buffer of one region. It is not `Clone`; the only ways to
 //! come by one are the [`Stock`] that creating a region yields, a [`Lent`] set that took it before,
 //! and the ledger, which gives it back when its last holder has returned it. That is what makes the
-//! safe access in [`Region`](crate::Region) sound: two tokens never name the same buffer.
+//! safe access in [`Region`](crate::Region) sound: two tokens never name the same buffer, and each names one that its
+//! region has, a region that this process made and can write.
 
 /// The right to use one buffer of one region. Dropping it loses the buffer until the region ends.
 /// Laid out as plug-ins read it: the index, then the region's number.
@@ -64,6 +65,18 @@ impl Stock {
     pub fn put(&mut self, buffer: Buffer) {
         assert_eq!(buffer.region, self.region, "a buffer goes back to its own region's stock");
         self.free.push(buffer.index);
+    }
+
+    /// The same, by index, of a buffer of this stock's region whose token the caller has given up.
+    #[inline(always)]
+    pub(crate) fn put_index(&mut self, index: u32) {
+        self.free.push(index);
+    }
+
+    /// The region whose buffers it has.
+    #[inline(always)]
+    pub(crate) fn region(&self) -> u32 {
+        self.region
     }
 
     /// Free buffers now.

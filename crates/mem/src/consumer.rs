@@ -448,6 +448,18 @@ mod tests {
             let (mut sent, mut seen, mut kept) = (0, 0, Vec::new());
             for (action, parts) in actions {
                 match action {
+                    // Until there is no more room: of what the ring back could not hold as well.
+                    1 if parts == 1 => while let Some(buffer) = stock.take() {
+                        let slot = Slot { offset: 256, len: 1, hash: sent, ..Slot::default() };
+                        if let Err(buffer) = out.send(&mut ledger, buffer, slot) {
+                            stock.put(buffer);
+                            proptest::prop_assert_eq!(out.reserve(1), 0);
+                            out.commit();
+                            break;
+                        }
+                        sent += 1;
+                        proptest::prop_assert!(out.outstanding() <= 128 && ledger.held() == out.outstanding());
+                    },
                     0 | 1 => for _ in 0..10 {
                         if out.reserve(parts.into()) < parts.into() { break }
                         for part in 0..parts {
@@ -467,6 +479,13 @@ mod tests {
                     5 => consumer.let_go(),
                     // SAFETY: each was kept, and is released once.
                     6 => kept.drain(..).for_each(|slot| unsafe { consumer.release(slot) }),
+                    7 if parts == 1 => {
+                        let mut left = out.look_for_returned();
+                        while left > 0 {
+                            proptest::prop_assert_eq!(out.take_home(&mut ledger, &mut stock, &mut left), None);
+                        }
+                        out.release_returned();
+                    }
                     _ => {
                         out.take_all_returned(&mut ledger, 20, |returned, _| match returned {
                             Returned::Free(buffer) => stock.put(buffer),

@@ -5,8 +5,8 @@
 //! borrows the hand. Never allocates but for the segments of a packet larger than any before.
 //!
 //! # Invariant
-//! The slots in a hand name spans of the region (checked when they are taken), of buffers that are this hand's alone
-//! in this process: whoever takes one vouches for that ([`Hand::take`]).
+//! The slots in a hand name buffers that are this hand's alone in this process: whoever takes one vouches for that
+//! ([`Hand::take`]). Whether they name parts of the region is checked again wherever bytes are looked at.
 #![allow(unsafe_code)]
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -55,12 +55,17 @@ impl Hand {
         if self.region.span(slot.buffer, slot.offset.into(), slot.len.into()).is_none() {
             return false;
         }
+        self.add(slot);
+        true
+    }
+
+    #[inline(always)]
+    fn add(&mut self, slot: Slot) {
         if self.has_current {
             self.further.push(slot);
         } else {
             (self.current, self.has_current) = (slot, true);
         }
-        true
     }
 
     /// Takes the next slot of a packet that this thread has sent to itself; of a packet's slots in order.
@@ -68,14 +73,12 @@ impl Hand {
     /// Whoever calls it has the token of the slot's buffer, or a claim on it where the slot says SHARED, and neither uses it
     /// nor gives it away before the hand is empty again.
     ///
-    /// # Panics
-    /// If the slot names no part of the region: our own mistake, never a peer's.
+    /// So the buffer is this hand's alone: tokens and claims are one each, and the caller's is out of use (LocalRing, the only
+    /// caller: its invariant); a buffer that pipes hold as well is reached by slots that say SHARED alone. What part of it the
+    /// slot names is looked at where its bytes are: one that it has not has none.
     #[inline(always)]
     pub(crate) fn hold(&mut self, slot: Slot) {
-        // SAFETY: tokens and claims are one each, and the caller's is out of use (LocalRing, the only caller: its
-        // invariant); a buffer that pipes hold as well is reached by slots that say SHARED alone.
-        let held = unsafe { self.take(slot) };
-        assert!(held, "a local ring carries slots of its own region");
+        self.add(slot);
     }
 
     /// Lets go of the packet.

@@ -33,20 +33,14 @@ pub enum Returned {
 pub struct Ledger {
     id: u64,
     region: Region,
-    /// By buffer: the number of the pipe that holds it alone, plus 1; 0 if none does.
+    /// By buffer: the number of the pipe that holds it alone, 0 if none does.
     sole: Vec<u32>,
-    /// By pipe: one bit for each buffer that others may hold too, and how many buffers it holds in all.
-    pipes: Vec<Held>,
+    /// By pipe, from number 1: one bit for each buffer that it holds and others may hold too.
+    shared: Vec<Vec<u64>>,
     /// Pipes and claims that hold each buffer that several may hold.
     holders: Vec<u16>,
     /// Accounts that no pipe has any more.
-    idle: Vec<usize>,
-}
-
-#[derive(Debug)]
-struct Held {
-    bits: Vec<u64>,
-    count: u32,
+    idle: Vec<u32>,
 }
 
 /// Tells ledgers apart, so that no pipe is taken for another ledger's.
@@ -122,13 +116,11 @@ impl Ledger {
     pub(crate) fn send_shared(&mut self, account: Account, shared: &Shared) -> bool {
         let pipe = self.own(account);
         let (word, bit) = (shared.index as usize / 64, 1u64 << (shared.index % 64));
-        if self.pipes[pipe].bits[word] & bit != 0 {
+        if self.shared_by(pipe)[word] & bit != 0 {
             return false;
         }
         self.one_more(shared);
-        let held = &mut self.pipes[pipe];
-        held.bits[word] |= bit;
-        held.count += 1;
+        self.shared_by(pipe)[word] |= bit;
         true
     }
 
@@ -140,7 +132,7 @@ impl Ledger {
             id,
             region: region.clone(),
             sole: vec![0; buffers],
-            pipes: Vec::new(),
+            shared: Vec::new(),
             holders: vec![0; buffers],
             idle: Vec::new(),
         }
@@ -152,9 +144,14 @@ impl Ledger {
     /// # Errors
     /// The capacity, or the system call that failed.
     pub fn open_pipe(&mut self, slots: u32) -> Result<(PipeProducer, PipeEnd), MemError> {
-        let ends = pipe::accounted(&self.region, slots, Account { ledger: self.id, pipe: self.pipes.len() })?;
-        self.pipes.push(Held { bits: vec![0; self.holders.len().div_ceil(64)], count: 0 });
+        let ends = pipe::accounted(&self.region, slots, self.account())?;
+        self.add();
         Ok(ends)
+    }
+
+    /// One more account, which holds nothing.
+    fn add(&mut self) {
+        self.shared.push(vec![0; self.holders.len().div_ceil(64)]);
     }
 
     /// Makes a ring for this ledger's own thread, of at least `slots` places.
@@ -162,46 +159,52 @@ impl Ledger {
         LocalRing::new(&self.region, self.id, slots)
     }
 
-    /// An account for a pipe that takes the place of another: the same, if that one holds nothing any more.
+    /// An account for a pipe that takes the place of another which still holds something.
     pub(crate) fn succeed(&mut self, account: Account) -> Account {
-        let pipe = self.own(account);
-        if self.pipes[pipe].count == 0 {
-            return account;
-        }
+        self.own(account);
         if let Some(pipe) = self.idle.pop() {
             return Account { ledger: self.id, pipe };
         }
-        self.pipes.push(Held { bits: vec![0; self.holders.len().div_ceil(64)], count: 0 });
-        Account { ledger: self.id, pipe: self.pipes.len() - 1 }
+        let account = self.account();
+        self.add();
+        account
     }
 
     /// Gives up the account of a pipe that is closed and holds nothing.
     pub(crate) fn retire(&mut self, account: Account) {
         let pipe = self.own(account);
-        debug_assert_eq!(self.pipes[pipe].count, 0);
         self.idle.push(pipe);
     }
 
-    /// The pipe of `account` among this ledger's.
+    /// The pipe of `account` among this ledger's: there is one for each account that it has given.
     ///
     /// # Panics
     /// If it is another ledger's: our own mistake, never a peer's.
-    #[inline]
-    fn own(&self, account: Account) -> usize {
-        assert!(account.ledger == self.id && account.pipe < self.pipes.len(), "a pipe is used with its own ledger");
+    #[inline(always)]
+    pub(crate) fn own(&self, account: Account) -> u32 {
+        assert!(account.ledger == self.id, "a pipe is used with its own ledger");
         account.pipe
+    }
+
+    /// An account that holds nothing, of a new pipe.
+    fn account(&self) -> Account {
+        Account { ledger: self.id, pipe: self.shared.len() as u32 + 1 }
+    }
+
+    /// What the pipe holds and others may hold too.
+    fn shared_by(&mut self, pipe: u32) -> &mut Vec<u64> {
+        &mut self.shared[pipe as usize - 1]
     }
 
     /// Notes that the pipe holds `buffer`, and gives the index to write into the slot.
     ///
     /// # Panics
     /// If buffer or pipe are not this ledger's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send(&mut self, account: Account, buffer: Buffer) -> u32 {
         let pipe = self.own(account);
-        assert_eq!(buffer.region, self.region.id(), "a ledger keeps buffers of its own region");
-        self.sole[buffer.index as usize] = pipe as u32 + 1;
-        self.pipes[pipe].count += 1;
+        assert!(buffer.region == self.region.id(), "a ledger keeps buffers of its own region");
+        self.sole[buffer.index as usize] = pipe;
         buffer.index
     }
 
@@ -209,27 +212,35 @@ impl Ledger {
     #[inline]
     pub(crate) fn returned(&mut self, account: Account, index: u32) -> Returned {
         let pipe = self.own(account);
+        if self.returned_alone(pipe, index) {
+            return Returned::Free(Buffer { index, region: self.region.id() });
+        }
+        self.returned_shared(pipe, index)
+    }
+
+    /// Takes a buffer back that the pipe holds alone. Answers false, and does nothing, if it does not: then it may hold it
+    /// with others. Who gets true makes the buffer's token, once.
+    #[inline(always)]
+    pub(crate) fn returned_alone(&mut self, pipe: u32, index: u32) -> bool {
         match self.sole.get_mut(index as usize) {
-            Some(sole) if *sole == pipe as u32 + 1 => {
+            Some(sole) if *sole == pipe => {
                 *sole = 0;
-                self.pipes[pipe].count -= 1;
-                Returned::Free(Buffer { index, region: self.region.id() })
+                true
             }
-            _ => self.returned_shared(pipe, index),
+            _ => false,
         }
     }
 
     #[cold]
-    fn returned_shared(&mut self, pipe: usize, index: u32) -> Returned {
-        let held = &mut self.pipes[pipe];
-        let (Some(word), bit) = (held.bits.get_mut(index as usize / 64), 1u64 << (index % 64)) else {
+    fn returned_shared(&mut self, pipe: u32, index: u32) -> Returned {
+        let bits = self.shared_by(pipe);
+        let (Some(word), bit) = (bits.get_mut(index as usize / 64), 1u64 << (index % 64)) else {
             return Returned::Violation;
         };
         if *word & bit == 0 {
             return Returned::Violation;
         }
         *word &= !bit;
-        held.count -= 1;
         let holders = &mut self.holders[index as usize];
         *holders -= 1;
         if *holders == 0 { Returned::Free(Buffer { index, region: self.region.id() }) } else { Returned::Held }
@@ -240,17 +251,12 @@ impl Ledger {
     pub(crate) fn reclaim(&mut self, account: Account, mut free: impl FnMut(Buffer)) {
         let pipe = self.own(account);
         for index in 0..self.sole.len() as u32 {
-            if self.pipes[pipe].count == 0 {
-                return;
-            }
-            if self.sole[index as usize] == pipe as u32 + 1
-                && let Returned::Free(buffer) = self.returned(account, index)
-            {
-                free(buffer);
+            if self.returned_alone(pipe, index) {
+                free(Buffer { index, region: self.region.id() });
             }
         }
-        for word in 0..self.pipes[pipe].bits.len() {
-            let mut bits = self.pipes[pipe].bits[word];
+        for word in 0..self.shared_by(pipe).len() {
+            let mut bits = self.shared_by(pipe)[word];
             while bits != 0 {
                 let index = (word * 64) as u32 + bits.trailing_zeros();
                 bits &= bits - 1;
@@ -261,13 +267,16 @@ impl Ledger {
         }
     }
 
-    /// Buffers that all pipes hold.
+    /// Buffers that all pipes hold; one that several hold counts for each. Looks at every buffer.
     pub fn held(&self) -> u32 {
-        self.pipes.iter().map(|p| p.count).sum()
+        let alone = self.sole.iter().filter(|sole| **sole != 0).count() as u32;
+        alone + self.shared.iter().flatten().map(|word| word.count_ones()).sum::<u32>()
     }
 
-    pub(crate) fn held_by(&self, account: Account) -> u32 {
-        self.pipes[self.own(account)].count
+    /// The region whose buffers it keeps.
+    #[inline(always)]
+    pub(crate) fn region(&self) -> u32 {
+        self.region.id()
     }
 }
 
@@ -275,7 +284,13 @@ impl Ledger {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Account {
     ledger: u64,
-    pipe: usize,
+    /// From 1.
+    pipe: u32,
+}
+
+impl Account {
+    /// No ledger's, for they are numbered from 1: of a pipe between two consumers.
+    pub(crate) const NONE: Account = Account { ledger: 0, pipe: 0 };
 }
 
 #[cfg(test)]
@@ -294,7 +309,7 @@ mod tests {
             for _ in 0..3 {
                 ledger.open_pipe(2).expect("pipe");
             }
-            let accounts = [0, 1, 2].map(|pipe| Account { ledger: ledger.id, pipe });
+            let accounts = [0, 1, 2].map(|pipe| Account { ledger: ledger.id, pipe: pipe as u32 + 1 });
             let mut claims: Vec<Shared> = Vec::new();
             let mut held: HashSet<(usize, u32)> = HashSet::new();
             let last = |claims: &[Shared], held: &HashSet<(usize, u32)>, index| {
@@ -346,8 +361,7 @@ mod tests {
             for _ in 0..3 {
                 ledger.open_pipe(2).expect("pipe");
             }
-            let account = |pipe| Account { ledger: ledger.id, pipe };
-            let accounts = [account(0), account(1), account(2)];
+            let accounts = [1, 2, 3].map(|pipe| Account { ledger: ledger.id, pipe });
             let mut held: HashSet<(usize, u32)> = HashSet::new();
             for (action, pipe, index) in actions {
                 match action {
@@ -366,7 +380,8 @@ mod tests {
                     }
                 }
                 for (pipe, account) in accounts.iter().enumerate() {
-                    prop_assert_eq!(ledger.held_by(*account) as usize, held.iter().filter(|h| h.0 == pipe).count());
+                    let sole = ledger.sole.iter().filter(|sole| **sole == account.pipe).count();
+                    prop_assert_eq!(sole, held.iter().filter(|h| h.0 == pipe).count());
                 }
             }
             for account in accounts {

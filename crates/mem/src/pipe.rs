@@ -25,7 +25,7 @@ use crate::region::read_header;
 use crate::ring::{self, Entry, Place};
 use crate::slot::{RETURN_WORDS, SLOT_WORDS, Slot, slot_flags};
 use crate::wakeup::Wakeup;
-use crate::{Buffer, Ledger, MemError, Region, Returned, Shared};
+use crate::{Buffer, Ledger, MemError, Region, Returned, Shared, Stock, Verdict};
 
 /// Smallest and largest ring out, in slots.
 pub const RING_SLOTS: std::ops::RangeInclusive<u32> = 2..=1 << 20;
@@ -47,6 +47,10 @@ const SLOTS: usize = 2 * HEADER_BYTES;
 
 /// Places in the ring back for each in the ring out.
 const BACK_FACTOR: u32 = 2;
+
+/// Where the second word of a slot has its verdict, and what that is for a buffer that is to be freed.
+const VERDICT: u64 = 0xff << 48;
+const FREE: u64 = (Verdict::Free as u64) << 48;
 
 // A slot's first field is the low half of its first word.
 const _: () = assert!(cfg!(target_endian = "little"), "slots are of machines that store the lowest byte first");
@@ -265,12 +269,15 @@ pub struct PipeProducer {
     wakeup: Wakeup,
     ended: Flag,
     leaving: Flag,
-    /// Buffers that are out: sent and not yet returned, as slots.
-    outstanding: u32,
-    /// Most that may be: at most the places of the ring back.
+    /// Up to which count of slots sent there is room, as far as known; so that room is a comparison for most. Never ahead
+    /// of what the ring out and `most_out` leave.
+    limit: u32,
+    /// Slots genuinely returned, counted as slots sent are: what is between the two is out.
+    returned: u32,
+    /// Most buffers that may be out: at most the places of the ring back.
     most_out: u32,
-    /// Whose buffers it carries; none for a pipe between two consumers.
-    account: Option<Account>,
+    /// Whose buffers it carries; [`Account::NONE`] for a pipe between two consumers.
+    account: Account,
 }
 
 /// The consumer's end before it is attached: in this process by
@@ -305,15 +312,15 @@ impl PipeEnd {
 /// # Errors
 /// The capacity, or the system call that failed.
 pub fn pipe(region: &Region, slots: u32) -> Result<(PipeProducer, PipeEnd), MemError> {
-    create(region, slots, None)
+    create(region, slots, Account::NONE)
 }
 
 /// Makes a pipe for a ledger.
 pub(crate) fn accounted(region: &Region, slots: u32, account: Account) -> Result<(PipeProducer, PipeEnd), MemError> {
-    create(region, slots, Some(account))
+    create(region, slots, account)
 }
 
-fn create(region: &Region, slots: u32, account: Option<Account>) -> Result<(PipeProducer, PipeEnd), MemError> {
+fn create(region: &Region, slots: u32, account: Account) -> Result<(PipeProducer, PipeEnd), MemError> {
     if !slots.is_power_of_two() || !RING_SLOTS.contains(&slots) {
         return Err(MemError::Geometry {
             object: "ring",
@@ -339,7 +346,8 @@ fn create(region: &Region, slots: u32, account: Option<Account>) -> Result<(Pipe
         wakeup: ours,
         ended: Flag { flag: rings.ended, _map: map.clone() },
         leaving: Flag { flag: rings.leaving, _map: map.clone() },
-        outstanding: 0,
+        limit: 0,
+        returned: 0,
         account,
     };
     Ok((producer, PipeEnd { region: region.clone(), pipe: fd, map, slots, wakeup: theirs }))
@@ -407,19 +415,22 @@ impl PipeProducer {
     /// may still be out before the ring back could overflow.
     #[inline]
     pub fn reserve(&mut self, want: u32) -> u32 {
-        let budget = self.most_out.saturating_sub(self.outstanding);
-        self.out.reserve(want).min(budget)
+        let budget = self.most_out.saturating_sub(self.outstanding());
+        let room = self.out.reserve(want).min(budget);
+        self.limit = self.out.filled().wrapping_add(room);
+        room
     }
 
     /// Whether there is room for a slot.
-    #[inline]
+    #[inline(always)]
     fn has_room(&mut self) -> bool {
-        self.outstanding < self.most_out && self.out.reserve(1) > 0
+        self.out.filled() != self.limit || self.look_for_room()
     }
 
-    #[inline]
-    fn account(&self) -> Account {
-        self.account.expect("a pipe between consumers has no ledger: it forwards")
+    #[cold]
+    #[inline(never)]
+    fn look_for_room(&mut self) -> bool {
+        self.reserve(1) > 0
     }
 
     /// Sends `buffer`: notes in `ledger` that this pipe holds it, and fills `slot` with its index. Not
@@ -450,11 +461,9 @@ impl PipeProducer {
         if !self.has_room() {
             return Err(buffer);
         }
-        let index = ledger.send(self.account(), buffer);
+        let index = ledger.send(self.account, buffer);
         let [first, rest @ ..] = slot;
-        let fits = self.out.fill([first >> 32 << 32 | u64::from(index), rest[0], rest[1], rest[2]]);
-        debug_assert!(fits, "just reserved");
-        self.outstanding += 1;
+        self.out.fill_reserved([first >> 32 << 32 | u64::from(index), rest[0], rest[1], rest[2]]);
         Ok(())
     }
 
@@ -466,13 +475,11 @@ impl PipeProducer {
     /// If claim and ledger are not those of this pipe's region: our own mistake.
     #[inline]
     pub fn send_shared(&mut self, ledger: &mut Ledger, shared: &Shared, slot: Slot) -> bool {
-        if !self.has_room() || !ledger.send_shared(self.account(), shared) {
+        if !self.has_room() || !ledger.send_shared(self.account, shared) {
             return false;
         }
         let flags = slot.flags | slot_flags::SHARED;
-        let fits = self.out.fill(Slot { buffer: shared.index(), flags, ..slot }.to_words());
-        debug_assert!(fits, "just reserved");
-        self.outstanding += 1;
+        self.out.fill_reserved(Slot { buffer: shared.index(), flags, ..slot }.to_words());
         true
     }
 
@@ -484,15 +491,17 @@ impl PipeProducer {
     /// consumer is gone.
     #[inline]
     pub unsafe fn forward(&mut self, slot: Slot) -> bool {
-        let fits = self.outstanding < self.most_out && self.out.fill(slot.to_words());
-        self.outstanding += u32::from(fits);
+        let fits = self.has_room();
+        if fits {
+            self.out.fill_reserved(slot.to_words());
+        }
         fits
     }
 
-    /// Shows the slots filled so far to the consumer.
+    /// Shows the slots filled so far to the consumer. Answers whether there were any that it had not been shown.
     #[inline]
-    pub fn commit(&mut self) {
-        self.out.commit();
+    pub fn commit(&mut self) -> bool {
+        self.out.commit()
     }
 
     /// Next returned slot, held against `ledger`, and as the consumer wrote it: anything at all, but for
@@ -502,12 +511,10 @@ impl PipeProducer {
     /// If the ledger is not this pipe's: our own mistake.
     #[inline]
     pub fn take_returned(&mut self, ledger: &mut Ledger) -> Option<(Returned, Slot)> {
-        let slot = self.take_forwarded()?;
-        let returned = ledger.returned(self.account(), slot.buffer);
-        if returned != Returned::Violation {
-            self.settle();
+        if self.back.reserve() == 0 {
+            return None;
         }
-        Some((returned, slot))
+        self.back.take().map(|words| self.take_other(ledger, words))
     }
 
     /// Takes up to `most` returned slots, and hands each to `each` as [`PipeProducer::take_returned`] would answer it. Answers
@@ -519,7 +526,7 @@ impl PipeProducer {
     /// out stays with the pipe until that is reclaimed.
     #[inline]
     pub fn take_all_returned(&mut self, ledger: &mut Ledger, most: u32, mut each: impl FnMut(Returned, Slot)) -> u32 {
-        let (account, mut taken, mut genuine) = (self.account(), 0, 0);
+        let (account, mut taken, mut genuine) = (self.account, 0, 0);
         while taken < most && self.back.reserve() > 0 {
             taken += self.back.take_batch(most - taken, |words| {
                 let slot = Slot::from_return(words);
@@ -528,8 +535,51 @@ impl PipeProducer {
                 each(returned, slot);
             });
         }
-        self.outstanding = self.outstanding.saturating_sub(genuine);
+        self.settle_all(genuine);
         taken
+    }
+
+    /// Slots that the consumer has returned and that are not yet taken, by its index as it is now.
+    #[inline(always)]
+    pub fn look_for_returned(&mut self) -> u32 {
+        self.back.poll()
+    }
+
+    /// Takes home some of the `left` returned slots that were [found](PipeProducer::look_for_returned), and notes how many are
+    /// left then. Buffers that the consumer had alone, and that are to be freed, go to `stock`; the first slot that is anything
+    /// else, genuine or not, is answered as [`PipeProducer::take_returned`] would. Costs least a slot.
+    ///
+    /// # Panics
+    /// If ledger or stock are not this pipe's: our own mistake.
+    #[inline(always)]
+    pub fn take_home(&mut self, ledger: &mut Ledger, stock: &mut Stock, left: &mut u32) -> Option<(Returned, Slot)> {
+        let pipe = ledger.own(self.account);
+        assert!(stock.region() == ledger.region(), "a buffer goes back to its own region's stock");
+        let (home, other) = self.back.take_while(*left, |words| {
+            let freed = words[1] & VERDICT == FREE && ledger.returned_alone(pipe, words[0] as u32);
+            if freed {
+                stock.put_index(words[0] as u32);
+            }
+            freed
+        });
+        debug_assert!(home <= self.outstanding(), "the ledger vouches for them");
+        self.returned = self.returned.wrapping_add(home);
+        *left -= home;
+        other.map(|words| {
+            *left -= 1;
+            self.take_other(ledger, words)
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_other(&mut self, ledger: &mut Ledger, words: [u64; RETURN_WORDS]) -> (Returned, Slot) {
+        let slot = Slot::from_return(words);
+        let returned = ledger.returned(self.account, slot.buffer);
+        if returned != Returned::Violation {
+            self.settle();
+        }
+        (returned, slot)
     }
 
     /// Next returned slot of a pipe between consumers, as the next one wrote it: anything at all. The
@@ -551,7 +601,17 @@ impl PipeProducer {
     /// Notes that a forwarded slot was genuinely returned: one buffer fewer is out.
     #[inline]
     pub fn settle(&mut self) {
-        self.outstanding = self.outstanding.saturating_sub(1);
+        self.settle_all(1);
+    }
+
+    #[inline(always)]
+    fn settle_all(&mut self, genuine: u32) {
+        self.returned = self.returned.wrapping_add(genuine.min(self.outstanding()));
+    }
+
+    /// Notes that the consumer holds nothing any more.
+    fn clear(&mut self) {
+        self.returned = self.out.filled();
     }
 
     /// If the consumer is gone, takes back all that it held: `free` gets the buffers that nobody else
@@ -563,8 +623,8 @@ impl PipeProducer {
     pub fn reclaim(&mut self, ledger: &mut Ledger, free: impl FnMut(Buffer)) -> bool {
         let gone = self.consumer_gone();
         if gone && !self.leaving.is_set() {
-            ledger.reclaim(self.account(), free);
-            self.outstanding = 0;
+            ledger.reclaim(self.account, free);
+            self.clear();
         }
         gone
     }
@@ -582,8 +642,8 @@ impl PipeProducer {
     /// # Panics
     /// If the ledger is not this pipe's: our own mistake.
     pub unsafe fn take_back(&mut self, ledger: &mut Ledger, free: impl FnMut(Buffer)) {
-        ledger.reclaim(self.account(), free);
-        self.outstanding = 0;
+        ledger.reclaim(self.account, free);
+        self.clear();
     }
 
     /// Whether the consumer says that it has left, and that a later one still reads what it passed on.
@@ -599,8 +659,8 @@ impl PipeProducer {
     /// # Panics
     /// If the ledger is not this pipe's, or `new` has one already: our own mistake.
     pub fn succeed(&mut self, ledger: &mut Ledger, mut new: PipeProducer) -> Option<PipeProducer> {
-        assert!(new.account.is_none(), "a pipe is adopted once");
-        new.account = Some(ledger.succeed(self.account()));
+        assert!(new.account == Account::NONE, "a pipe is adopted once");
+        new.account = if self.held(ledger) == 0 { self.account } else { ledger.succeed(self.account) };
         new.most_out = new.capacity();
         let old = std::mem::replace(self, new);
         (old.account != self.account).then_some(old)
@@ -617,12 +677,16 @@ impl PipeProducer {
     pub unsafe fn dismiss(mut self, ledger: &mut Ledger, free: impl FnMut(Buffer)) {
         // SAFETY: the caller's word.
         unsafe { self.take_back(ledger, free) };
-        ledger.retire(self.account());
+        ledger.retire(self.account);
     }
 
-    /// Buffers that the consumer holds, by `ledger`.
+    /// Buffers of `ledger` that the consumer holds.
+    ///
+    /// # Panics
+    /// If the ledger is not this pipe's: our own mistake.
     pub fn held(&self, ledger: &Ledger) -> u32 {
-        ledger.held_by(self.account())
+        ledger.own(self.account);
+        self.outstanding()
     }
 
     /// Says that no more will come, and wakes the consumer. What was committed can still be taken.
@@ -665,8 +729,9 @@ impl PipeProducer {
     }
 
     /// Buffers that are out: sent and not yet returned.
+    #[inline]
     pub fn outstanding(&self) -> u32 {
-        self.outstanding
+        self.out.filled().wrapping_sub(self.returned)
     }
 
     /// Slots of the ring out.

@@ -346,12 +346,18 @@ impl Region {
         self.id
     }
 
-    #[inline]
+    /// Only a region that this process made has tokens, and that is writable; each names one of its buffers
+    /// ([`crate::buffer`]).
+    #[inline(always)]
     fn owned(&self, buffer: &Buffer, offset: usize, len: usize) -> Option<NonNull<u8>> {
-        if buffer.region != self.id || !self.writable {
+        let bytes = self.geometry.buffer_bytes;
+        if buffer.region != self.id || offset.checked_add(len).is_none_or(|end| end > bytes) {
             return None;
         }
-        self.span(buffer.index, offset, len)
+        debug_assert!(self.writable && buffer.index < self.geometry.buffers);
+        // SAFETY: index < buffers (above) and offset ≤ buffer_bytes (just checked), so the sum stays within the buffer
+        // area that `over` found to lie in the mapping.
+        Some(unsafe { self.buffers.add(buffer.index as usize * bytes + offset) })
     }
 
     /// Copies `bytes` to `offset` of an owned buffer. Answers false, and writes nothing, if they do
@@ -405,7 +411,7 @@ impl Region {
     /// may not write.
     #[inline(always)]
     pub fn open<'a>(&'a self, buffer: &'a mut Buffer) -> Option<Opened<'a>> {
-        let start = self.owned(buffer, 0, 0)?;
+        let start = self.owned(buffer, 0, 0)?; // the checks of length fall away
         Some(Opened { region: self, start, _buffer: PhantomData })
     }
 
@@ -448,13 +454,15 @@ impl Region {
         unsafe { from.as_ptr().cast::<Tag>().read_unaligned() }
     }
 
-    /// Fetches the cache lines at `offset` of an owned buffer, ahead of their use. A hint.
-    #[inline]
+    /// Fetches the cache line at `offset` of an owned buffer, ahead of its use. A hint.
+    #[inline(always)]
     pub fn prefetch(&self, buffer: &Buffer, offset: usize) {
         #[cfg(target_arch = "x86_64")]
-        if let Some(at) = self.owned(buffer, offset, 64) {
-            // SAFETY: a prefetch reads nothing architecturally, and the address is in the mapping.
-            unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at.as_ptr().cast()) };
+        {
+            let at = self.buffers.as_ptr().wrapping_add(buffer.index as usize * self.geometry.buffer_bytes + offset);
+            // SAFETY: a prefetch reads nothing architecturally and fails at no address, so it is not asked whether this one
+            // is in the mapping.
+            unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at.cast_const().cast()) };
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (buffer, offset);
@@ -496,8 +504,8 @@ impl Opened<'_> {
     /// As [`Region::peek`].
     #[inline(always)]
     pub fn peek<'b>(&'b self, offset: usize, len: usize, scratch: &'b mut [u8]) -> &'b [u8] {
-        let bytes = self.region.geometry.buffer_bytes;
-        if len > bytes || offset > bytes - len {
+        // As a sum: that of two numbers of 16 bits, which callers have, is known not to overflow.
+        if offset.checked_add(len).is_none_or(|end| end > self.region.geometry.buffer_bytes) {
             return &[];
         }
         // SAFETY: offset + len ≤ buffer_bytes (just checked), which are the buffer's (invariant); its only token is

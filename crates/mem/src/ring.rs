@@ -39,7 +39,8 @@ pub(crate) trait Place<const W: usize> {
     fn sleeping(&self) -> &AtomicU32;
     /// The entry of count `count`, whose place is that modulo the capacity.
     fn entry(&self, count: u32) -> &Entry<W>;
-    /// The entries from count `from` on that lie one behind the other: `most` of them, or those up to the last place.
+    /// The entries from count `from` on that lie one behind the other: `most` of them, or those up to the last place,
+    /// which is one at least.
     fn run(&self, from: u32, most: u32) -> &[Entry<W>];
     /// Entries, a power of two from 2 to 2^30.
     fn capacity(&self) -> u32;
@@ -88,9 +89,22 @@ impl<P: Place<W>, const W: usize> Producer<P, W> {
         if self.filled.wrapping_sub(self.head) >= self.capacity {
             return false;
         }
+        self.fill_reserved(entry);
+        true
+    }
+
+    /// The same where [`Producer::reserve`] found room that is still left: it is not asked again.
+    #[inline(always)]
+    pub(crate) fn fill_reserved(&mut self, entry: [u64; W]) {
+        debug_assert!(self.outstanding() < self.capacity, "just reserved");
         write(self.place.entry(self.filled), entry);
         self.filled = self.filled.wrapping_add(1);
-        true
+    }
+
+    /// Entries filled since the start, as indices count.
+    #[inline(always)]
+    pub(crate) fn filled(&self) -> u32 {
+        self.filled
     }
 
     /// Writes the next entries of the batch: what `entry` says for numbers 0 to `count`, or for as many as there is room
@@ -100,25 +114,28 @@ impl<P: Place<W>, const W: usize> Producer<P, W> {
     pub(crate) fn fill_batch(&mut self, count: u32, mut entry: impl FnMut(usize) -> [u64; W]) -> u32 {
         let from = self.filled;
         let count = count.min(self.capacity - from.wrapping_sub(self.head));
-        let first = self.place.run(from, count);
-        let wrapped = self.place.run(from.wrapping_add(first.len() as u32), count - first.len() as u32);
-        for (n, place) in first.iter().enumerate() {
-            write(place, entry(n));
-        }
-        for (n, place) in wrapped.iter().enumerate() {
-            write(place, entry(first.len() + n));
+        let mut done = 0;
+        while done < count {
+            let run = self.place.run(from.wrapping_add(done), count - done); // a second one where it wraps
+            for (n, place) in run.iter().enumerate() {
+                write(place, entry(done as usize + n));
+            }
+            done += run.len() as u32;
         }
         self.filled = from.wrapping_add(count); // last: should `entry` panic, nothing half-written is shown
         count
     }
 
-    /// Shows the batch to the consumer. Does not wake it: see [`Producer::wants_waking`].
+    /// Shows the batch to the consumer. Does not wake it: see [`Producer::wants_waking`]. Answers whether there was
+    /// anything to show.
     #[inline]
-    pub(crate) fn commit(&mut self) {
-        if self.filled != self.committed {
+    pub(crate) fn commit(&mut self) -> bool {
+        let filled = self.filled != self.committed;
+        if filled {
             self.committed = self.filled;
             self.place.tail().store(self.committed, Ordering::Release); // P1, pairs with C1
         }
+        filled
     }
 
     /// Whether the consumer sleeps; if so the answer is yes once, and the caller wakes it. A
@@ -185,6 +202,18 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
         if known > 0 { known } else { self.refresh() }
     }
 
+    /// As [`Consumer::reserve`], but looks at the peer's index in any case, and at once: for who goes over many rings, and
+    /// takes from each what there is.
+    #[inline(always)]
+    pub(crate) fn poll(&mut self) -> u32 {
+        let most = self.capacity - self.tail.wrapping_sub(self.released);
+        match possible(self.place.tail(), self.tail, most) {
+            Some(tail) => self.tail = tail, // C1, pairs with P1
+            None => self.violations += 1,
+        }
+        self.tail.wrapping_sub(self.taken)
+    }
+
     #[inline]
     fn refresh(&mut self) -> u32 {
         // The tail moves forward, and never further ahead of what was released than the capacity.
@@ -213,12 +242,31 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
     pub(crate) fn take_batch(&mut self, most: u32, mut each: impl FnMut([u64; W])) -> u32 {
         let from = self.taken;
         let count = most.min(self.tail.wrapping_sub(from));
-        let first = self.place.run(from, count);
-        let wrapped = self.place.run(from.wrapping_add(first.len() as u32), count - first.len() as u32);
         self.taken = from.wrapping_add(count); // first: should `each` panic, no entry is handed out twice
-        first.iter().for_each(|place| each(read(place)));
-        wrapped.iter().for_each(|place| each(read(place)));
+        let mut done = 0;
+        while done < count {
+            let run = self.place.run(from.wrapping_add(done), count - done); // a second one where it wraps
+            run.iter().for_each(|place| each(read(place)));
+            done += run.len() as u32;
+        }
         count
+    }
+
+    /// Takes entries that `reserve` found, up to `most` and up to the last place, as long as `each` answers that it has dealt
+    /// with one. Answers how many it has dealt with, and the entry that it has not, which is taken as well. (If `each` panics,
+    /// none is taken: it must be good for being shown an entry again.)
+    #[inline(always)]
+    pub(crate) fn take_while(&mut self, most: u32, mut each: impl FnMut([u64; W]) -> bool) -> (u32, Option<[u64; W]>) {
+        let run = self.place.run(self.taken, most.min(self.tail.wrapping_sub(self.taken)));
+        for (n, place) in run.iter().enumerate() {
+            let entry = read(place);
+            if !each(entry) {
+                self.taken = self.taken.wrapping_add(n as u32 + 1);
+                return (n as u32, Some(entry));
+            }
+        }
+        self.taken = self.taken.wrapping_add(run.len() as u32);
+        (run.len() as u32, None)
     }
 
     /// Copies entries that `reserve` found to the front of `to`, as many as it has room for. Answers how many.
@@ -266,11 +314,17 @@ impl<P: Place<W>, const W: usize> Consumer<P, W> {
     }
 }
 
-/// The peer's index as it is now, if it has moved on from `last` by `most` at most: anything else cannot be. Not inlined, and
-/// not given the ring's end, so that who takes and fills by turns can keep that in registers.
+/// As [`possible`]. Not inlined, and not given the ring's end, so that who takes and fills by turns can keep that in
+/// registers.
 #[cold]
 #[inline(never)]
 fn look(index: &AtomicU32, last: u32, most: u32) -> Option<u32> {
+    possible(index, last, most)
+}
+
+/// The peer's index as it is now, if it has moved on from `last` by `most` at most: anything else cannot be.
+#[inline(always)]
+fn possible(index: &AtomicU32, last: u32, most: u32) -> Option<u32> {
     let now = index.load(Ordering::Acquire);
     (now.wrapping_sub(last) <= most).then_some(now)
 }
@@ -411,6 +465,8 @@ mod tests {
         Take,
         TakeBatch(u32),
         TakeInto(usize),
+        /// As many at most, and not dealing with the one of that number.
+        TakeWhile(u32, u32),
         Release,
         /// But for as many places, or as there are.
         ReleaseBut(u32),
@@ -424,6 +480,7 @@ mod tests {
             4 => Just(Step::Take),
             1 => (0u32..20).prop_map(Step::TakeBatch),
             1 => (0usize..20).prop_map(Step::TakeInto),
+            1 => (0u32..20, 0u32..8).prop_map(|(most, number)| Step::TakeWhile(most, number)),
             2 => Just(Step::Release),
             1 => (0u32..4).prop_map(Step::ReleaseBut),
         ];
@@ -483,6 +540,21 @@ mod tests {
                             prop_assert_eq!(entry, if n < count { oracle.take().unwrap_or_default() } else { [0; 2] });
                         }
                     }
+                    Step::TakeWhile(most, number) => {
+                        let known = consumer.poll();
+                        let mut got = Vec::new();
+                        let (count, other) = consumer.take_while(most, |entry| {
+                            let dealt_with = got.len() < number as usize;
+                            if dealt_with { got.push(entry); }
+                            dealt_with
+                        });
+                        prop_assert!(count == got.len() as u32 && count + u32::from(other.is_some()) <= known.min(most));
+                        prop_assert!(other.is_none() || count == number);
+                        prop_assert!(count > 0 || other.is_some() || known.min(most) == 0, "it gets on");
+                        for entry in got.into_iter().chain(other) {
+                            prop_assert_eq!(Some(entry), oracle.take());
+                        }
+                    }
                     Step::Release => { consumer.release(); oracle.release(); }
                     Step::ReleaseBut(kept) => {
                         let kept = kept.min(oracle.taken as u32);
@@ -504,7 +576,7 @@ mod tests {
             for tail in tails {
                 heap.0.tail.store(tail, Ordering::Relaxed);
                 let possible = tail.wrapping_sub(taken) <= 8;
-                let got = consumer.reserve();
+                let got = if in_batches { consumer.poll() } else { consumer.reserve() };
                 if possible { prop_assert_eq!(got, tail.wrapping_sub(taken)); } else { prop_assert_eq!(got, 0); violations += 1; }
                 if in_batches {
                     let mut seen = 0;

@@ -53,29 +53,32 @@ pub struct Received {
 }
 
 /// What a port knows of a packet without looking into it.
+///
+/// Ordered so that neighbours which are neighbours in a tag as well are copied by one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
 pub struct Arrival {
     /// Nanoseconds by `clock`.
     pub time_ns: u64,
-    /// Clock of `time_ns`.
-    pub clock: Clock,
-    /// Bits of [`flowyard_mem::flags`]: offloads, truncation.
+    /// Number of the packet at its source, from 1: frame number in a file, running number elsewhere.
+    pub number: u64,
+    /// Bits of [`flowyard_mem::flags`]: offloads, truncation. The top byte is zero.
     pub flags: u32,
-    /// Bytes that arrived, over all segments.
-    pub len: u32,
     /// Bytes that were on the wire.
     pub wire_len: u32,
-    /// Hardware queue, or number of the interface in a capture file.
-    pub queue: u16,
-    /// TCI that hardware took off, if `flags` has VLAN_STRIPPED.
-    pub stripped_vlan: u16,
     /// The card's hash, if `flags` has CARD_HASH; of a merged frame (GSO) payload bytes of each packet that it was made
     /// of, 0 where that is not known.
     pub card_hash: u32,
+    /// TCI that hardware took off, if `flags` has VLAN_STRIPPED.
+    pub stripped_vlan: u16,
     /// Pcap link type of the first byte (LINKTYPE_ETHERNET = 1 …).
     pub link: u16,
-    /// Number of the packet at its source, from 1: frame number in a file, running number elsewhere.
-    pub number: u64,
+    /// Bytes that arrived, over all segments.
+    pub len: u32,
+    /// Hardware queue, or number of the interface in a capture file.
+    pub queue: u16,
+    /// Clock of `time_ns`.
+    pub clock: Clock,
 }
 
 /// How a call to [`Port::receive`] ended.

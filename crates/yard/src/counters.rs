@@ -78,12 +78,13 @@ impl Aside {
 pub struct RingCounters {
     /// Packets put on the ring.
     pub packets: u64,
-    /// Their captured bytes.
+    /// Buffers that its consumers had, read or not, when they were gone: of packets that count as put on the ring.
+    /// (Between the two that are counted for every packet: side by side the compiler would add to them by vectors.)
+    pub abandoned: u64,
+    /// Captured bytes of the packets put on the ring.
     pub bytes: u64,
     /// Packets meant for it and lost, by [`Drop`].
     pub dropped: [u64; Drop::ALL.len()],
-    /// Buffers that its consumers had, read or not, when they were gone: of packets that count as put on the ring.
-    pub abandoned: u64,
 }
 
 impl RingCounters {
@@ -222,7 +223,8 @@ pub(crate) fn add_named<N: PartialEq + Clone>(mine: &mut Vec<(N, u64)>, theirs: 
     }
 }
 
-/// Running counts that other threads may read while packets flow: a dispatcher's, stored once a batch.
+/// Running counts that other threads may read while packets flow: a dispatcher's, stored when its sources pause, and every
+/// 16 batches.
 #[derive(Debug, Default)]
 pub struct Live {
     /// Packets received.

@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flowyard_kernel::{Answer, HEAD_BYTES};
-use flowyard_mem::{Buffer, Clock, Region, Stock, Tag, flags};
+use flowyard_mem::{Clock, Region, Stock, Tag, flags};
 use flowyard_port::{Arrival, DirectCounts, DirectRing, Port, PortCounters, PortError, Progress, Received};
 use flowyard_steer::{Classifier, Datagram, Decision, Frame, Glance, Hold, LinkType, Table, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::counters::{Drop, Live, Report, RingCounters};
 use crate::function::{Common, Gate, Item, Letter, Limits, Mailbox, Steer, Way, close};
-use crate::outlets::{Outlets, Parcel, Segment};
+use crate::outlets::{Outlets, Parcel, Segment, tag_words};
 use crate::rings::RingStatus;
 use crate::sorter::Sorter;
 use crate::transmit::Numbered;
@@ -359,9 +359,11 @@ impl Dispatcher {
             }
             self.receive(at, &mut turn);
         }
-        self.outlets.commit(B::READS || !turn.full);
+        let all = self.outlets.commit(B::READS || !turn.full);
         self.direct.iter().for_each(|ring| ring.discard());
-        self.show();
+        if all {
+            self.show();
+        }
         turn
     }
 
@@ -453,28 +455,28 @@ impl Dispatcher {
         let (Some(glancer), port) = (source.sorter.classifier().glancer(), source.number) else {
             return (0, false);
         };
-        let (mut bytes, mut passed, mut glance, mut glanced) = (0, 0, Glance::default(), false);
-        while passed < batch.len() {
-            if let Some(soon) = batch.get(passed + LOOK_AHEAD) {
+        let hash_version = outlets.hash_version();
+        let (mut bytes, mut glance, mut glanced) = (0, Glance::default(), false);
+        let (mut left, mut rest) = (batch.len(), &mut *batch);
+        while let Some((one, behind)) = std::mem::take(&mut rest).split_first_mut() {
+            if let Some(soon) = behind.get(LOOK_AHEAD - 1) {
                 region.prefetch(&soon.buffer, soon.offset.into());
             }
-            let one = &mut batch[passed];
             if one.more {
                 break;
             }
-            let (offset, len) = (one.offset, one.segment_len);
             let Some(mut opened) = region.open(&mut one.buffer) else { break };
-            let seen = opened.peek(offset.into(), len.into(), &mut scratch[..]);
+            let seen = opened.peek(one.offset.into(), one.segment_len.into(), &mut scratch[..]);
             if !glancer.glance(&frame(seen, &one.arrival), &mut glance) {
                 glanced = true;
                 break;
             }
-            opened.set_tag_words(outlets.tag_words(&glance, &one.arrival, port));
+            opened.set_tag_words(tag_words(&glance, &one.arrival, port, hash_version));
             bytes += u64::from(one.arrival.len);
-            passed += 1;
-            let segment = Segment { buffer: std::mem::replace(&mut one.buffer, Buffer::none()), offset, len };
-            outlets.deliver_glanced(segment, &one.arrival, port, &glance, stock);
+            outlets.deliver_glanced(one, port, &glance, stock);
+            (left, rest) = (behind.len(), behind);
         }
+        let passed = batch.len() - left;
         if let Some(last) = passed.checked_sub(1) {
             source.last = Source::packet_time(&batch[last].arrival, day_ns);
         }
@@ -487,17 +489,12 @@ impl Dispatcher {
     fn sort(&mut self, at: usize, batch: &mut [Received], common: bool, day_ns: &mut u64) -> usize {
         let source = &mut self.sources[at];
         let [head, further @ ..] = batch else { return 0 };
-        let segment = |received: &mut Received| Segment {
-            buffer: std::mem::replace(&mut received.buffer, Buffer::none()),
-            offset: received.offset,
-            len: received.segment_len,
-        };
-        let first = segment(head);
+        let first = Segment::of(head);
         let mut rest = Vec::new();
         if head.more {
             rest = self.outlets.list();
             for next in further {
-                rest.push(segment(next));
+                rest.push(Segment::of(next));
                 if !next.more {
                     break;
                 }

@@ -10,14 +10,13 @@ mod seats;
 use std::sync::Arc;
 
 use flowyard_mem::{
-    Buffer, Ledger, LocalRing, PipeProducer, Region, Returned, SLOT_WORDS, Shared, Slot, Stock, Tag, Verdict, notify,
-    notify_when,
+    Buffer, Ledger, LocalRing, PipeProducer, Region, Returned, Shared, Slot, Stock, Tag, Verdict, notify, notify_when,
 };
-use flowyard_port::Arrival;
+use flowyard_port::{Arrival, Received};
 use flowyard_steer::{Decision, FlowHash, Glance, HASH_VERSION, Table};
 
-use self::label::{completed, further, slot_of, slot_words, tag_words};
-pub(crate) use self::label::{corrected, tag_of};
+use self::label::{completed, further, slot_of, slot_words};
+pub(crate) use self::label::{corrected, tag_of, tag_words};
 pub(crate) use self::seats::Tenant;
 use self::seats::{MOST_STRIKES, Quarantined};
 use crate::absent::{Absent, Absentees};
@@ -53,6 +52,13 @@ pub(crate) struct Parcel {
 }
 
 impl Segment {
+    /// What a port gave, which is left without a buffer.
+    #[inline]
+    pub(crate) fn of(received: &mut Received) -> Segment {
+        let (offset, len) = (received.offset, received.segment_len);
+        Segment { buffer: std::mem::replace(&mut received.buffer, Buffer::none()), offset, len }
+    }
+
     /// Takes the buffer out.
     #[inline]
     pub(crate) fn take(&mut self) -> Buffer {
@@ -77,8 +83,6 @@ struct Outlet {
     own: Option<Box<LocalRing>>,
     /// Who reads it, or read it last, if that is another process.
     tenant: Option<Tenant>,
-    /// Slots were filled since the last commit.
-    dirty: bool,
     /// Slots were committed since it was last seen to that the consumer is awake.
     unwoken: bool,
     counters: RingCounters,
@@ -177,7 +181,6 @@ impl Outlets {
             gone: false,
             own: None,
             tenant: None,
-            dirty: false,
             unwoken: false,
             counters: RingCounters::default(),
             violations: 0,
@@ -224,54 +227,42 @@ impl Outlets {
         self.groups.len() == 1
     }
 
-    /// The tag of a packet of which a glance tells enough, as its words.
-    #[inline(always)]
-    pub(crate) fn tag_words(&self, glance: &Glance, arrival: &Arrival, port: u16) -> [u64; 8] {
-        tag_words(glance, arrival, port, self.hash_version)
+    /// Version of the default hash; 0 of another.
+    pub(crate) fn hash_version(&self) -> u8 {
+        self.hash_version
     }
 
-    /// Puts a packet in one buffer, which has its tag, on the ring that a glance told: as [`Outlets::deliver`], and nothing
-    /// is gathered on the way. For yards of [one group](Outlets::has_one_group).
+    /// Puts a packet in one buffer, which has its tag, on the ring that a glance told, and leaves no buffer in its place: as
+    /// [`Outlets::deliver`], and nothing is gathered on the way. For yards of [one group](Outlets::has_one_group).
     #[inline(always)]
-    pub(crate) fn deliver_glanced(
-        &mut self,
-        segment: Segment,
-        arrival: &Arrival,
-        port: u16,
-        glance: &Glance,
-        stock: &mut Stock,
-    ) {
-        let Segment { buffer, offset, len } = segment;
-        let slot = slot_words(glance, offset, len, arrival, port);
+    pub(crate) fn deliver_glanced(&mut self, packet: &mut Received, port: u16, glance: &Glance, stock: &mut Stock) {
         let ring = usize::from(glance.ring());
-        let outlet = &mut self.outlets[ring];
-        if self.backlogs.len(ring) != 0 {
-            return self.put_late(ring, Segment { buffer, offset, len }, arrival, port, slot, stock);
-        }
-        match outlet.send_words(&mut self.ledger, buffer, slot) {
-            Ok(()) => {
-                outlet.counters.packets += 1;
-                outlet.counters.bytes += u64::from(arrival.len);
+        if self.backlogs.total() == 0 || self.backlogs.len(ring) == 0 {
+            let Received { buffer, offset, segment_len: len, arrival, .. } = packet;
+            let outlet = &mut self.outlets[ring];
+            let slot = slot_words(glance, *offset, *len, arrival, port);
+            match outlet.send_words(&mut self.ledger, std::mem::replace(buffer, Buffer::none()), slot) {
+                Ok(()) => {
+                    outlet.counters.packets += 1;
+                    outlet.counters.bytes += u64::from(arrival.len);
+                    return;
+                }
+                Err(unsent) => *buffer = unsent,
             }
-            Err(buffer) => self.put_late(ring, Segment { buffer, offset, len }, arrival, port, slot, stock),
         }
+        self.put_late(packet, port, glance, stock);
     }
 
     /// The same where there is no room, or nobody there.
     #[cold]
     #[inline(never)]
-    fn put_late(
-        &mut self,
-        ring: usize,
-        first: Segment,
-        arrival: &Arrival,
-        port: u16,
-        slot: [u64; SLOT_WORDS],
-        stock: &mut Stock,
-    ) {
+    fn put_late(&mut self, packet: &mut Received, port: u16, glance: &Glance, stock: &mut Stock) {
+        let arrival = packet.arrival;
+        let slot = slot_words(glance, packet.offset, packet.segment_len, &arrival, port);
+        let first = Segment::of(packet);
         // Only what a function says of a packet asks for packet time.
-        let parcel = Parcel { first, rest: Vec::new(), arrival: *arrival, port, now_ns: arrival.time_ns, user: 0 };
-        self.put_carefully(ring, parcel, Slot::from_words(slot), stock);
+        let parcel = Parcel { first, rest: Vec::new(), arrival, port, now_ns: arrival.time_ns, user: 0 };
+        self.put_carefully(glance.ring().into(), parcel, Slot::from_words(slot), stock);
     }
 
     /// Puts a packet that the kernel has steered on the ring that the head of its tag names. The parcel is empty
@@ -523,46 +514,36 @@ impl Outlets {
     /// Takes home what consumers returned. Answers how many returns there were, whether or not others still hold
     /// the buffers.
     pub(crate) fn reclaim(&mut self, stock: &mut Stock) -> usize {
-        let (mut home, mut struck) = (0, None);
-        for (number, outlet) in self.outlets.iter_mut().enumerate().filter(|(_, outlet)| !outlet.gone) {
-            let (mut genuine, mut unsound, mut strikes) = (0, 0, 0);
-            outlet.pipe.take_all_returned(&mut self.ledger, RETURNS_AT_ONCE, |returned, slot| {
-                if slot.verdict != Verdict::Free as u8 {
-                    let violation = returned == Returned::Violation;
-                    genuine += usize::from(!violation);
-                    let ways = self.ways.as_deref_mut().filter(|_| outlet.tenant.is_none_or(|tenant| tenant.may_send));
-                    let sound = send(ways, number, returned, slot, stock);
-                    unsound += u64::from(!sound);
-                    strikes += u32::from(violation);
-                    return;
-                }
-                match returned {
-                    Returned::Free(buffer) => {
-                        stock.put(buffer);
-                        genuine += 1;
-                    }
-                    Returned::Held => genuine += 1,
-                    Returned::Violation => {
-                        unsound += 1;
-                        strikes += 1;
-                    }
-                }
-            });
-            home += genuine;
-            outlet.violations += unsound;
-            outlet.strikes += strikes;
-            outlet.pipe.release_returned();
-            if outlet.strikes > MOST_STRIKES && outlet.tenant.is_some() {
-                struck = Some(number);
+        let (mut home, mut struck) = (0, false);
+        for (number, outlet) in self.outlets.iter_mut().enumerate() {
+            if outlet.gone {
+                continue;
             }
+            let mut left = outlet.pipe.look_for_returned().min(RETURNS_AT_ONCE);
+            if left == 0 {
+                continue;
+            }
+            home += left;
+            while left > 0 {
+                let Some((returned, slot)) = outlet.pipe.take_home(&mut self.ledger, stock, &mut left) else {
+                    continue;
+                };
+                let violation = u32::from(returned == Returned::Violation);
+                home -= violation;
+                outlet.strikes += violation;
+                struck |= outlet.strikes > MOST_STRIKES && outlet.tenant.is_some();
+                let ways = self.ways.as_deref_mut().filter(|_| outlet.tenant.is_none_or(|tenant| tenant.may_send));
+                outlet.violations += u64::from(!settle(ways, number, returned, slot, stock));
+            }
+            outlet.pipe.release_returned();
         }
-        if let Some(ring) = struck {
-            self.take_from(ring, stock);
+        if struck {
+            self.take_from_struck(stock);
         }
         if let Some(ways) = &mut self.ways {
             ways.flush(stock);
         }
-        home
+        home as usize
     }
 
     /// Ends the ways out; before ports are closed.
@@ -634,12 +615,11 @@ impl Outlets {
 
     /// Shows consumers what was filled, and wakes those that sleep: all of them if `pause` says that
     /// nothing more comes at once, else those with a good part of their ring to take, and all every
-    /// [`TURNS_BETWEEN_WAKING`] turns. Waking costs as much as sorting tens of packets.
+    /// [`TURNS_BETWEEN_WAKING`] turns. Waking costs as much as sorting tens of packets. Answers whether it was all.
     #[inline]
-    pub(crate) fn commit(&mut self, pause: bool) {
+    pub(crate) fn commit(&mut self, pause: bool) -> bool {
         for outlet in &mut self.outlets {
-            outlet.unwoken |= std::mem::take(&mut outlet.dirty);
-            outlet.pipe.commit();
+            outlet.unwoken |= outlet.pipe.commit();
         }
         self.turns += 1;
         let all = pause || self.turns >= TURNS_BETWEEN_WAKING;
@@ -651,6 +631,7 @@ impl Outlets {
             let capacity = self.outlets.first().map_or(0, |o| o.pipe.capacity());
             notify_when(capacity / 4, self.outlets.iter_mut().filter(|o| o.unwoken).map(|o| &mut o.pipe));
         }
+        all
     }
 
     /// Announces sleep on every pipe that still holds buffers. Answers false if something came home
@@ -735,6 +716,22 @@ impl Outlets {
     /// Things that consumers wrote and that could not be.
     pub(crate) fn violations(&self) -> u64 {
         self.outlets.iter().map(|o| o.violations + o.pipe.violations()).sum()
+    }
+}
+
+/// Settles a returned slot that is not a buffer to be freed which its consumer had alone. Answers false where it could not
+/// have been returned so.
+#[cold]
+#[inline(never)]
+fn settle(ways: Option<&mut WaysOut>, outlet: usize, returned: Returned, slot: Slot, stock: &mut Stock) -> bool {
+    match returned {
+        _ if slot.verdict != Verdict::Free as u8 => send(ways, outlet, returned, slot, stock),
+        Returned::Violation => false,
+        Returned::Free(buffer) => {
+            stock.put(buffer);
+            true
+        }
+        Returned::Held => true,
     }
 }
 

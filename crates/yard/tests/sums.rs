@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use flowyard::mem::{Wait, slot_flags};
 use flowyard::port::traffic::MixOptions;
-use flowyard::{Drop, RingReader, Running, Yard, YardConfig};
+use flowyard::{Drop, Group, RingReader, Running, Yard, YardConfig};
 
 fn rings(rings: u16) -> YardConfig {
     YardConfig { rings, ..YardConfig::default() }
@@ -94,6 +94,39 @@ fn sources_that_can_wait_lose_nothing_on_the_smallest_rings() {
         let config = YardConfig { ring_slots, dispatchers, ..rings(4) };
         let (report, seen) = run(&config, &["gen:mix?packets=5000", "gen:mix?packets=5000&seed=2"]);
         assert_lossless(&report, &seen, 10_000);
+    }
+}
+
+/// Whether there is room for them at once, for some of them, or they wait: packets come to a ring in one order.
+#[test]
+fn what_a_ring_gets_and_in_which_order_is_no_matter_of_its_size() {
+    let port = "gen:mix?packets=4000";
+    for groups in [vec![], vec![Group::new("second", 2)]] {
+        let config = YardConfig { groups, ..rings(3) };
+        let (report, roomy) = run(&config, &[port]);
+        assert!(report.sums_agree() && report.dropped() == 0, "{report:?}");
+        for ring_slots in [2, 4, 32] {
+            // Of a source that cannot wait, so that more comes while packets wait.
+            let small = YardConfig { ring_slots, buffers: Some(8192), ..config.clone() };
+            let opened = Yard::open_over(&small, Impatient::over(port)).expect("memory");
+            let (report, seen) = run_with(opened, |mut reader| {
+                let mut seen = Seen::default();
+                while reader.wait(None) != Wait::Ended {
+                    while let Some(packet) = reader.next() {
+                        seen.see(&packet);
+                        if seen.packets % 256 == 0 {
+                            std::thread::sleep(Duration::from_millis(1)); // its ring fills, its packets wait
+                        }
+                    }
+                }
+                seen
+            });
+            assert!(report.sums_agree() && report.dropped() == 0, "{report:?}");
+            assert_eq!((report.violations, report.buffers_missing, seen.len()), (0, 0, roomy.len()));
+            for (ring, (seen, roomy)) in seen.iter().zip(&roomy).enumerate() {
+                assert!(seen == roomy, "ring {ring} of {ring_slots} slots");
+            }
+        }
     }
 }
 

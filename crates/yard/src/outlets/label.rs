@@ -84,9 +84,9 @@ const _: () =
 
 /// The tag of a whole packet of which a glance tells enough, as its words: the same as [`tag_of`].
 #[inline(always)]
-pub(super) fn tag_words(glance: &Glance, arrival: &Arrival, port: u16, hash_version: u8) -> [u64; 8] {
+pub(crate) fn tag_words(glance: &Glance, arrival: &Arrival, port: u16, hash_version: u8) -> [u64; 8] {
     let [first, second, third] = glance.words;
-    let flags = arrival.flags & 0x00ff_ffff | (arrival.clock as u32) << 24;
+    let flags = u64::from(arrival.flags) | u64::from(arrival.wire_len) << 32;
     let beside = u64::from(arrival.stripped_vlan) << 32 | u64::from(arrival.link) << 48;
     [
         first,
@@ -94,7 +94,7 @@ pub(super) fn tag_words(glance: &Glance, arrival: &Arrival, port: u16, hash_vers
         third | u64::from(hash_version) << 40,
         0, // the user's
         arrival.time_ns,
-        u64::from(flags) | u64::from(arrival.wire_len) << 32,
+        flags | (arrival.clock as u64) << 24,
         u64::from(arrival.len) | u64::from(port) << 32 | u64::from(arrival.queue) << 48,
         u64::from(arrival.card_hash) | beside,
     ]
@@ -103,12 +103,12 @@ pub(super) fn tag_words(glance: &Glance, arrival: &Arrival, port: u16, hash_vers
 /// The slot of the same packet, as its words, without the buffer's index: the same as [`slot_of`].
 #[inline(always)]
 pub(super) fn slot_words(glance: &Glance, offset: u16, len: u16, arrival: &Arrival, port: u16) -> [u64; 4] {
-    let shown = u64::from(shown(arrival.flags));
+    let shown = if arrival.flags == 0 { 0 } else { shown_seldom(arrival.flags) };
     let (hash, port) = (u64::from(glance.hash()), u64::from(port as u8));
     let ends = u64::from(glance.l3()) << 32 | u64::from(glance.l4()) << 48;
     [
         u64::from(offset) << 32 | u64::from(len) << 48,
-        hash | shown << 32 | (Verdict::Free as u64) << 48 | port << 56,
+        hash | u64::from(shown) << 32 | (Verdict::Free as u64) << 48 | port << 56,
         u64::from(arrival.len) | ends,
         arrival.time_ns,
     ]
@@ -125,13 +125,13 @@ const SHOWN: [(u32, u16); 5] = [
 
 #[inline(always)]
 fn shown(flags: u32) -> u16 {
-    let mut shown = 0;
-    if flags & 0x00ff_ffff != 0 {
-        for (bit, flag) in SHOWN {
-            shown |= if flags & bit != 0 { flag } else { 0 };
-        }
-    }
-    shown
+    SHOWN.iter().fold(0, |shown, (bit, flag)| shown | if flags & bit != 0 { *flag } else { 0 })
+}
+
+#[cold]
+#[inline(never)]
+fn shown_seldom(flags: u32) -> u16 {
+    shown(flags)
 }
 
 #[inline]

@@ -1,9 +1,8 @@
 //! Rings that the dispatcher's own thread reads: by a local ring and no pipe.
 
-use flowyard_mem::{Buffer, Held, Ledger, Packet, Returned, SLOT_WORDS, Shared, Slot, Stock, Verdict};
+use flowyard_mem::{Buffer, Held, Ledger, Packet, Returned, SLOT_WORDS, Shared, Slot, Stock};
 
-use super::{Outlet, Outlets, send};
-use crate::transmit::WaysOut;
+use super::{Outlet, Outlets, settle};
 
 impl Outlet {
     /// Sends a buffer by the pipe, or by the local ring in its place.
@@ -23,9 +22,7 @@ impl Outlet {
                 None => Err(buffer),
             };
         }
-        let sent = self.pipe.send_words(ledger, buffer, slot);
-        self.dirty |= sent.is_ok();
-        sent
+        self.pipe.send_words(ledger, buffer, slot)
     }
 
     /// Whether there is room for so many slots.
@@ -47,10 +44,7 @@ impl Outlet {
     pub(super) fn fill_shared(&mut self, ledger: &mut Ledger, shared: &Shared, slot: Slot) {
         let sent = match &mut self.own {
             Some(own) => own.send_shared(ledger.claim(shared), slot).is_ok(),
-            None => {
-                self.dirty = true;
-                self.pipe.send_shared(ledger, shared, slot)
-            }
+            None => self.pipe.send_shared(ledger, shared, slot),
         };
         debug_assert!(sent, "the caller has looked for room, and a group sends a buffer to a ring once");
     }
@@ -76,7 +70,7 @@ impl Outlets {
         let outlet = &mut outlets[number];
         let Some(own) = &mut outlet.own else { return 0 };
         own.read(stock, show, |stock, held, slot| {
-            let sound = settle(ledger, ways.as_deref_mut(), number, held, slot, stock);
+            let sound = settle(ways.as_deref_mut(), number, home(ledger, held), slot, stock);
             outlet.violations += u64::from(!sound);
         })
     }
@@ -101,27 +95,8 @@ impl Outlets {
     }
 }
 
-/// Takes home what is not to be freed alone. Answers false where it could not have been returned so.
-#[cold]
-fn settle(
-    ledger: &mut Ledger,
-    ways: Option<&mut WaysOut>,
-    outlet: usize,
-    held: Held,
-    slot: Slot,
-    stock: &mut Stock,
-) -> bool {
-    match home(ledger, held) {
-        returned if slot.verdict != Verdict::Free as u8 => send(ways, outlet, returned, slot, stock),
-        Returned::Free(buffer) => {
-            stock.put(buffer);
-            true
-        }
-        _ => true,
-    }
-}
-
 /// What coming home from a local ring means.
+#[cold]
 fn home(ledger: &mut Ledger, held: Held) -> Returned {
     match held {
         Held::Alone(buffer) => Returned::Free(buffer),

@@ -111,6 +111,17 @@ impl Outlets {
         }
     }
 
+    /// Takes their rings from those who have returned too much that they did not have.
+    #[cold]
+    pub(super) fn take_from_struck(&mut self, stock: &mut Stock) {
+        for ring in 0..self.outlets.len() {
+            let outlet = &self.outlets[ring];
+            if !outlet.gone && outlet.tenant.is_some() && outlet.strikes > MOST_STRIKES {
+                self.take_from(ring, stock);
+            }
+        }
+    }
+
     /// Moves the packet that has waited longest for `ring` behind those that wait for `other`.
     fn pass_on(&mut self, ring: usize, other: usize) {
         for _ in 0..self.backlogs.first_packet_slots(ring) {
@@ -141,7 +152,7 @@ impl Outlets {
         outlet.strikes = 0;
         let old = outlet.pipe.succeed(&mut self.ledger, pipe);
         let before = outlet.tenant.replace(tenant);
-        (outlet.gone, outlet.dirty) = (false, false);
+        outlet.gone = false;
         // One of this process that left something with a later consumer is never believed to be done.
         if let (Some(pipe), Some(tenant)) = (old, before) {
             self.quarantine(Quarantined { ring, tenant: tenant.number, pipe }, stock);
