@@ -82,13 +82,13 @@ impl Glance {
 #[derive(Clone, Copy, Debug)]
 pub struct Glancer<'a> {
     classifier: &'a Classifier,
-    /// Of the default hash.
+    /// Of the default hash; none with Toeplitz.
     keys: Option<Keys>,
 }
 
 impl Glancer<'_> {
     /// What [`Classifier::classify`] says of a packet of the commonest kinds, as far as a tag tells it, into `glance`.
-    /// Answers false, and changes nothing, for all other packets: those must be classified. Costs a tenth less than that.
+    /// Answers false, and changes nothing, for all other packets: those must be classified. Costs less than to classify it.
     #[inline(never)]
     pub fn glance(&self, frame: &Frame<'_>, glance: &mut Glance) -> bool {
         quick_plain(frame, &self.classifier.policy, &mut Glancing { glancer: self, glance }).is_some()

@@ -251,3 +251,29 @@ impl Keys {
         x as u32 ^ (x >> 32) as u32
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without a conversation between, the hash is the same; also where a host talks to itself, and only ports say who is who.
+    #[test]
+    fn ends_in_any_order_hash_as_their_conversation() {
+        let keys = Keys::of(FIXED_SEED);
+        let halves = [0, 1, 0xffff_ffff, 1 << 32, u64::MAX];
+        for (sport, dport) in [(0u16, 0u16), (80, 80), (80, 5000), (5000, 80), (0xffff, 1)] {
+            let ports = u32::from(sport) << 16 | u32::from(dport);
+            for (a, b) in halves.into_iter().flat_map(|a| halves.map(|b| (a, b))) {
+                let (x, y) = (a as u32, b as u32);
+                let of_v4 = keys.hash(&Conversation::v4((x, sport), (y, dport), 6, 0));
+                assert_eq!(keys.between_v4(x, y, ports, 6), of_v4, "{x} {y} {ports:x}");
+                assert_eq!(keys.between_v4(y, x, ports.rotate_left(16), 6), of_v4);
+                for (c, d) in [([7, a], [7, b]), ([a, 7], [b, 7]), ([a, b], [b, a])] {
+                    let of_v6 = keys.hash(&Conversation::v6((c, sport), (d, dport), 17, 0));
+                    assert_eq!(keys.between_v6(c, d, ports, 17), of_v6, "{c:x?} {d:x?} {ports:x}");
+                    assert_eq!(keys.between_v6(d, c, ports.rotate_left(16), 17), of_v6);
+                }
+            }
+        }
+    }
+}

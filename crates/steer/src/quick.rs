@@ -15,18 +15,19 @@
 
 use core::hint::select_unpredictable;
 
-use crate::dissection::{Dissection, Family, Ports, TunnelKind};
+use crate::dissection::{Dissection, Family, Peers, Ports, TunnelKind};
 use crate::hash::Keys;
+use crate::udp_tunnels::Special;
 use crate::wire::{eth, gre, gtp, icmp, icmpv6, ipv4, ipv6, mpls, old_lan, pppoe, transport, udp, vlan, vxlan};
 use crate::{Conversation, Frame, KeyIds, KeyLevel, Layer, LinkType, Policy, Stop};
 
-/// Most tags or labels in a row.
+/// Most tags in a row, and most labels above the bottom one.
 const MOST_TAGS: u8 = 4;
 /// Most IP headers; behind each there may be UDP and what is in that.
 const MOST_DEPTH: u8 = 4;
 /// What the policy must allow for all of that never to be too much: above each IP header Ethernet, tags, PPPoE or labels, and
 /// behind it UDP and a tunnel's header.
-const STEPS: u8 = MOST_DEPTH * (2 * MOST_TAGS + 8);
+const STEPS: u8 = MOST_DEPTH * (2 * MOST_TAGS + 5);
 
 const TYPE_V4: u16 = 0x0800;
 const TYPE_V6: u16 = 0x86dd;
@@ -44,7 +45,7 @@ const PROTO_V6: u8 = 41;
 const PROTO_GRE: u8 = 47;
 const PROTO_ICMPV6: u8 = 58;
 
-/// A bit for each protocol that ends the way, if its ports are not special.
+/// A bit for each protocol whose end is told where its IP header is read, if its ports are not special.
 const ENDS: u64 = 1 << PROTO_TCP | 1 << PROTO_UDP;
 /// All bits for the protocols whose ports may be special. To look it up is not to ask: compilers make branches of questions, and
 /// one of two protocols is as random as traffic.
@@ -75,13 +76,7 @@ impl Met {
 
     #[inline(always)]
     fn new(vlan: Option<u16>) -> Met {
-        vlan.map_or(Met(0), Met::stripped)
-    }
-
-    /// Out of line: cards that take tags off do so for few.
-    #[cold]
-    fn stripped(tci: u16) -> Met {
-        Met(u64::from(tci) << 48 | Met::TAGGED)
+        Met(u64::from(vlan.unwrap_or(0)) << 48 | u64::from(vlan.is_some()) << 40)
     }
 
     /// A tag: of several the outermost counts.
@@ -111,6 +106,7 @@ impl Met {
 
     #[inline(always)]
     fn innermost(self) -> Option<(TunnelKind, u32)> {
+        // All that `tunnel` is called with.
         const KINDS: [TunnelKind; 5] =
             [TunnelKind::Gre, TunnelKind::Gtp, TunnelKind::Vxlan, TunnelKind::Pppoe, TunnelKind::Mpls];
         let kind = (self.0 >> 32) as u8;
@@ -263,14 +259,15 @@ pub(crate) fn quick_plain<S: Sink>(frame: &Frame<'_>, policy: &Policy, sink: &mu
     }
 }
 
-/// What an IP header carries that is no end: a tunnel, and a tunnel in that.
+/// What is behind an IP header if it was not told at once: a tunnel, and a tunnel in that; seldomer ends.
 #[inline(never)]
 fn deeper<S: Sink>(mut way: Way<'_>, mut proto: u8, policy: &Policy, sink: &mut S) -> Option<()> {
     loop {
         let mut next = if proto == PROTO_UDP {
-            match way.listed(policy)? {
-                None => return way.unlisted(policy, sink),
+            let ports = way.ports()?;
+            match policy.udp_tunnels.find((ports >> 16) as u16, ports as u16) {
                 Some(layer) => way.udp_tunnel(layer)?,
+                None => return way.unlisted(ports, policy, sink),
             }
         } else if proto == PROTO_GRE {
             way.gre()?
@@ -501,14 +498,14 @@ impl<'a> Way<'a> {
         Some(Upper { ports, payload, payload_end, kind: Ports::Transport, stop: Stop::Transport })
     }
 
-    /// UDP between ports that carry no tunnel: of which one only looked as if it were listed.
+    /// UDP between ports that carry no tunnel, if that is all: one of them only looked as if it were listed, or is for the other
+    /// direction.
     #[cold]
     #[inline(never)]
-    fn unlisted<S: Sink>(self, policy: &Policy, sink: &mut S) -> Option<()> {
-        let ports = self.ports()?;
-        let listed = |port| policy.udp_tunnels.is_listed(port);
-        if listed((ports >> 16) as u16) || listed(ports as u16) {
-            return None;
+    fn unlisted<S: Sink>(self, ports: u32, policy: &Policy, sink: &mut S) -> Option<()> {
+        match policy.udp_tunnels.special((ports >> 16) as u16, ports as u16) {
+            None | Some(Special { tunnel: None, peers: Peers::No }) => {}
+            Some(_) => return None,
         }
         self.tell(PROTO_UDP, self.ends()?, self.between(ports, false)?, sink);
         Some(())
@@ -560,13 +557,6 @@ impl<'a> Way<'a> {
         }
         self.met.tunnel(TunnelKind::Gre, key);
         if protocol == TYPE_BRIDGED { Some(Next::Eth) } else { by_type(protocol).filter(|n| !matches!(n, Next::Pppoe)) }
-    }
-
-    /// The tunnel that is listed for a datagram's ports.
-    #[inline(always)]
-    fn listed(&self, policy: &Policy) -> Option<Option<Layer>> {
-        let ports = self.ports()?;
-        Some(policy.udp_tunnels.find((ports >> 16) as u16, ports as u16))
     }
 
     #[inline(always)]

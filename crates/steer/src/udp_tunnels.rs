@@ -5,7 +5,7 @@ use crate::Layer;
 use crate::dissection::Peers;
 use crate::wire::gtp::PORT_CONTROL;
 
-/// Bytes of the index, a power of two: of ports that are not registered, one in a hundred shares its byte with one that is.
+/// Bytes of the index, a power of two: with the built-in list, one in a hundred of the other ports shares its byte with one of it.
 const INDEX: usize = 2048;
 /// In place of a number: several ports have this remainder.
 const SEVERAL: u8 = u8::MAX;
@@ -37,7 +37,7 @@ struct Entry {
 ///
 /// A port is looked up as destination first, then as source where the protocol answers from it.
 /// The header behind the port must verify before it is believed. A look-up reads one byte of an
-/// index for each port, and the list only if one is set.
+/// index for each port, and the list only if one is not 0.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UdpTunnels {
     entries: [Entry; UdpTunnels::CAPACITY],
@@ -162,12 +162,6 @@ impl UdpTunnels {
         self.index.0[usize::from(port) & (INDEX - 1)]
     }
 
-    /// Whether a port is in the list.
-    #[inline]
-    pub(crate) fn is_listed(&self, port: u16) -> bool {
-        self.entry(port).is_some()
-    }
-
     #[inline]
     fn entry(&self, port: u16) -> Option<&Entry> {
         let place = self.place_of(port);
@@ -234,6 +228,24 @@ mod tests {
         assert!(ports.by_addresses().eq([4789]));
         assert_eq!(ports.find(1, 4789), None);
         assert_eq!(ports.find(1, 2152), Some(Layer::Gtp));
+    }
+
+    #[test]
+    fn ports_of_one_remainder_are_told_apart() {
+        let [a, b, c] = [4789, 4789 + INDEX as u16, 4789 + 2 * INDEX as u16];
+        let mut ports = UdpTunnels::NONE;
+        assert!(ports.set(a, Layer::Vxlan, false) && ports.set(b, Layer::Gtp, true));
+        assert_eq!(
+            (ports.find(1, a), ports.find(1, b), ports.find(1, c)),
+            (Some(Layer::Vxlan), Some(Layer::Gtp), None)
+        );
+        assert_eq!((ports.find(b, 1), ports.find(a, 1)), (Some(Layer::Gtp), None));
+        assert!(ports.special(1, c).is_some_and(|s| s.tunnel.is_none() && s.peers == Peers::No));
+        assert!(ports.set_by_addresses(c, true));
+        assert!(ports.special(c, 1).is_some_and(|s| s.tunnel.is_none() && s.peers == Peers::Always));
+        assert!(ports.unset(a));
+        assert_eq!((ports.find(1, a), ports.find(1, b)), (None, Some(Layer::Gtp)));
+        assert!(ports.by_addresses().eq([c]));
     }
 
     #[test]

@@ -5,8 +5,8 @@ mod common;
 use common::build::*;
 use common::*;
 use flowyard_steer::{
-    Classifier, Decision, Family, Fragment, FragmentMemory, FragmentTable, Fragments, Frame, Glance, KeyId, KeyLevel,
-    Layer, LinkType, NonIp, Observer, Policy, ToeplitzKey, UdpTunnels, Verdict, card_rss, dissect,
+    Classifier, Decision, Family, FlowHash, Fragment, FragmentMemory, FragmentTable, Fragments, Frame, Glance, KeyId,
+    KeyLevel, Layer, LinkType, NonIp, Observer, Policy, ToeplitzKey, UdpTunnels, Verdict, card_rss, dissect,
 };
 use proptest::prelude::*;
 
@@ -35,9 +35,19 @@ fn try_everything(bytes: &[u8], link: u16) {
     let _ = (found.flow(bytes), found.quoted(bytes), found.awaited(bytes), found.conversation(bytes));
     // Offsets of one frame used on another are nonsense, but harmless.
     let _ = (found.flow(&[]), found.conversation(&bytes[..bytes.len() / 2]));
+    assert!(card_rss(&ToeplitzKey::microsoft(), &frame, 16) < 16);
+    let by_card = Classifier { hash: FlowHash::Toeplitz(ToeplitzKey::microsoft()), ..classifier() };
+    for (classifier, stripped_vlan) in [(classifier(), None), (by_card, Some(0)), (classifier(), Some(0x2345))] {
+        try_sorting(&classifier, &Frame { stripped_vlan, ..frame });
+    }
+}
+
+/// By whichever way a packet is sorted, it is sorted as the walk finds.
+fn try_sorting(classifier: &Classifier, frame: &Frame<'_>) {
+    let bytes = frame.bytes;
+    let found = dissect(frame, &classifier.policy, &mut Steps::default());
     let mut memory = FragmentTable::new(8, 1);
-    let classifier = classifier();
-    let verdict = classifier.classify(&frame, &mut memory, 0);
+    let verdict = classifier.classify(frame, &mut memory, 0);
     let decision = verdict.decision();
     assert!(decision.ring < 16);
     if found.innermost().is_some() && !found.is_awaiting() {
@@ -45,10 +55,10 @@ fn try_everything(bytes: &[u8], link: u16) {
         assert_eq!(decision.hash, hash, "the quick way hashes what the walk finds");
     }
     let mut uncommon = Decision::BLANK;
-    let wait = classifier.classify_uncommon_into(&frame, &mut FragmentTable::new(8, 1), 0, &mut uncommon);
+    let wait = classifier.classify_uncommon_into(frame, &mut FragmentTable::new(8, 1), 0, &mut uncommon);
     assert_eq!((&uncommon, wait.is_some()), (decision, matches!(verdict, Verdict::Hold(_))), "by whichever way");
     let mut glance = Glance::default();
-    if classifier.glancer().is_some_and(|glancer| glancer.glance(&frame, &mut glance)) {
+    if classifier.glancer().is_some_and(|glancer| glancer.glance(frame, &mut glance)) {
         let offsets =
             [found.outer_l3_offset(), found.l3_offset(), found.l4_offset()].map(|at| at.expect("there is IP"));
         let (kind, id) = found.tunnel().map_or((0, 0), |(kind, id)| (kind as u64, id));
@@ -61,7 +71,6 @@ fn try_everything(bytes: &[u8], link: u16) {
         assert_eq!(third, u64::from(id) | kind << 32 | u64::from(found.vlan().unwrap_or(0)) << 48);
         assert!(!found.is_icmp_error() && found.fragment() == Fragment::None);
     }
-    assert!(card_rss(&ToeplitzKey::microsoft(), &frame, 16) < 16);
 }
 
 const LINKS: [u16; 36] = [
@@ -101,7 +110,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     )
 }
 
-/// Bytes in which headers are, mostly.
+/// Bytes in which the headers of one tunnel are, mostly.
 const HEADERS: usize = 120;
 
 /// A byte that says something where some header looks for it.
@@ -189,6 +198,7 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![any::<u8>(), telling_byte()]), 1..6),
         again in 0..2 * WRAPS,
         cut in prop_oneof![Just(None), any::<prop::sample::Index>().prop_map(Some)],
+        near in any::<bool>(),
     ) {
         let (mut ethertype, mut payload) = wrap(kind, ends.v6, &ends.packet(), &outer);
         if again < WRAPS && (ethertype == 0x0800 || ethertype == 0x86dd) {
@@ -196,7 +206,7 @@ proptest! {
         }
         let mut frame = eth(ethertype, &payload);
         for (at, value) in changes {
-            let at = at.index(frame.len().min(HEADERS));
+            let at = at.index(if near { frame.len().min(HEADERS) } else { frame.len() });
             frame[at] = value;
         }
         let end = cut.map_or(frame.len(), |cut| cut.index(frame.len() + 1));
