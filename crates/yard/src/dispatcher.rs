@@ -27,10 +27,14 @@ use crate::transmit::Numbered;
 const BATCH: usize = 64;
 /// Packets between the one looked at and the one whose first bytes are fetched.
 const LOOK_AHEAD: usize = 6;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Free buffers below which the longest backlog gives up its oldest.
 const LOW_STOCK: usize = 2 * BATCH;
 /// Turns without work before the dispatcher sleeps.
 const SPINS: u32 = 200;
+/// Of so many turns without work, one looks at the clock: it costs as much as a turn that finds nothing.
+const UNLOOKED: u32 = 32;
 /// Longest sleep, so that a stop is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 /// The same where readers take packets from the kernel themselves: so often their counts are shown, and what comes
@@ -277,7 +281,7 @@ impl Dispatcher {
     pub(crate) fn run_beside<B: Beside>(mut self, beside: &mut B) -> Report {
         let _closed = ClosedAtTheEnd(self.mailbox.clone());
         self.outlets.check_consumers(&mut self.stock); // rings that are for others have nobody yet
-        let mut idle_turns = 0;
+        let (mut idle_turns, mut unlooked) = (0, 0);
         let mut slept = false;
         let mut checked = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
@@ -298,9 +302,14 @@ impl Dispatcher {
             }
             // Looking at the clock is cheap next to a turn only when there is little to do or something
             // is stuck.
-            if (idle_turns > 0 || self.outlets.backlog() > 0) && checked.elapsed() > CONSUMER_CHECK {
+            unlooked += u32::from(idle_turns > 0);
+            let looks = unlooked >= UNLOOKED || slept || self.outlets.backlog() > 0;
+            if looks && checked.elapsed() > CONSUMER_CHECK {
                 checked = Instant::now();
                 self.outlets.check_consumers(&mut self.stock);
+            }
+            if looks {
+                unlooked = 0;
             }
         }
         self.finish(beside)
@@ -426,6 +435,7 @@ impl Dispatcher {
             && self.gate.may_be_passed_by()
             && self.sources[at].sorter.classifier().glancer().is_some();
         let mut batch = std::mem::take(&mut self.batch);
+        batch.iter().take(LOOK_AHEAD).for_each(|soon| fetch(&self.region, soon));
         let (mut done, mut day_ns) = (0, 0);
         loop {
             let mut common = true;
@@ -436,7 +446,7 @@ impl Dispatcher {
             }
             let Some(rest) = batch.get_mut(done..).filter(|rest| !rest.is_empty()) else { break };
             if let Some(soon) = rest.get(LOOK_AHEAD) {
-                self.region.prefetch(&soon.buffer, soon.offset.into());
+                fetch(&self.region, soon);
             }
             done += self.sort(at, rest, common, &mut day_ns);
         }
@@ -460,7 +470,7 @@ impl Dispatcher {
         let (mut left, mut rest) = (batch.len(), &mut *batch);
         while let Some((one, behind)) = std::mem::take(&mut rest).split_first_mut() {
             if let Some(soon) = behind.get(LOOK_AHEAD - 1) {
-                region.prefetch(&soon.buffer, soon.offset.into());
+                fetch(region, soon);
             }
             if one.more {
                 break;
@@ -689,6 +699,14 @@ fn look(
     } else {
         sorter.look_uncommon_into(&frame, now_ns, decision)
     }
+}
+
+/// Fetches the lines in which a packet's headers are: the first, and the next if it is so long, for the headers in a tunnel.
+#[inline(always)]
+fn fetch(region: &Region, soon: &Received) {
+    let offset = usize::from(soon.offset);
+    region.prefetch(&soon.buffer, offset);
+    region.prefetch(&soon.buffer, offset + usize::from(soon.segment_len).min(LINE));
 }
 
 /// A packet's bytes with what its port knows.
