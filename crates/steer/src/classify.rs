@@ -5,7 +5,7 @@ use crate::dissection::{Dissection, Family, Ports};
 use crate::fragment::Datagram;
 use crate::fragment_table::FragmentMemory;
 use crate::hash::Keys;
-use crate::quick::{Ends, Quick, Sink, quick, quick_plain};
+use crate::quick::{Ends, Met, Quick, Sink, may_be_quick, quick, quick_plain};
 use crate::walk::dissect_into;
 use crate::{FlowHash, Frame, NonIp, Observer, Policy, Table};
 
@@ -89,9 +89,30 @@ pub struct Glancer<'a> {
 impl Glancer<'_> {
     /// What [`Classifier::classify`] says of a packet of the commonest kinds, as far as a tag tells it, into `glance`.
     /// Answers false, and changes nothing, for all other packets: those must be classified. Costs less than to classify it.
-    #[inline(never)]
+    #[inline(always)]
     pub fn glance(&self, frame: &Frame<'_>, glance: &mut Glance) -> bool {
-        quick_plain(frame, &self.classifier.policy, &mut Glancing { glancer: self, glance }).is_some()
+        if !may_be_quick(frame) {
+            return false;
+        }
+        let mut third = 0;
+        let (first, second) = self.look(frame.bytes, Met::new(frame.stripped_vlan), &mut third);
+        if second == 0 {
+            return false;
+        }
+        glance.words = [first, second, third];
+        true
+    }
+
+    /// The words of a glance; the second is 0 if one is not enough, and never else. All comes and goes in registers, as far as
+    /// there are any: a frame put together in memory in pieces, and read in others, makes each packet wait for the one before.
+    #[inline(never)]
+    fn look(&self, bytes: &[u8], met: Met, third: &mut u64) -> (u64, u64) {
+        let mut seen = Glancing { glancer: self, words: [0; 3] };
+        if quick_plain(bytes, met, &self.classifier.policy, &mut seen).is_none() {
+            return (0, 0);
+        }
+        *third = seen.words[2];
+        (seen.words[0], seen.words[1])
     }
 }
 
@@ -324,12 +345,12 @@ impl Sink for Deciding<'_> {
     }
 }
 
-struct Glancing<'a, 'g> {
+struct Glancing<'a> {
     glancer: &'a Glancer<'a>,
-    glance: &'g mut Glance,
+    words: [u64; 3],
 }
 
-impl Sink for Glancing<'_, '_> {
+impl Sink for Glancing<'_> {
     #[inline(always)]
     fn found(&mut self, found: Quick) {
         let Classifier { hash, table, .. } = self.glancer.classifier;
@@ -340,7 +361,7 @@ impl Sink for Glancing<'_, '_> {
         let v6 = u64::from(matches!(found.ends, Ends::V6(..))) << 59;
         let (outer_l3, l3, l4) = (u64::from(found.outer_l3), u64::from(found.l3) << 16, u64::from(found.l4) << 32);
         let ended = (found.upper.stop as u64) << 48 | u64::from(found.depth) << 56;
-        self.glance.words = [
+        self.words = [
             u64::from(hash) | u64::from(table.ring(hash)) << 32 | ended,
             outer_l3 | l3 | l4 | u64::from(found.proto) << 48 | v6,
             found.met.word(),

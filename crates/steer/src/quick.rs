@@ -75,7 +75,7 @@ impl Met {
     const TAGGED: u64 = 1 << 40;
 
     #[inline(always)]
-    fn new(vlan: Option<u16>) -> Met {
+    pub(crate) fn new(vlan: Option<u16>) -> Met {
         Met(u64::from(vlan.unwrap_or(0)) << 48 | u64::from(vlan.is_some()) << 40)
     }
 
@@ -241,17 +241,23 @@ impl Sink for Dissection {
 /// tells nothing, if it is of no such kind, or if the policy wants more.
 #[inline(always)]
 pub(crate) fn quick<S: Sink>(frame: &Frame<'_>, policy: &Policy, sink: &mut S) -> Option<()> {
-    if policy.is_plain() { quick_plain(frame, policy, sink) } else { None }
-}
-
-/// The same for a policy that is known to be [plain](Policy::is_plain).
-#[inline(always)]
-pub(crate) fn quick_plain<S: Sink>(frame: &Frame<'_>, policy: &Policy, sink: &mut S) -> Option<()> {
-    if frame.link != LinkType::ETHERNET || frame.bytes.len() > usize::from(u16::MAX) {
+    if !policy.is_plain() || !may_be_quick(frame) {
         return None;
     }
-    let met = Met::new(frame.stripped_vlan);
-    let mut way = Way { bytes: frame.bytes, at: 0, l3: 0, outer_l3: 0, depth: 0, met };
+    quick_plain(frame.bytes, Met::new(frame.stripped_vlan), policy, sink)
+}
+
+/// Whether a frame may be of a quick kind, as far as is said of it beside its bytes.
+#[inline(always)]
+pub(crate) fn may_be_quick(frame: &Frame<'_>) -> bool {
+    (frame.link == LinkType::ETHERNET) & (frame.bytes.len() <= usize::from(u16::MAX))
+}
+
+/// The same of the bytes of a frame that [may be quick](may_be_quick), for a policy that is known to be
+/// [plain](Policy::is_plain); `met` is what came beside the bytes.
+#[inline(always)]
+pub(crate) fn quick_plain<S: Sink>(bytes: &[u8], met: Met, policy: &Policy, sink: &mut S) -> Option<()> {
+    let mut way = Way { bytes, at: 0, l3: 0, outer_l3: 0, depth: 0, met };
     let next = way.ethernet()?;
     match way.ip::<true, S>(next, policy, sink)? {
         Behind::End => Some(()),
