@@ -379,6 +379,7 @@ fn workers_of_an_ordinary_user_have_whole_conversations() {
             sent += chunk.len() as u64;
             yard.until_received(sent);
         }
+        yard.until_delivered(sent); // told to end, a yard lets go at once of fragments that wait
         let report = yard.report();
         assert!(report.sums_agree() && (report.violations, report.buffers_missing) == (0, 0), "{report:?}");
         assert_eq!((report.received(), report.delivered(), report.lost_before()), (sent, sent, 0), "{report:?}");

@@ -82,6 +82,18 @@ impl Served {
         }
     }
 
+    /// Waits until so many packets have been delivered: none of them waits for the first fragment of its datagram any more. Panics
+    /// instead of hanging.
+    pub fn until_delivered(&self, packets: u64) {
+        let live = self.running.as_ref().expect("it runs").live();
+        let delivered = || live.iter().map(|l| l.delivered.load(std::sync::atomic::Ordering::Relaxed)).sum::<u64>();
+        let deadline = Instant::now() + PATIENCE;
+        while delivered() < packets {
+            assert!(Instant::now() < deadline, "{} of {packets} were delivered", delivered());
+            std::thread::yield_now();
+        }
+    }
+
     pub fn stop(&self) {
         self.running.as_ref().expect("it runs").stop();
     }
